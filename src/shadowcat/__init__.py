@@ -1,0 +1,1 @@
+"""Shadowcat: a proxy for the Model Context Protocol."""

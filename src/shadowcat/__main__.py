@@ -1,0 +1,5 @@
+"""`python -m shadowcat`."""
+
+from shadowcat.cli import main
+
+main()

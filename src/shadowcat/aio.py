@@ -1,0 +1,53 @@
+"""Tasks with names and owners, and joins that end.
+
+A task nobody holds can vanish mid-flight and its exception with it; so every background task here is spawned by
+a `Tasks` that keeps it, reports how it failed, and ends it when the owner closes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Iterable
+from typing import Any, TypeVar
+
+log = logging.getLogger("shadowcat")
+
+T = TypeVar("T")
+
+
+class Tasks:
+    """The tasks of one owner."""
+
+    def __init__(self, owner: str) -> None:
+        self._owner = owner
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def spawn(self, coro: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+        task = asyncio.get_running_loop().create_task(coro, name=f"{self._owner}/{name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            log.error("task %s failed", task.get_name(), exc_info=failure)
+
+    async def aclose(self, grace_s: float = 5.0) -> None:
+        """Cancels what still runs and waits for it, `grace_s` seconds at most."""
+        await cancel_and_join(self._tasks, grace_s)
+
+
+async def cancel_and_join(tasks: Iterable[asyncio.Task[Any]], grace_s: float) -> None:
+    pending = {task for task in tasks if not task.done() and task is not asyncio.current_task()}
+    for task in pending:
+        task.cancel()
+    if not pending:
+        return
+    _, stuck = await asyncio.wait(pending, timeout=grace_s)
+    for task in stuck:
+        log.error("task %s did not end within %.1f s of its cancellation", task.get_name(), grace_s)

@@ -1,0 +1,247 @@
+"""The client side: requests to origins over pooled connections.
+
+Addresses of a name are tried in turn within one connect deadline (no racing of address families: upstreams are
+configured, not discovered). A request is tried again only on a kept-alive connection that turned out dead before
+a byte of it was written; once a byte may have left, the caller hears so in the fault and decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from shadowcat.errors import Fault, FaultKind
+from shadowcat.http.flow import Sweeper
+from shadowcat.http.limits import ClientLimits, Timeouts
+from shadowcat.http.message import HeaderList, encode_fields
+from shadowcat.http.outgoing import ClientResponse, OutgoingConnection
+from shadowcat.http.pool import Claim, Grant, Pool, PoolStatistics
+
+_SWEEP_S = 0.25
+_NO_TIMEOUTS = Timeouts()
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a request goes: a host and port, or a Unix socket with the host to name in `Host`."""
+
+    scheme: str
+    host: str
+    port: int
+    unix_path: str | None = None
+
+    @classmethod
+    def of(cls, url: str) -> Origin:
+        """`http://host[:port]`, `https://host[:port]`; path and query are not part of an origin."""
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("not an http(s) URL with a host")
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("credentials do not belong into a URL")
+        return cls(parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
+
+    @property
+    def authority(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        usual = 443 if self.scheme == "https" else 80
+        return host if self.port == usual else f"{host}:{self.port}"
+
+
+_Granted = OutgoingConnection | None
+_OriginPool = Pool[OutgoingConnection, "asyncio.Future[_Granted]"]
+
+
+class Client:
+    """One pool of connections per origin. Use it on one event loop; `aclose` it."""
+
+    def __init__(self, limits: ClientLimits | None = None, tls: ssl.SSLContext | None = None) -> None:
+        self._limits = limits or ClientLimits()
+        self._tls = tls
+        self._pools: dict[Origin, _OriginPool] = {}
+        self._connections: set[OutgoingConnection] = set()
+        self._sweeper: Sweeper | None = None
+        self._closed = False
+
+    async def send(
+        self,
+        origin: Origin,
+        method: str,
+        target: str,
+        headers: HeaderList,
+        body: bytes = b"",
+        timeouts: Timeouts = _NO_TIMEOUTS,
+    ) -> ClientResponse:
+        """Sends a request; returns its response once the head is here.
+
+        `Host`, `Content-Length` and `Connection` are the engine's. Raises `Fault`, whose `sent` says whether the
+        server may have seen any of it.
+        """
+        if method == "HEAD":
+            raise ValueError("llhttp cannot be told that an answer to HEAD has no body")
+        head = _encode_head(origin, method, target, headers, len(body))
+        while True:
+            connection, is_new = await self._take(origin, timeouts)
+            if is_new or connection.is_usable():
+                return await connection.send(head, body, timeouts)
+            self._discard(origin, connection)
+
+    def statistics(self) -> dict[Origin, PoolStatistics]:
+        return {origin: pool.statistics() for origin, pool in self._pools.items()}
+
+    async def aclose(self) -> None:
+        self._closed = True
+        if self._sweeper is not None:
+            self._sweeper.close()
+            self._sweeper = None
+        for connection in tuple(self._connections):
+            connection.abort()
+        # The transports tell their protocols that they are closed in the next turn of the loop.
+        await asyncio.sleep(0)
+
+    # Connections.
+
+    async def _take(self, origin: Origin, timeouts: Timeouts) -> tuple[OutgoingConnection, bool]:
+        if self._closed:
+            raise Fault(FaultKind.UPSTREAM_UNAVAILABLE, reason="client_closed")
+        pool = self._pools.get(origin)
+        if pool is None:
+            limits = self._limits
+            pool = self._pools[origin] = Pool(
+                limits.connections_per_origin, limits.waiting_per_origin, limits.idle_per_origin
+            )
+        claim = pool.claim()
+        if isinstance(claim, OutgoingConnection):
+            return claim, False
+        if claim is Claim.FULL:
+            raise Fault(FaultKind.OVER_CAPACITY, reason="too_many_waiting")
+        if claim is Claim.WAIT:
+            granted = await self._wait_in_line(pool, timeouts.pool_s)
+            if granted is not None:
+                return granted, False
+        return await self._open(origin, pool, timeouts.connect_s), True
+
+    async def _wait_in_line(self, pool: _OriginPool, pool_s: float) -> _Granted:
+        waiter: asyncio.Future[_Granted] = asyncio.get_running_loop().create_future()
+        pool.wait(waiter)
+        try:
+            async with asyncio.timeout(pool_s):
+                return await asyncio.shield(waiter)
+        except (TimeoutError, asyncio.CancelledError) as error:
+            if waiter.done():
+                # Granted in the same turn as the deadline: what was granted must go to the next in line.
+                self._pass_on(pool, waiter.result())
+            else:
+                pool.leave(waiter)
+            if isinstance(error, TimeoutError):
+                raise Fault(FaultKind.OVER_CAPACITY, reason="no_connection_free") from error
+            raise
+
+    def _pass_on(self, pool: _OriginPool, granted: _Granted) -> None:
+        if granted is None:
+            self._carry_out(pool.drop())
+        else:
+            self._give_back(pool, granted)
+
+    async def _open(self, origin: Origin, pool: _OriginPool, connect_s: float) -> OutgoingConnection:
+        try:
+            async with asyncio.timeout(connect_s):
+                connection = await self._connect(origin, pool)
+        except (OSError, TimeoutError) as error:
+            # ssl errors are OSErrors too; TimeoutError is one since 3.10, named for the reader.
+            self._carry_out(pool.drop())
+            reason = "connect_timeout" if isinstance(error, TimeoutError) else _connect_reason(error)
+            raise Fault(FaultKind.UPSTREAM_UNAVAILABLE, reason=reason, retry=True) from error
+        except BaseException:
+            self._carry_out(pool.drop())
+            raise
+        self._connections.add(connection)
+        if self._sweeper is None:
+            self._sweeper = Sweeper(self._sweep, _SWEEP_S)
+        return connection
+
+    async def _connect(self, origin: Origin, pool: _OriginPool) -> OutgoingConnection:
+        loop = asyncio.get_running_loop()
+
+        def protocol() -> OutgoingConnection:
+            return OutgoingConnection(
+                self._limits,
+                lambda connection, reusable: self._freed(pool, connection, reusable),
+                lambda connection: self._idle_lost(pool, connection),
+            )
+
+        tls = self._context() if origin.scheme == "https" else None
+        server_hostname = origin.host if tls is not None else None
+        if origin.unix_path is not None:
+            _, connection = await loop.create_unix_connection(
+                protocol, origin.unix_path, ssl=tls, server_hostname=server_hostname
+            )
+        else:
+            _, connection = await loop.create_connection(
+                protocol, origin.host, origin.port, ssl=tls, server_hostname=server_hostname
+            )
+        return connection
+
+    def _context(self) -> ssl.SSLContext:
+        if self._tls is None:
+            from shadowcat.http.tls import ClientTls
+
+            self._tls = ClientTls().context()
+        return self._tls
+
+    def _freed(self, pool: _OriginPool, connection: OutgoingConnection, reusable: bool) -> None:
+        if reusable and not self._closed:
+            self._give_back(pool, connection)
+        else:
+            self._connections.discard(connection)
+            self._carry_out(pool.drop())
+
+    def _give_back(self, pool: _OriginPool, connection: OutgoingConnection) -> None:
+        outcome = pool.give_back(connection, connection.idle_since + connection.keep_s)
+        if isinstance(outcome, Grant):
+            self._carry_out(outcome)
+        elif outcome is not None:
+            self._retire(outcome)
+
+    def _carry_out(self, grant: Grant[OutgoingConnection, asyncio.Future[_Granted]] | None) -> None:
+        if grant is not None:
+            grant.waiter.set_result(grant.connection)
+
+    def _discard(self, origin: Origin, connection: OutgoingConnection) -> None:
+        """A taken connection that turned out dead."""
+        self._retire(connection)
+        self._carry_out(self._pools[origin].drop())
+
+    def _idle_lost(self, pool: _OriginPool, connection: OutgoingConnection) -> None:
+        self._connections.discard(connection)
+        pool.forget_idle(connection)
+
+    def _retire(self, connection: OutgoingConnection) -> None:
+        self._connections.discard(connection)
+        connection.abort()
+
+    def _sweep(self, now: float) -> None:
+        for connection in tuple(self._connections):
+            connection.sweep(now)
+        for origin, pool in tuple(self._pools.items()):
+            for connection in pool.expired(now):
+                self._retire(connection)
+            if pool.is_empty:
+                del self._pools[origin]
+
+
+def _encode_head(origin: Origin, method: str, target: str, headers: HeaderList, length: int) -> bytes:
+    first = f"{method} {target} HTTP/1.1\r\nhost: {origin.authority}\r\n".encode("ascii")
+    if first.count(b"\r\n") != 2 or first.count(b" ") != 3:
+        raise ValueError("a method, target or host with white space in it")
+    framing = b"content-length: %d\r\n\r\n" % length if length or method != "GET" else b"\r\n"
+    return first + encode_fields(headers) + framing
+
+
+def _connect_reason(error: OSError) -> str:
+    if isinstance(error, ssl.SSLError):
+        return "tls_failed"
+    if isinstance(error, ConnectionRefusedError):
+        return "connection_refused"
+    return "connect_failed"

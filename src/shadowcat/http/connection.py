@@ -1,0 +1,308 @@
+"""One client connection: requests answered in order, each by a task of its own.
+
+The states of the reading side are the reader's; here a request is either running, waiting behind another one, or
+the last of the connection. What a refused client still sends is thrown away for a moment before the socket closes,
+because closing on unread bytes would reset the connection and take the answer with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import cast
+
+from shadowcat.http.check import Refusal
+from shadowcat.http.flow import WriteGate
+from shadowcat.http.limits import ServerLimits
+from shadowcat.http.message import Peer, Request, Response, encode_fields, status_line
+from shadowcat.http.reader import RequestReader
+
+log = logging.getLogger("shadowcat.http")
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+_CLOSE = b"connection: close\r\n"
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_JOIN_BELOW = 64 * 1024
+_NO_BODY = frozenset({204, 304})
+
+
+@dataclass(slots=True)
+class Serving:
+    """What the connections of one server share."""
+
+    handler: Handler
+    limits: ServerLimits
+    connections: set[Connection] = field(default_factory=set["Connection"])
+    draining: bool = False
+    date: bytes = b""
+    requests: int = 0
+    refused: int = 0
+    slow_closed: int = 0
+
+
+class Connection(asyncio.Protocol):
+    __slots__ = (
+        "_closing",
+        "_deadline",
+        "_gate",
+        "_lingering",
+        "_loop",
+        "_lost",
+        "_peer",
+        "_queue",
+        "_reader",
+        "_running",
+        "_serving",
+        "_streaming",
+        "_transport",
+        "task",
+    )
+
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
+        self._loop = asyncio.get_running_loop()
+        self._gate = WriteGate(self._loop)
+        self._reader = RequestReader(serving.limits, self._deliver, self._send_continue)
+        self._queue: deque[tuple[Request | Refusal, bool]] = deque()
+        self._running: Request | None = None
+        self.task: asyncio.Task[None] | None = None
+        self._streaming = False
+        self._closing = False
+        self._lingering = False
+        self._lost = False
+        self._deadline = self._loop.time() + serving.limits.head_wait_s
+
+    # The transport's callbacks.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._peer = Peer(
+            _address(transport.get_extra_info("peername")), transport.get_extra_info("peercert")
+        )
+        serving = self._serving
+        if serving.draining or len(serving.connections) >= serving.limits.connections:
+            self._refuse(Refusal(503, "too many connections"))
+        serving.connections.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._closing:
+            return
+        reader = self._reader
+        was_idle, was_in_body = reader.is_idle, reader.in_body
+        reader.feed(data)
+        if self._running is not None:
+            return
+        if reader.in_body and not was_in_body:
+            self._deadline = self._loop.time() + self._serving.limits.body_wait_s
+        elif reader.in_head and was_idle:
+            self._deadline = self._loop.time() + self._serving.limits.head_wait_s
+
+    def eof_received(self) -> bool:
+        # A half-closed client is a gone one: nothing tells it from a client that closed, and most have.
+        return False
+
+    def pause_writing(self) -> None:
+        self._gate.close(self._transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        self._gate.open()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost = True
+        self._closing = True
+        self._queue.clear()
+        self._gate.open()
+        if self._running is None:
+            self._serving.connections.discard(self)
+        elif self._streaming:
+            if self.task is not None:
+                self.task.cancel()
+        else:
+            self._running.client_gone()
+
+    # What the reader hands over.
+
+    def _deliver(self, item: Request | Refusal, keep_alive: bool) -> None:
+        if self._running is not None:
+            self._queue.append((item, keep_alive))
+            if len(self._queue) >= self._serving.limits.pipelined:
+                self._transport.pause_reading()
+            return
+        self._start(item, keep_alive)
+
+    def _send_continue(self) -> None:
+        # Behind a running request the client would take it for that one's; it sends its body after a while anyway.
+        if self._running is None:
+            self._transport.write(_CONTINUE)
+
+    def _start(self, item: Request | Refusal, keep_alive: bool) -> None:
+        if isinstance(item, Refusal):
+            self._refuse(item)
+            return
+        item.peer = self._peer
+        self._running = item
+        self._deadline = float("inf")
+        self._serving.requests += 1
+        self.task = self._loop.create_task(self._respond(item, keep_alive), name="http/exchange")
+
+    # Answering.
+
+    async def _respond(self, request: Request, keep_alive: bool) -> None:
+        try:
+            response = await self._serving.handler(request)
+            body = response.body
+            if isinstance(body, bytes):
+                if not self._lost:
+                    keep_alive = self._write_whole(request, response, body, keep_alive)
+                    if self._gate.is_closed:
+                        await self._gate.wait_open()
+            else:
+                keep_alive = await self._write_stream(request, response, body, keep_alive)
+        except asyncio.CancelledError:
+            keep_alive = False
+            if not self._lost and not self._serving.draining:
+                # A handler that ended its own task answered nothing; the client must not wait for it.
+                self._transport.abort()
+        except Exception:
+            log.exception("the handler of %s %s failed", request.method, request.path)
+            keep_alive = False
+            if not self._lost:
+                if self._streaming:
+                    # The head is out: only a broken connection still says that the body is not whole.
+                    self._transport.abort()
+                else:
+                    self._refuse(Refusal(500, "internal error"))
+        finally:
+            self._finished(keep_alive)
+
+    def _finished(self, keep_alive: bool) -> None:
+        self._running = None
+        self.task = None
+        self._streaming = False
+        if self._lost:
+            self._serving.connections.discard(self)
+            return
+        if not keep_alive or (self._serving.draining and not self._queue):
+            self._close()
+            return
+        queue = self._queue
+        if queue:
+            if len(queue) == self._serving.limits.pipelined:
+                self._transport.resume_reading()
+            self._start(*queue.popleft())
+        else:
+            self._deadline = self._loop.time() + self._wait_for_next_s()
+
+    def _wait_for_next_s(self) -> float:
+        limits = self._serving.limits
+        if self._reader.in_head:
+            return limits.head_wait_s
+        return limits.body_wait_s if self._reader.in_body else limits.idle_s
+
+    def _head(self, response: Response, keep_alive: bool, framing: bytes) -> bytes:
+        return b"".join(
+            (
+                status_line(response.status),
+                encode_fields(response.headers),
+                self._serving.date,
+                framing,
+                b"\r\n" if keep_alive else _CLOSE + b"\r\n",
+            )
+        )
+
+    def _write_whole(self, request: Request, response: Response, body: bytes, keep_alive: bool) -> bool:
+        keep_alive = keep_alive and not self._serving.draining
+        framing = b"" if response.status in _NO_BODY else b"content-length: %d\r\n" % len(body)
+        head = self._head(response, keep_alive, framing)
+        if request.method == "HEAD" or response.status in _NO_BODY:
+            self._transport.write(head)
+        elif len(body) < _JOIN_BELOW:
+            self._transport.write(head + body)
+        else:
+            self._transport.writelines((head, body))
+        return keep_alive
+
+    async def _write_stream(
+        self, request: Request, response: Response, body: AsyncIterator[bytes], keep_alive: bool
+    ) -> bool:
+        transport = self._transport
+        gate = self._gate
+        # HTTP/1.0 knows no chunks: the end of the body is the end of the connection.
+        chunked = request.chunked_responses
+        keep_alive = keep_alive and chunked
+        self._streaming = True
+        try:
+            if self._lost:
+                return False
+            transport.write(
+                self._head(response, keep_alive, b"transfer-encoding: chunked\r\n" if chunked else b"")
+            )
+            async for chunk in body:
+                if chunk:
+                    transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
+                    if gate.is_closed:
+                        await gate.wait_open()
+            if chunked:
+                transport.write(b"0\r\n\r\n")
+            return keep_alive
+        finally:
+            close = getattr(body, "aclose", None)
+            if close is not None:
+                await close()
+
+    # Ending.
+
+    def _refuse(self, refusal: Refusal) -> None:
+        self._serving.refused += 1
+        why = refusal.why.encode("ascii", "replace") + b"\n"
+        fields = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(why))]
+        if refusal.status == 503:
+            fields.append((b"retry-after", b"5"))
+        self._transport.write(
+            status_line(refusal.status) + encode_fields(fields) + self._serving.date + _CLOSE + b"\r\n" + why
+        )
+        self._close()
+
+    def _close(self) -> None:
+        """Sends what is written, and reads on for a moment so that no reset overtakes it."""
+        if self._closing:
+            return
+        self._closing = True
+        self._queue.clear()
+        self._deadline = self._loop.time() + self._serving.limits.linger_s
+        if self._transport.can_write_eof() and not self._transport.is_closing():
+            self._transport.resume_reading()
+            self._transport.write_eof()
+        else:
+            self._transport.close()
+
+    def close_when_idle(self) -> None:
+        if self._running is None and not self._queue and self._reader.is_idle:
+            self._close()
+
+    def abort(self) -> None:
+        self._closing = True
+        self._transport.abort()
+
+    def sweep(self, now: float) -> None:
+        transport = self._transport
+        if self._gate.has_stalled(transport.get_write_buffer_size(), now, self._serving.limits.stall_s):
+            self._serving.slow_closed += 1
+            self.abort()
+        elif now < self._deadline or self._lost:
+            return
+        elif self._closing:
+            self.abort()
+        elif self._reader.is_idle:
+            self._close()
+        else:
+            self._reader.closed = True
+            self._refuse(Refusal(408, "the request did not arrive in time"))
+
+
+def _address(peername: tuple[str, int] | str | None) -> str:
+    return peername[0] if isinstance(peername, tuple) else ""

@@ -1,0 +1,77 @@
+"""Flow control and deadlines that both sides of the engine share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+
+class WriteGate:
+    """Closed while the transport holds more unsent bytes than it likes; producers wait before it."""
+
+    __slots__ = ("_closed", "_loop", "_waiter", "stalled_bytes", "stalled_since")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._closed = False
+        self._waiter: asyncio.Future[None] | None = None
+        self.stalled_bytes = 0
+        self.stalled_since = 0.0
+
+    @property
+    def is_closed(self) -> bool:
+        return self._closed
+
+    def close(self, unsent: int) -> None:
+        self._closed = True
+        self.stalled_bytes = unsent
+        self.stalled_since = self._loop.time()
+
+    def open(self) -> None:
+        self._closed = False
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def has_stalled(self, unsent: int, now: float, limit_s: float) -> bool:
+        """Whether the peer has accepted nothing for `limit_s`; call it now and then while the gate is closed."""
+        if not self._closed:
+            return False
+        if unsent != self.stalled_bytes:
+            self.stalled_bytes = unsent
+            self.stalled_since = now
+        return now - self.stalled_since >= limit_s
+
+    async def wait_open(self) -> None:
+        while self._closed:
+            self._waiter = self._loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+
+
+class Sweeper:
+    """Calls `sweep` with the loop's time every `interval_s`.
+
+    One timer for all connections instead of one or more each: setting a deadline is then an attribute, which is
+    what keeps timers off the request path. Deadlines are late by one interval at most.
+    """
+
+    def __init__(self, sweep: Callable[[float], None], interval_s: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._sweep = sweep
+        self._interval_s = interval_s
+        self._timer = self._loop.call_later(interval_s, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = self._loop.call_later(self._interval_s, self._tick)
+        self._sweep(self._loop.time())
+
+    def close(self) -> None:
+        self._timer.cancel()
+
+
+def interval_for(*deadlines_s: float | None) -> float:
+    """A sweep interval fine enough for these deadlines: a tenth of the shortest, within 10 ms and 1 s."""
+    shortest = min((s for s in deadlines_s if s is not None), default=10.0)
+    return min(1.0, max(0.01, shortest / 10))

@@ -1,0 +1,123 @@
+"""Requests and responses as values, and the bytes of their heads."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+HeaderList = list[tuple[bytes, bytes]]
+
+
+class Headers:
+    """Header fields by lower-case name.
+
+    Fields of one name are joined with ", " (RFC 9110 5.2) and remembered in `repeated`, so that whoever reads a
+    field that may stand only once can refuse it.
+    """
+
+    __slots__ = ("_values", "repeated")
+
+    def __init__(self, fields: Iterable[tuple[bytes, bytes]] = ()) -> None:
+        self._values: dict[bytes, bytes] = {}
+        self.repeated: frozenset[bytes] = frozenset()
+        for name, value in fields:
+            self.add(name.lower(), value)
+
+    def add(self, name: bytes, value: bytes) -> None:
+        """`name` must be lower case."""
+        if name in self._values:
+            self._values[name] += b", " + value
+            self.repeated |= {name}
+        else:
+            self._values[name] = value
+
+    def get(self, name: bytes) -> bytes | None:
+        return self._values.get(name)
+
+    def __contains__(self, name: bytes) -> bool:
+        return name in self._values
+
+    def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
+        return iter(self._values.items())
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        # Values may hold credentials and end up in a traceback.
+        return f"Headers({', '.join(name.decode('latin-1') for name in self._values)})"
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """One request, its body whole."""
+
+    method: str
+    target: bytes
+    headers: Headers
+    body: bytes = b""
+    chunked_responses: bool = True
+    """False for an HTTP/1.0 client, whose streamed answer ends with the connection."""
+    peer: Peer | None = None
+    _cancel: Callable[[], None] | None = field(default=None, repr=False)
+    _gone: bool = field(default=False, repr=False)
+
+    @property
+    def path(self) -> str:
+        return self.target.partition(b"?")[0].decode("ascii", "replace")
+
+    def cancel_on_disconnect(self, cancel: Callable[[], None]) -> None:
+        """Calls `cancel` when the client goes away before the response has begun; at once if it already has.
+
+        Without it the handler runs on: whether a lost client cancels its request is not for HTTP to say. Once a
+        streamed response has begun, the engine closes its body instead.
+        """
+        if self._gone:
+            cancel()
+        self._cancel = cancel
+
+    def client_gone(self) -> None:
+        """For the engine: the connection was lost."""
+        self._gone = True
+        if self._cancel is not None:
+            self._cancel()
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The other end of a connection."""
+
+    address: str
+    certificate: dict[str, Any] | None = None
+    """What the client's certificate says, verified, when the listener asks for one."""
+
+
+Body = bytes | AsyncIterator[bytes]
+
+
+@dataclass(slots=True)
+class Response:
+    """A whole body is sent with its length; an iterator is sent chunk by chunk, as fast as the client reads."""
+
+    status: int
+    headers: HeaderList = field(default_factory=list[tuple[bytes, bytes]])
+    body: Body = b""
+
+
+_STATUS_LINES = {
+    status.value: b"HTTP/1.1 %d %s\r\n" % (status, status.phrase.encode()) for status in HTTPStatus
+}
+
+
+def status_line(status: int) -> bytes:
+    return _STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status
+
+
+def encode_fields(fields: HeaderList) -> bytes:
+    """Header lines. A line end in a value would be a header of somebody else's choosing: refused."""
+    text = b"".join([b"%b: %b\r\n" % field for field in fields])
+    if text.count(b"\n") != len(fields) or text.count(b"\r") != len(fields) or b"\0" in text:
+        raise ValueError("a header name or value holds a line end or NUL")
+    return text

@@ -1,0 +1,354 @@
+"""One connection to a server, and the response that comes back on it.
+
+The connection is busy from a request's first byte to its response's last; then it goes back to the pool by itself,
+also when the reader of the body has not got to its end yet. A response given up early takes its connection along.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import cast
+
+import httptools
+
+from shadowcat.errors import Fault, FaultKind
+from shadowcat.http.flow import WriteGate
+from shadowcat.http.limits import ClientLimits, Timeouts
+from shadowcat.http.message import Headers
+
+_FOREVER = float("inf")
+_TRUSTED_S = 0.5
+"""Servers do not close connections this soon; the look costs 2 µs."""
+
+
+class ClientResponse:
+    """A response whose head is here; the body comes as it is read.
+
+    Iterate it for the pieces as they arrive, or `read` it whole; then or otherwise, `aclose` it.
+    """
+
+    __slots__ = ("_connection", "_fault", "_pieces", "_size", "_waiter", "complete", "headers", "status")
+
+    def __init__(self, connection: OutgoingConnection) -> None:
+        self.status = 0
+        self.headers = Headers()
+        self.complete = False
+        self._connection = connection
+        self._pieces: deque[bytes] = deque()
+        self._size = 0
+        self._fault: Fault | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    async def read(self, max_bytes: int) -> bytes:
+        """The whole body. More than `max_bytes` is a fault of the server."""
+        pieces: list[bytes] = []
+        size = 0
+        async for piece in self:
+            pieces.append(piece)
+            size += len(piece)
+            if size > max_bytes:
+                self.abort()
+                raise Fault(FaultKind.UPSTREAM_INVALID, reason="body_too_large", sent=True)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while not self._pieces:
+            if self._fault is not None:
+                raise self._fault
+            if self.complete:
+                raise StopAsyncIteration
+            self._waiter = self._connection.loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        pieces = self._pieces
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        self._size = 0
+        if not self.complete:
+            self._connection.resume_reading()
+        return data
+
+    def abort(self) -> None:
+        """Gives the rest up. The connection cannot be used again: the server would have to be heard out."""
+        if not self.complete and self._fault is None:
+            self._connection.abort()
+
+    async def aclose(self) -> None:
+        self.abort()
+
+    # For the connection.
+
+    def feed(self, data: bytes) -> int:
+        self._pieces.append(data)
+        self._size += len(data)
+        self._wake()
+        return self._size
+
+    def finish(self, fault: Fault | None = None) -> None:
+        self._fault = fault
+        self.complete = fault is None
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class OutgoingConnection(asyncio.Protocol):
+    """`on_free` is called with whether it can be used again, once per request; `on_idle_lost` when it ends unused."""
+
+    __slots__ = (
+        "_closed",
+        "_eof_ends_body",
+        "_fed",
+        "_fields",
+        "_gap_s",
+        "_gate",
+        "_head",
+        "_head_bytes",
+        "_in_head",
+        "_informational",
+        "_limits",
+        "_on_free",
+        "_on_idle_lost",
+        "_parser",
+        "_paused",
+        "_phase_deadline",
+        "_response",
+        "_total_deadline",
+        "_transport",
+        "idle_since",
+        "keep_s",
+        "loop",
+    )
+
+    def __init__(
+        self,
+        limits: ClientLimits,
+        on_free: Callable[[OutgoingConnection, bool], None],
+        on_idle_lost: Callable[[OutgoingConnection], None],
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.keep_s = limits.idle_s
+        """How long the server lets it be idle: what its Keep-Alive header says, within our own bound."""
+        self._limits = limits
+        self._on_free = on_free
+        self._on_idle_lost = on_idle_lost
+        self._gate = WriteGate(self.loop)
+        self.idle_since = 0.0
+        self._parser = httptools.HttpResponseParser(self)
+        self._response: ClientResponse | None = None
+        self._head: asyncio.Future[ClientResponse] | None = None
+        self._closed = False
+        self._paused = False
+        self._gap_s = _FOREVER
+        self._phase_deadline = _FOREVER
+        self._total_deadline = _FOREVER
+
+    def is_usable(self) -> bool:
+        """Whether an idle connection still stands. A closed one is readable before asyncio has told us."""
+        if self._closed or self._transport.is_closing():
+            return False
+        if self.loop.time() - self.idle_since < _TRUSTED_S:
+            return True
+        poll = select.poll()
+        poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return not poll.poll(0)
+
+    async def send(self, request: bytes, body: bytes, timeouts: Timeouts) -> ClientResponse:
+        """Sends one request; returns when the head of its response is here."""
+        loop = self.loop
+        now = loop.time()
+        self._gap_s = timeouts.gap_s or _FOREVER
+        self._phase_deadline = now + (timeouts.head_s or _FOREVER)
+        self._total_deadline = now + (timeouts.total_s or _FOREVER)
+        self._reset_head()
+        response = self._response = ClientResponse(self)
+        head = self._head = loop.create_future()
+        if len(body) < 65536:
+            self._transport.write(request + body)
+        else:
+            self._transport.writelines((request, body))
+        try:
+            return await head
+        except asyncio.CancelledError:
+            response.abort()
+            raise
+
+    # The transport's callbacks.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self._response is None:
+            # Nobody asked: the server says something between requests, most often that it closes.
+            self.abort()
+            return
+        if not self._in_head and self._gap_s != _FOREVER:
+            self._phase_deadline = self.loop.time() + self._gap_s
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._fail(Fault(FaultKind.UPSTREAM_INVALID, reason="bad_http", sent=True), error)
+            return
+        if self._in_head:
+            self._fed += len(data)
+            if self._fed > self._limits.head_bytes:
+                self._fail(Fault(FaultKind.UPSTREAM_INVALID, reason="head_too_large", sent=True))
+        elif self._head is not None:
+            self._hand_over_head()
+
+    def eof_received(self) -> bool:
+        if self._response is not None and not self._in_head and self._eof_ends_body:
+            self._complete(reusable=False)
+        return False
+
+    def pause_writing(self) -> None:
+        self._gate.close(self._transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        self._gate.open()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._closed = True
+        if self._response is None:
+            self._on_idle_lost(self)
+        else:
+            self._fail(Fault(FaultKind.OUTCOME_UNKNOWN, reason="upstream_connection_lost", sent=True), exc)
+
+    # Called by httptools.
+
+    def _reset_head(self) -> None:
+        self._in_head = True
+        self._fed = 0
+        self._fields = 0
+        self._head_bytes = 0
+        self._informational = False
+        self._eof_ends_body = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._fields += 1
+        self._head_bytes += len(name) + len(value) + 4
+        if self._fields > self._limits.head_fields or self._head_bytes > self._limits.head_bytes:
+            raise ValueError("too many or too large header fields")
+        if self._in_head and self._response is not None:
+            self._response.headers.add(name.lower(), value)
+
+    def on_headers_complete(self) -> None:
+        response = self._response
+        if response is None:
+            raise ValueError("a response nobody asked for")
+        status = self._parser.get_status_code()
+        if status < 200:
+            if status == 101:
+                raise ValueError("an upgrade nobody asked for")
+            self._informational = True
+            return
+        headers = response.headers
+        coding = headers.get(b"transfer-encoding")
+        if coding is not None and coding.lower() != b"chunked":
+            raise ValueError("a transfer coding nobody asked for")
+        self._in_head = False
+        self._eof_ends_body = coding is None and b"content-length" not in headers
+        if self._gap_s != _FOREVER:
+            self._phase_deadline = self.loop.time() + self._gap_s
+        else:
+            self._phase_deadline = _FOREVER
+        response.status = status
+
+    def on_body(self, body: bytes) -> None:
+        response = self._response
+        if response is not None and response.feed(body) > self._limits.buffered_bytes and not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def on_message_complete(self) -> None:
+        if self._informational:
+            if self._response is not None:
+                self._response.headers = Headers()
+            self._reset_head()
+            return
+        self._hand_over_head()
+        # A response that came before all of the request was taken leaves the connection in an unknown state.
+        self._complete(
+            reusable=self._parser.should_keep_alive() and not self._transport.get_write_buffer_size()
+        )
+
+    # How a request ends.
+
+    def _hand_over_head(self) -> None:
+        head, self._head = self._head, None
+        if head is not None and not head.done() and self._response is not None:
+            head.set_result(self._response)
+
+    def _complete(self, *, reusable: bool) -> None:
+        response = self._end()
+        if response is None:
+            return
+        response.finish()
+        self.idle_since = self.loop.time()
+        self._note_keep_alive(response.headers.get(b"keep-alive"))
+        if not reusable or self._closed:
+            self._closed = True
+            self._transport.close()
+        self._on_free(self, reusable)
+
+    def _fail(self, fault: Fault, cause: BaseException | None = None) -> None:
+        head = self._head
+        response = self._end()
+        if response is None:
+            return
+        fault.__cause__ = cause
+        response.finish(fault)
+        if head is not None and not head.done():
+            head.set_exception(fault)
+        self._closed = True
+        self._transport.abort()
+        self._on_free(self, False)
+
+    def _end(self) -> ClientResponse | None:
+        response, self._response = self._response, None
+        self._head = None
+        self._phase_deadline = self._total_deadline = _FOREVER
+        if self._paused and not self._closed:
+            self.resume_reading()
+        return response
+
+    def _note_keep_alive(self, value: bytes | None) -> None:
+        if value is None:
+            return
+        for part in value.split(b","):
+            name, _, seconds = part.strip().partition(b"=")
+            if name.lower() == b"timeout" and seconds.isdigit():
+                # A second less than promised: the promise runs from the server's side of the wire.
+                self.keep_s = min(self._limits.idle_s, max(0.0, float(seconds[:6]) - 1.0))
+
+    def resume_reading(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+
+    def abort(self) -> None:
+        if self._response is not None:
+            self._fail(Fault(FaultKind.OUTCOME_UNKNOWN, reason="given_up", sent=True))
+        else:
+            self._closed = True
+            self._transport.abort()
+
+    def sweep(self, now: float) -> None:
+        if self._response is None:
+            return
+        if now >= self._total_deadline:
+            self._fail(Fault(FaultKind.DEADLINE, reason="total", sent=True))
+        elif now >= self._phase_deadline and not self._paused:
+            # While it is paused the wait is our reader's, not the server's.
+            self._fail(Fault(FaultKind.DEADLINE, reason="head" if self._in_head else "gap", sent=True))

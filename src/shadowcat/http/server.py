@@ -1,0 +1,125 @@
+"""The server side: listens, and keeps the connections it accepted until each has ended."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from dataclasses import dataclass
+from email.utils import formatdate
+from typing import Any
+
+from shadowcat.aio import cancel_and_join
+from shadowcat.http.connection import Connection, Handler, Serving
+from shadowcat.http.flow import Sweeper, interval_for
+from shadowcat.http.limits import ServerLimits
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStatistics:
+    connections: int
+    """Open, or lost while their handler still runs."""
+    requests: int
+    refused: int
+    """Requests the engine answered itself because they were malformed, too large or too slow."""
+    slow_closed: int
+    """Connections cut because the client accepted no bytes."""
+
+
+class Server:
+    """Serves `handler` on any number of addresses.
+
+    `handler` gets each request whole and returns a `Response`. It runs in a task of its own; when the client goes
+    away it is not cancelled unless it asked for that (`Request.cancel_on_disconnect`).
+    """
+
+    def __init__(self, handler: Handler, limits: ServerLimits | None = None) -> None:
+        self._serving = Serving(handler, limits or ServerLimits())
+        self._listeners: list[asyncio.Server] = []
+        self._sweeper: Sweeper | None = None
+
+    async def listen(
+        self,
+        host: str | None = None,
+        port: int = 0,
+        *,
+        unix_path: str | None = None,
+        sock: socket.socket | None = None,
+        tls: ssl.SSLContext | None = None,
+        backlog: int = 1024,
+    ) -> None:
+        """Starts accepting on one more address: a host and port, a Unix socket, or a bound socket."""
+        loop = asyncio.get_running_loop()
+        self._start_sweeping()
+        options: dict[str, Any] = {"backlog": backlog, "ssl": tls}
+        if tls is not None:
+            options["ssl_handshake_timeout"] = self._serving.limits.head_wait_s
+        if unix_path is not None:
+            listener = await loop.create_unix_server(self._accept, unix_path, **options)
+        elif sock is not None:
+            listener = await loop.create_server(self._accept, sock=sock, **options)
+        else:
+            listener = await loop.create_server(self._accept, host, port, **options)
+        self._listeners.append(listener)
+
+    def _accept(self) -> Connection:
+        return Connection(self._serving)
+
+    def _start_sweeping(self) -> None:
+        if self._sweeper is None:
+            limits = self._serving.limits
+            interval_s = interval_for(
+                limits.head_wait_s, limits.body_wait_s, limits.idle_s, limits.stall_s, limits.linger_s
+            )
+            self._sweeper = Sweeper(self._sweep, interval_s)
+            self._sweep(asyncio.get_running_loop().time())
+
+    def _sweep(self, now: float) -> None:
+        self._serving.date = b"date: %b\r\n" % formatdate(usegmt=True).encode()
+        for connection in tuple(self._serving.connections):
+            connection.sweep(now)
+
+    @property
+    def sockets(self) -> list[Any]:
+        return [sock for listener in self._listeners for sock in listener.sockets]
+
+    @property
+    def port(self) -> int:
+        """Of the first listener: what port 0 became."""
+        return int(self.sockets[0].getsockname()[1])
+
+    def statistics(self) -> ServerStatistics:
+        serving = self._serving
+        return ServerStatistics(
+            len(serving.connections), serving.requests, serving.refused, serving.slow_closed
+        )
+
+    async def drain(self, grace_s: float) -> None:
+        """Stops accepting, lets what runs finish for `grace_s` seconds, then ends what is left."""
+        self._stop_accepting()
+        for connection in tuple(self._serving.connections):
+            connection.close_when_idle()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + grace_s
+        while (running := self._running()) and loop.time() < deadline:
+            await asyncio.wait(running, timeout=deadline - loop.time())
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Ends everything now."""
+        self._stop_accepting()
+        running = self._running()
+        for connection in tuple(self._serving.connections):
+            connection.abort()
+        await cancel_and_join(running, grace_s=5.0)
+        if self._sweeper is not None:
+            self._sweeper.close()
+            self._sweeper = None
+
+    def _stop_accepting(self) -> None:
+        self._serving.draining = True
+        for listener in self._listeners:
+            listener.close()
+
+    def _running(self) -> list[asyncio.Task[None]]:
+        return [connection.task for connection in self._serving.connections if connection.task is not None]

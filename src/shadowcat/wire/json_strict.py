@@ -1,0 +1,126 @@
+"""What valid JSON must still not contain before it may pass through a proxy.
+
+msgspec skips the members nobody asks for without looking inside, which is what makes the envelope cheap. What its
+skipping does not see is checked here at C speed: bad UTF-8, depth, and numbers that one parser reads and the next
+cannot. A check that finds something *suspicious* leaves the verdict to a full decode, so it may be coarse.
+
+Measured on 9.5 KB of clean tools/list: 9 µs for all three, where a full decode takes 25 µs.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+import msgspec
+
+MAX_DEPTH = 64
+
+# One pass keeps what the checks look at: brackets (both kinds as braces), quotes, digits (all as 0), e and + of
+# exponents, and the spaces that keep "size 100" from looking like an exponent.
+_KEPT = b'{}[]"0123456789eE+ '
+_FOLD = bytes.maketrans(b"[]123456789E", b"{}000000000e")
+_DROP = bytes(set(range(256)) - set(_KEPT))
+# A number without a run of 200 digits and with an exponent of two digits at most stays below 1e300.
+_LONG_RUN = b"0" * 200
+_long_exponent = re.compile(rb"e\+?000").search
+
+
+class JsonError(ValueError):
+    """The bytes are not JSON that may pass."""
+
+
+def check(raw: bytes) -> None:
+    """Raises `JsonError` unless `raw`, already accepted by msgspec's skipping decoder, is safe to pass on."""
+    if not raw.isascii():
+        try:
+            raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise JsonError("not UTF-8") from error
+    kept = raw.translate(_FOLD, _DROP)
+    if kept.count(b"{") > MAX_DEPTH and _levels(raw, kept) > MAX_DEPTH:
+        raise JsonError(f"nested deeper than {MAX_DEPTH}")
+    if _LONG_RUN in kept or _long_exponent(kept):
+        _decode_numbers(raw)
+
+
+def _levels(raw: bytes, kept: bytes) -> int:
+    """How deep objects and arrays nest (or more than `MAX_DEPTH`), without a Python step per character.
+
+    A pair of adjacent quotes holds no bracket and can go without changing what stands inside a string; then each
+    pass removes the innermost level.
+    """
+    if b"\\" in raw:
+        # An escaped quote ends no string. Doubled backslashes go first: they escape each other.
+        kept = raw.replace(b"\\\\", b"").replace(b'\\"', b"").translate(_FOLD, _DROP)
+    structure = kept.translate(None, b"0e+ ").replace(b'""', b"")
+    if b'"' in structure:
+        structure = b"".join(structure.split(b'"')[::2])
+    levels = 0
+    while structure and levels <= MAX_DEPTH:
+        structure = structure.replace(b"{}", b"")
+        levels += 1
+    return levels
+
+
+def _decode_numbers(raw: bytes) -> None:
+    try:
+        msgspec.json.decode(raw)
+    except (msgspec.MsgspecError, RecursionError, ValueError) as error:
+        raise JsonError("a number out of range") from error
+
+
+def loads(raw: bytes) -> Any:
+    """Decodes with duplicate keys refused at every depth: for whoever judges a message by what is inside.
+
+    A policy that sees the last of two equal keys while the server sees the first could be talked past.
+    """
+    try:
+        return json.loads(raw, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise JsonError(str(error)) from error
+
+
+def _unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"duplicate key {key!r}")
+        found[key] = value
+    return found
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def members(raw: bytes) -> dict[str, msgspec.Raw]:
+    """The members of an object, values untouched; duplicate keys, also escaped ones, are refused.
+
+    When the object's length is that of its distinct members, nothing else can stand in it: no second key, no
+    escape in a key, no white space. Anything longer is minified first, and if still longer, read in full.
+    """
+    try:
+        found = _OBJECT.decode(raw)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise JsonError("not an object") from error
+    if len(raw) == _least_length(found):
+        return found
+    compact = minify(raw)
+    if len(compact) != _least_length(_OBJECT.decode(compact)):
+        loads(compact)
+    return found
+
+
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def _least_length(found: dict[str, msgspec.Raw]) -> int:
+    return 1 + sum(len(key) + len(value) + 4 for key, value in found.items()) + (not found)
+
+
+def minify(raw: bytes) -> bytes:
+    """The same tokens without white space: one line, every number and escape as it was."""
+    return msgspec.json.format(raw, indent=-1)

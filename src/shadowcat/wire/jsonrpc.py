@@ -1,0 +1,335 @@
+"""JSON-RPC messages over the bytes they came in.
+
+`parse` decides what a message is (kind, id, method) and that it is unambiguous; `params`, `result` and `error`
+stay the bytes they were until somebody asks. A message that is changed is built anew from its members, so what
+nobody touched stays identical to the byte.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from shadowcat.errors import Fault, FaultKind
+from shadowcat.wire import json_strict
+from shadowcat.wire.json_strict import JsonError
+
+RequestId = int | str
+
+MAX_ID_CHARS = 256
+_MAX_ID_INT = 2**63
+
+
+class Kind(Enum):
+    REQUEST = "request"
+    NOTIFICATION = "notification"
+    RESULT = "result"
+    ERROR = "error"
+
+
+class _Envelope(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    jsonrpc: str
+    id: int | str | UnsetType | None = UNSET
+    method: str | UnsetType = UNSET
+    params: Raw | UnsetType = UNSET
+    result: Raw | UnsetType = UNSET
+    error: Raw | UnsetType = UNSET
+
+
+class _RawEnvelope(msgspec.Struct, gc=False):
+    """The same members with their exact text: to tell white space and escaped values from a second key."""
+
+    jsonrpc: Raw | UnsetType = UNSET
+    id: Raw | UnsetType = UNSET
+    method: Raw | UnsetType = UNSET
+    params: Raw | UnsetType = UNSET
+    result: Raw | UnsetType = UNSET
+    error: Raw | UnsetType = UNSET
+
+
+class _JustId(msgspec.Struct, gc=False):
+    id: int | str | None = None
+
+
+_decode_envelope = msgspec.json.Decoder(_Envelope).decode
+_decode_raw_envelope = msgspec.json.Decoder(_RawEnvelope).decode
+_decode_id = msgspec.json.Decoder(_JustId).decode
+_decode_elements = msgspec.json.Decoder(list[Raw]).decode
+_encode = msgspec.json.encode
+
+
+class Message:
+    """One JSON-RPC message. Immutable: the `with_…` methods return another one."""
+
+    __slots__ = ("_members", "id", "kind", "method", "raw")
+
+    def __init__(
+        self, kind: Kind, id: RequestId | None, method: str, raw: bytes, members: tuple[bytes, bytes, bytes]
+    ) -> None:
+        self.kind = kind
+        self.id = id
+        """The id with its JSON type: 7 is not "7". None for a notification, or an error that names no request."""
+        self.method = method
+        """Empty for results and errors."""
+        self.raw = raw
+        self._members = members
+
+    def __repr__(self) -> str:
+        return f"<{self.kind.value} {self.method!r} id={self.id!r} {len(self.raw)} bytes>"
+
+    @property
+    def is_request(self) -> bool:
+        return self.kind is Kind.REQUEST
+
+    @property
+    def is_notification(self) -> bool:
+        return self.kind is Kind.NOTIFICATION
+
+    @property
+    def is_response(self) -> bool:
+        return self.kind is Kind.RESULT or self.kind is Kind.ERROR
+
+    @property
+    def raw_params(self) -> bytes:
+        """The bytes of `params`, or b"" where there is none."""
+        return self._members[0]
+
+    @property
+    def raw_result(self) -> bytes:
+        return self._members[1]
+
+    @property
+    def raw_error(self) -> bytes:
+        return self._members[2]
+
+    def params(self) -> dict[str, Any]:
+        """`params`, decoded strictly: a duplicate key anywhere inside is a fault, not a guess."""
+        return _decoded(self.raw_params)
+
+    def result(self) -> Any:
+        return _decoded(self.raw_result)
+
+    def error(self) -> dict[str, Any]:
+        return _decoded(self.raw_error)
+
+    def param_members(self) -> dict[str, Raw]:
+        """The members of `params` with their values untouched; duplicate keys are a fault."""
+        if not self.raw_params:
+            return {}
+        try:
+            return json_strict.members(self.raw_params)
+        except JsonError as error:
+            raise Fault(FaultKind.INVALID_REQUEST, f"params: {error}") from error
+
+    def with_id(self, id: RequestId | None) -> Message:
+        return _build(self.kind, id, self.method, self._members)
+
+    def with_params(self, params: dict[str, Any] | Raw) -> Message:
+        raw = bytes(params) if isinstance(params, Raw) else _encode(params)
+        return _build(self.kind, self.id, self.method, (raw, b"", b""))
+
+    def line(self) -> bytes:
+        """One line for stdio, newline included: a pretty-printed body must not break the framing."""
+        raw = self.raw
+        if b"\n" in raw or b"\r" in raw:
+            raw = json_strict.minify(raw)
+        return raw + b"\n"
+
+
+def request(id: RequestId, method: str, params: dict[str, Any] | None = None) -> Message:
+    return _build(Kind.REQUEST, id, method, (_encode(params) if params is not None else b"", b"", b""))
+
+
+def notification(method: str, params: dict[str, Any] | None = None) -> Message:
+    return _build(Kind.NOTIFICATION, None, method, (_encode(params) if params is not None else b"", b"", b""))
+
+
+def result(id: RequestId, value: Any) -> Message:
+    return _build(Kind.RESULT, id, "", (b"", bytes(value) if isinstance(value, Raw) else _encode(value), b""))
+
+
+def error(id: RequestId | None, value: dict[str, Any]) -> Message:
+    return _build(Kind.ERROR, id, "", (b"", b"", _encode(value)))
+
+
+def _build(kind: Kind, id: RequestId | None, method: str, members: tuple[bytes, bytes, bytes]) -> Message:
+    params, result, error = members
+    parts = [b'{"jsonrpc":"2.0"']
+    if kind is not Kind.NOTIFICATION:
+        parts.append(b',"id":' + _encode(id))
+    if method:
+        parts.append(b',"method":' + _encode(method))
+    if params:
+        parts.append(b',"params":' + params)
+    if kind is Kind.RESULT:
+        parts.append(b',"result":' + result)
+    elif kind is Kind.ERROR:
+        parts.append(b',"error":' + error)
+    parts.append(b"}")
+    return Message(kind, id, method, b"".join(parts), members)
+
+
+def parse(raw: bytes) -> Message:
+    """One message. Raises `Fault` (PARSE or INVALID_REQUEST); `readable_id` then says whom to answer."""
+    envelope = _envelope(raw)
+    try:
+        json_strict.check(raw)
+    except JsonError as error:
+        raise Fault(FaultKind.PARSE, f"Parse error: {error}") from error
+    _refuse_ambiguous(envelope, raw)
+    return _classified(envelope, raw)
+
+
+def parse_body(raw: bytes, *, max_batch: int = 100) -> Message | list[Message | Fault]:
+    """One message, or a batch whose unreadable elements stand as the faults they are."""
+    if raw[:1] != b"[" and raw.lstrip(b" \t\r\n")[:1] != b"[":
+        return parse(raw)
+    try:
+        elements = _decode_elements(raw)
+        json_strict.check(raw)
+    except (msgspec.MsgspecError, RecursionError, JsonError) as error:
+        raise Fault(FaultKind.PARSE) from error
+    if not elements:
+        raise Fault(FaultKind.INVALID_REQUEST, "An empty batch")
+    if len(elements) > max_batch:
+        raise Fault(FaultKind.INVALID_REQUEST, f"More than {max_batch} messages in a batch")
+    return [_parse_element(bytes(element)) for element in elements]
+
+
+def _parse_element(raw: bytes) -> Message | Fault:
+    try:
+        return parse(raw)
+    except Fault as fault:
+        return fault
+
+
+def readable_id(raw: bytes) -> RequestId | None:
+    """The id of a message that was refused, where it can be told for sure."""
+    try:
+        found = _decode_id(raw).id
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return None
+    return found if found is not None and _is_good_id(found) else None
+
+
+def _envelope(raw: bytes) -> _Envelope:
+    try:
+        return _decode_envelope(raw)
+    except msgspec.ValidationError as error:
+        if not _is_json(raw):
+            raise Fault(FaultKind.PARSE) from error
+        raise Fault(FaultKind.INVALID_REQUEST, f"Invalid request: {error}") from error
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise Fault(FaultKind.PARSE) from error
+
+
+def _is_json(raw: bytes) -> bool:
+    """Validation stops at the first member it does not like; what follows may still not be JSON."""
+    try:
+        msgspec.json.decode(raw, type=Raw)
+        json_strict.check(raw)
+    except (msgspec.MsgspecError, RecursionError, JsonError):
+        return False
+    return True
+
+
+def _classified(envelope: _Envelope, raw: bytes) -> Message:
+    params, result, error = envelope.params, envelope.result, envelope.error
+    members = (
+        b"" if params is UNSET else bytes(params),
+        b"" if result is UNSET else bytes(result),
+        b"" if error is UNSET else bytes(error),
+    )
+    id = envelope.id
+    if envelope.jsonrpc != "2.0":
+        raise _invalid('jsonrpc must be "2.0"')
+    if id is not UNSET and id is not None and not _is_good_id(id):
+        raise _invalid("id is too long")
+    method = envelope.method
+    if method is not UNSET:
+        if result is not UNSET or error is not UNSET:
+            raise _invalid("a method beside a result or an error")
+        if params is not UNSET and members[0][:1] != b"{":
+            raise _invalid("params must be an object")
+        if not method:
+            raise _invalid("method is empty")
+        if id is UNSET:
+            return Message(Kind.NOTIFICATION, None, method, raw, members)
+        if id is None:
+            raise _invalid("id must be a string or an integer")
+        return Message(Kind.REQUEST, id, method, raw, members)
+    if params is not UNSET or (result is UNSET) == (error is UNSET):
+        raise _invalid("neither a request nor a notification nor a response")
+    if error is not UNSET:
+        if members[2][:1] != b"{":
+            raise _invalid("error must be an object")
+        return Message(Kind.ERROR, None if id is UNSET else id, "", raw, members)
+    if id is UNSET or id is None:
+        raise _invalid("a result without an id")
+    return Message(Kind.RESULT, id, "", raw, members)
+
+
+def _is_good_id(id: int | str) -> bool:
+    if isinstance(id, str):
+        return len(id) <= MAX_ID_CHARS
+    return -_MAX_ID_INT <= id < _MAX_ID_INT
+
+
+def _invalid(why: str) -> Fault:
+    return Fault(FaultKind.INVALID_REQUEST, f"Invalid request: {why}")
+
+
+def _refuse_ambiguous(envelope: _Envelope, raw: bytes) -> None:
+    """Refuses a second key of the same name, also when one is spelled with escapes.
+
+    When the message is as long as its members need, nothing else can stand in it. Otherwise it holds white space,
+    escapes in a value, or a second key; minified and measured with the exact text of each value, only a second
+    or an escaped key is left to make it longer.
+    """
+    if len(raw) == _least_length(envelope):
+        return
+    compact = json_strict.minify(raw)
+    found = _decode_raw_envelope(compact)
+    needed = 1
+    for key, value in (
+        ("jsonrpc", found.jsonrpc),
+        ("id", found.id),
+        ("method", found.method),
+        ("params", found.params),
+        ("result", found.result),
+        ("error", found.error),
+    ):
+        if value is not UNSET:
+            needed += len(key) + 4 + len(value)
+    if len(compact) != needed:
+        raise _invalid("a member stands twice, or its name is spelled with escapes")
+
+
+def _least_length(envelope: _Envelope) -> int:
+    """The length of the shortest text with these members: each costs its name, quotes, colon and a comma."""
+    length = 17  # {"jsonrpc":"2.0"}
+    id = envelope.id
+    if id is not UNSET:
+        length += 6 + (len(str(id)) if isinstance(id, int) else 4 if id is None else len(id) + 2)
+    method = envelope.method
+    if method is not UNSET:
+        length += 12 + len(method)
+    if envelope.params is not UNSET:
+        length += 10 + len(envelope.params)
+    if envelope.result is not UNSET:
+        length += 10 + len(envelope.result)
+    if envelope.error is not UNSET:
+        length += 9 + len(envelope.error)
+    return length
+
+
+def _decoded(raw: bytes) -> Any:
+    if not raw:
+        return {}
+    try:
+        return json_strict.loads(raw)
+    except JsonError as error:
+        raise Fault(FaultKind.INVALID_REQUEST, f"Invalid request: {error}") from error

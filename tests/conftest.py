@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+# A deadline per example measures the machine, not the code; pytest-timeout still bounds the whole test.
+settings.register_profile("shadowcat", deadline=None)
+settings.load_profile("shadowcat")
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """Async tests run on the loop that users run on.
+
+    Session scope lets an async fixture have any scope; a test that uses none wider than itself still gets a
+    loop of its own.
+    """
+    return "asyncio", {"use_uvloop": sys.platform != "win32"}

