@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
-from collections.abc import Awaitable, Callable, Coroutine
+import ssl
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from shadowcat.clock import SystemClock
+from shadowcat.core.ports import Interceptor, SessionStore
+from shadowcat.downstream.guard import Guard, is_loopback
+from shadowcat.downstream.streamable import EndpointOptions, StreamableEndpoint
+from shadowcat.http.client import Client
+from shadowcat.http.limits import ServerLimits, Timeouts
 from shadowcat.http.message import Request, Response
 from shadowcat.http.server import Server
+from shadowcat.proxy.pipeline import Pipeline
+from shadowcat.proxy.relay import Relay
+from shadowcat.proxy.shared import SessionLimits, Shared
+from shadowcat.proxy.upstreams import Upstreams
+from shadowcat.stores.memory import MemoryStore
+from shadowcat.upstream.streamable import CALL, StreamableUpstream
 
 T = TypeVar("T")
 
@@ -47,3 +62,106 @@ async def until_stopped(drain: Callable[[], Awaitable[None]]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.remove_signal_handler(number)
     await drain()
+
+
+class ReverseProxy:
+    """Servers behind one endpoint, as a library: `async with ReverseProxy({"main": url}) as proxy: …`.
+
+    Everything the command line can do, this can; `store` and `interceptors` may be your own.
+    """
+
+    def __init__(
+        self,
+        upstreams: Mapping[str, str],
+        *,
+        host: str = "127.0.0.1",
+        port: int = 8080,
+        endpoint: EndpointOptions | None = None,
+        store: SessionStore | None = None,
+        interceptors: Sequence[Interceptor] = (),
+        session_limits: SessionLimits | None = None,
+        server_limits: ServerLimits | None = None,
+        call_timeouts: Timeouts = CALL,
+        server_tls: ssl.SSLContext | None = None,
+        client_tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._host = host
+        self._port = port
+        self._server_tls = server_tls
+        self._client = Client(tls=client_tls)
+        self._store: SessionStore = store or MemoryStore()
+        self.shared = Shared(
+            upstreams=Upstreams(
+                [
+                    StreamableUpstream(name, url, self._client, call_timeouts)
+                    for name, url in upstreams.items()
+                ]
+            ),
+            store=self._store,
+            pipeline=Pipeline(interceptors),
+            clock=SystemClock(),
+            limits=session_limits or SessionLimits(),
+        )
+        self.relay = Relay(self.shared)
+        self._endpoint = StreamableEndpoint(
+            self.relay, endpoint or EndpointOptions(guard=Guard(loopback=is_loopback(host)))
+        )
+        self.server = Server(self._endpoint.handle, server_limits)
+
+    @property
+    def port(self) -> int:
+        """The one it listens on: what port 0 became."""
+        return self.server.port
+
+    async def __aenter__(self) -> ReverseProxy:
+        await self.server.listen(self._host, self._port, tls=self._server_tls)
+        self.relay.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def drain(self, grace_s: float = DRAIN_S) -> None:
+        """Stops accepting and lets what runs finish, then closes."""
+        await self.server.drain(grace_s)
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        await self.server.aclose()
+        await self.relay.aclose()
+        await self.shared.upstreams.aclose()
+        await self._client.aclose()
+        await self._store.aclose()
+
+
+@dataclass(frozen=True, slots=True)
+class ReverseSettings:
+    """What `shadowcat reverse` can be told."""
+
+    upstreams: Mapping[str, str]
+    host: str = "127.0.0.1"
+    port: int = 8080
+    path: str = "/mcp"
+    allowed_origins: frozenset[str] = frozenset()
+    allowed_hosts: frozenset[str] = frozenset()
+    max_sessions: int = 10_000
+    session_idle_s: float = 1_800.0
+
+
+async def serve_reverse(settings: ReverseSettings, announce: Callable[[str], None]) -> None:
+    """Runs a reverse proxy until told to stop."""
+    guard = Guard(is_loopback(settings.host), settings.allowed_hosts, settings.allowed_origins)
+    proxy = ReverseProxy(
+        settings.upstreams,
+        host=settings.host,
+        port=settings.port,
+        endpoint=EndpointOptions(path=settings.path, guard=guard),
+        session_limits=SessionLimits(sessions=settings.max_sessions, idle_s=settings.session_idle_s),
+    )
+    async with proxy:
+        announce(f"serving http://{settings.host}:{proxy.port}{settings.path} (Ctrl-C stops it)")
+        await until_stopped(proxy.drain)
+
+
+def set_up_logging(level: str) -> None:
+    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")

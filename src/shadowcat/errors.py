@@ -41,6 +41,8 @@ class FaultKind(Enum):
     # What an upstream did.
     UPSTREAM_INVALID = "upstream_invalid"
     UPSTREAM_UNAVAILABLE = "upstream_unavailable"
+    UPSTREAM_FAILED = "upstream_failed"
+    UPSTREAM_SESSION_LOST = "upstream_session_lost"
     OUTCOME_UNKNOWN = "outcome_unknown"
     DEADLINE = "deadline"
     # What we could not do.
@@ -95,7 +97,7 @@ class Fault(Exception):
         return {
             "code": describe(self.kind).code,
             "message": self.message,
-            "data": {"reason": self.reason, **(self.data or {})},
+            "data": {**(self.data or {}), "reason": self.reason},
         }
 
 
@@ -140,6 +142,10 @@ def describe(kind: FaultKind) -> Told:  # noqa: C901 - a table, written so that 
             return Told(502, -31003, "The upstream sent something invalid")
         case FaultKind.UPSTREAM_UNAVAILABLE:
             return Told(503, -31005, "The upstream is unavailable; nothing was sent")
+        case FaultKind.UPSTREAM_FAILED:
+            return Told(502, -32603, "The upstream failed")
+        case FaultKind.UPSTREAM_SESSION_LOST:
+            return Told(502, -32603, "The upstream lost the session; the outcome is unknown")
         case FaultKind.OUTCOME_UNKNOWN:
             return Told(502, -31004, "The connection to the upstream was lost; the outcome is unknown")
         case FaultKind.DEADLINE:
@@ -157,6 +163,8 @@ def _usual_side(kind: FaultKind) -> Side:
         case (
             FaultKind.UPSTREAM_INVALID
             | FaultKind.UPSTREAM_UNAVAILABLE
+            | FaultKind.UPSTREAM_FAILED
+            | FaultKind.UPSTREAM_SESSION_LOST
             | FaultKind.OUTCOME_UNKNOWN
             | FaultKind.DEADLINE
         ):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import click
 
-from shadowcat.cli.params import HOST_PORT
+from shadowcat.cli.params import HOST_PORT, UPSTREAM
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -28,5 +30,73 @@ def echo(listen: tuple[str, int]) -> None:
 
     try:
         app.run(app.echo(*listen, click.echo))
+    except OSError as error:
+        raise click.ClickException(f"cannot listen on {listen[0]}:{listen[1]}: {error.strerror}") from error
+
+
+@main.command()
+@click.option(
+    "--listen", type=HOST_PORT, default="127.0.0.1:8080", show_default=True, help="Address to serve on."
+)
+@click.option(
+    "--upstream",
+    "upstreams",
+    type=UPSTREAM,
+    multiple=True,
+    required=True,
+    metavar="[NAME=]URL",
+    help="A server's MCP endpoint; several share the new sessions.",
+)
+@click.option("--path", default="/mcp", show_default=True, help="Path of the endpoint.")
+@click.option(
+    "--allow-origin", multiple=True, metavar="ORIGIN", help="A web page's origin that may use the proxy."
+)
+@click.option("--allow-host", multiple=True, metavar="HOST", help="A host name clients may ask for.")
+@click.option("--max-sessions", type=click.IntRange(1), default=10_000, show_default=True)
+@click.option(
+    "--session-idle",
+    "session_idle_s",
+    type=click.FloatRange(1),
+    default=1800,
+    show_default=True,
+    metavar="SECONDS",
+)
+@click.option("--log-level", type=click.Choice(LOG_LEVELS), default="info", show_default=True)
+def reverse(
+    listen: tuple[str, int],
+    upstreams: tuple[tuple[str, str], ...],
+    path: str,
+    allow_origin: tuple[str, ...],
+    allow_host: tuple[str, ...],
+    max_sessions: int,
+    session_idle_s: float,
+    log_level: str,
+) -> None:
+    """Serve MCP clients in front of one or more Streamable HTTP servers.
+
+    \b
+    Examples:
+      shadowcat reverse --listen 127.0.0.1:8080 --upstream http://127.0.0.1:3000/mcp
+      shadowcat reverse --upstream a=http://127.0.0.1:3001/mcp --upstream b=http://127.0.0.1:3002/mcp
+    """
+    from shadowcat import app
+
+    if len(dict(upstreams)) != len(upstreams):
+        raise click.UsageError("two upstreams have one name; write --upstream NAME=URL with a name for each")
+    if not path.startswith("/"):
+        raise click.UsageError("--path begins with a slash")
+    settings = app.ReverseSettings(
+        upstreams=dict(upstreams),
+        host=listen[0],
+        port=listen[1],
+        path=path,
+        allowed_origins=frozenset(origin.lower().rstrip("/") for origin in allow_origin),
+        allowed_hosts=frozenset(host.lower() for host in allow_host),
+        max_sessions=max_sessions,
+        session_idle_s=session_idle_s,
+    )
+    app.set_up_logging(log_level)
+    try:
+        app.run(app.serve_reverse(settings, click.echo))
     except OSError as error:
         raise click.ClickException(f"cannot listen on {listen[0]}:{listen[1]}: {error.strerror}") from error

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from urllib.parse import urlsplit
+
 import click
 
 
@@ -23,4 +26,25 @@ class HostPort(click.ParamType[tuple[str, int]]):
         return host.strip("[]") or "127.0.0.1", int(port)
 
 
+class UpstreamUrl(click.ParamType[tuple[str, str]]):
+    """`URL` or `NAME=URL`; without a name the server is called by its host and port."""
+
+    name = "upstream"
+
+    def convert(
+        self, value: str | tuple[str, str], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        named = re.fullmatch(r"([A-Za-z0-9_.-]+)=(.*)", value)
+        url = named[2] if named else value
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            self.fail(f"{value!r} is not a URL, for example http://127.0.0.1:3000/mcp", param, ctx)
+        if parts.username is not None or parts.password is not None:
+            self.fail("credentials do not belong into a URL", param, ctx)
+        return (named[1] if named else parts.netloc), url
+
+
 HOST_PORT = HostPort()
+UPSTREAM = UpstreamUrl()

@@ -7,6 +7,7 @@ sizes, bare CR or LF, folded headers, spaces before the colon. Here stands what 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from shadowcat.http.message import Headers
 
@@ -15,6 +16,12 @@ _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE)
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+@lru_cache(maxsize=256)
+def _is_host(host: bytes) -> bool:
+    """Remembered, because a server hears few names, and each of them in every request."""
+    return _HOST.fullmatch(host) is not None
 
 
 class Refusal(Exception):
@@ -32,24 +39,25 @@ def check_head(method: str, target: bytes, version: str, headers: Headers, body_
         raise Refusal(400, "unsupported HTTP version")
     if method not in METHODS:
         raise Refusal(405 if method in ("CONNECT", "TRACE") else 501, f"{method} is not served here")
-    host = headers.get(b"host")
+    get = headers.get
+    host = get(b"host")
     if host is None:
         if version == "1.1":
             raise Refusal(400, "Host is missing")
     elif b"host" in headers.repeated:
         raise Refusal(400, "Host stands twice")
-    elif not _HOST.fullmatch(host):
+    elif not _is_host(host):
         raise Refusal(400, "Host is not a host")
-    coding = headers.get(b"transfer-encoding")
+    coding = get(b"transfer-encoding")
     if coding is not None and (version == "1.0" or coding.lower() != b"chunked"):
         raise Refusal(400, "Transfer-Encoding must be chunked alone")
-    length = headers.get(b"content-length")
+    length = get(b"content-length")
     if length is not None and int(length) > body_limit:
         raise Refusal(413, f"the body may have {body_limit} bytes")
-    encoding = headers.get(b"content-encoding")
+    encoding = get(b"content-encoding")
     if encoding is not None and encoding.lower() != b"identity":
         raise Refusal(415, "Content-Encoding is not supported")
-    expect = headers.get(b"expect")
+    expect = get(b"expect")
     if expect is not None and expect.lower() != b"100-continue":
         raise Refusal(417, "an expectation that cannot be met")
     if target[:1] == b"/":

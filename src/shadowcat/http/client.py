@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from shadowcat.errors import Fault, FaultKind
@@ -23,9 +24,11 @@ _SWEEP_S = 0.25
 _NO_TIMEOUTS = Timeouts()
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a request goes: a host and port, or a Unix socket with the host to name in `Host`."""
+class Origin(NamedTuple):
+    """Where a request goes: a host and port, or a Unix socket with the host to name in `Host`.
+
+    A tuple, because it is looked up for every request and a tuple hashes without a Python step.
+    """
 
     scheme: str
     host: str
@@ -82,7 +85,13 @@ class Client:
             raise ValueError("llhttp cannot be told that an answer to HEAD has no body")
         head = _encode_head(origin, method, target, headers, len(body))
         while True:
-            connection, is_new = await self._take(origin, timeouts)
+            self._check_open()
+            pool = self._pools.get(origin) or self._new_pool(origin)
+            claim = pool.claim()
+            if isinstance(claim, OutgoingConnection):
+                connection, is_new = claim, False
+            else:
+                connection, is_new = await self._wait_or_open(origin, pool, claim, timeouts)
             if is_new or connection.is_usable():
                 return await connection.send(head, body, timeouts)
             self._discard(origin, connection)
@@ -102,18 +111,17 @@ class Client:
 
     # Connections.
 
-    async def _take(self, origin: Origin, timeouts: Timeouts) -> tuple[OutgoingConnection, bool]:
-        if self._closed:
-            raise Fault(FaultKind.UPSTREAM_UNAVAILABLE, reason="client_closed")
-        pool = self._pools.get(origin)
-        if pool is None:
-            limits = self._limits
-            pool = self._pools[origin] = Pool(
-                limits.connections_per_origin, limits.waiting_per_origin, limits.idle_per_origin
-            )
-        claim = pool.claim()
-        if isinstance(claim, OutgoingConnection):
-            return claim, False
+    def _new_pool(self, origin: Origin) -> _OriginPool:
+        limits = self._limits
+        pool: _OriginPool = Pool(
+            limits.connections_per_origin, limits.waiting_per_origin, limits.idle_per_origin
+        )
+        self._pools[origin] = pool
+        return pool
+
+    async def _wait_or_open(
+        self, origin: Origin, pool: _OriginPool, claim: Claim, timeouts: Timeouts
+    ) -> tuple[OutgoingConnection, bool]:
         if claim is Claim.FULL:
             raise Fault(FaultKind.OVER_CAPACITY, reason="too_many_waiting")
         if claim is Claim.WAIT:
@@ -121,6 +129,10 @@ class Client:
             if granted is not None:
                 return granted, False
         return await self._open(origin, pool, timeouts.connect_s), True
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Fault(FaultKind.UPSTREAM_UNAVAILABLE, reason="client_closed")
 
     async def _wait_in_line(self, pool: _OriginPool, pool_s: float) -> _Granted:
         waiter: asyncio.Future[_Granted] = asyncio.get_running_loop().create_future()
@@ -146,8 +158,14 @@ class Client:
 
     async def _open(self, origin: Origin, pool: _OriginPool, connect_s: float) -> OutgoingConnection:
         try:
+            self._check_open()
             async with asyncio.timeout(connect_s):
                 connection = await self._connect(origin, pool)
+            if connection.is_closed:
+                raise ConnectionResetError("closed as soon as it was open")
+            if self._closed:
+                connection.abort()
+                self._check_open()
         except (OSError, TimeoutError) as error:
             # ssl errors are OSErrors too; TimeoutError is one since 3.10, named for the reader.
             self._carry_out(pool.drop())
@@ -166,9 +184,7 @@ class Client:
 
         def protocol() -> OutgoingConnection:
             return OutgoingConnection(
-                self._limits,
-                lambda connection, reusable: self._freed(pool, connection, reusable),
-                lambda connection: self._idle_lost(pool, connection),
+                self._limits, partial(self._freed, pool), partial(self._idle_lost, pool)
             )
 
         tls = self._context() if origin.scheme == "https" else None
@@ -199,9 +215,11 @@ class Client:
 
     def _give_back(self, pool: _OriginPool, connection: OutgoingConnection) -> None:
         outcome = pool.give_back(connection, connection.idle_since + connection.keep_s)
+        if outcome is None:
+            return
         if isinstance(outcome, Grant):
             self._carry_out(outcome)
-        elif outcome is not None:
+        else:
             self._retire(outcome)
 
     def _carry_out(self, grant: Grant[OutgoingConnection, asyncio.Future[_Granted]] | None) -> None:
@@ -232,11 +250,19 @@ class Client:
 
 
 def _encode_head(origin: Origin, method: str, target: str, headers: HeaderList, length: int) -> bytes:
-    first = f"{method} {target} HTTP/1.1\r\nhost: {origin.authority}\r\n".encode("ascii")
-    if first.count(b"\r\n") != 2 or first.count(b" ") != 3:
-        raise ValueError("a method, target or host with white space in it")
+    first = f"{method} {target} HTTP/1.1\r\n".encode("ascii")
+    if len(first.split()) != 3:
+        raise ValueError("a method or target with white space in it")
     framing = b"content-length: %d\r\n\r\n" % length if length or method != "GET" else b"\r\n"
-    return first + encode_fields(headers) + framing
+    return first + _host_line(origin) + encode_fields(headers) + framing
+
+
+@lru_cache(maxsize=256)
+def _host_line(origin: Origin) -> bytes:
+    line = f"host: {origin.authority}\r\n".encode("ascii")
+    if len(line.split()) != 2:
+        raise ValueError("a host with white space in it")
+    return line
 
 
 def _connect_reason(error: OSError) -> str:

@@ -38,10 +38,17 @@ class Serving:
     limits: ServerLimits
     connections: set[Connection] = field(default_factory=set["Connection"])
     draining: bool = False
+    emptied: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the last connection ends."""
     date: bytes = b""
     requests: int = 0
     refused: int = 0
     slow_closed: int = 0
+
+    def forget(self, connection: Connection) -> None:
+        self.connections.discard(connection)
+        if not self.connections:
+            self.emptied.set()
 
 
 class Connection(asyncio.Protocol):
@@ -49,7 +56,6 @@ class Connection(asyncio.Protocol):
         "_closing",
         "_deadline",
         "_gate",
-        "_lingering",
         "_loop",
         "_lost",
         "_peer",
@@ -57,6 +63,8 @@ class Connection(asyncio.Protocol):
         "_reader",
         "_running",
         "_serving",
+        "_spoke_at",
+        "_streamed",
         "_streaming",
         "_transport",
         "task",
@@ -71,8 +79,9 @@ class Connection(asyncio.Protocol):
         self._running: Request | None = None
         self.task: asyncio.Task[None] | None = None
         self._streaming = False
+        self._streamed: Response | None = None
+        self._spoke_at = 0.0
         self._closing = False
-        self._lingering = False
         self._lost = False
         self._deadline = self._loop.time() + serving.limits.head_wait_s
 
@@ -92,13 +101,13 @@ class Connection(asyncio.Protocol):
         if self._closing:
             return
         reader = self._reader
-        was_idle, was_in_body = reader.is_idle, reader.in_body
+        was_in_head, was_in_body = reader.in_head, reader.in_body
         reader.feed(data)
         if self._running is not None:
             return
         if reader.in_body and not was_in_body:
             self._deadline = self._loop.time() + self._serving.limits.body_wait_s
-        elif reader.in_head and was_idle:
+        elif reader.in_head and not (was_in_head or was_in_body):
             self._deadline = self._loop.time() + self._serving.limits.head_wait_s
 
     def eof_received(self) -> bool:
@@ -117,7 +126,7 @@ class Connection(asyncio.Protocol):
         self._queue.clear()
         self._gate.open()
         if self._running is None:
-            self._serving.connections.discard(self)
+            self._serving.forget(self)
         elif self._streaming:
             if self.task is not None:
                 self.task.cancel()
@@ -159,12 +168,14 @@ class Connection(asyncio.Protocol):
                 if not self._lost:
                     keep_alive = self._write_whole(request, response, body, keep_alive)
                     if self._gate.is_closed:
+                        # The response has begun: there is nothing left to cancel.
+                        request.cancel_on_disconnect(_nothing)
                         await self._gate.wait_open()
             else:
                 keep_alive = await self._write_stream(request, response, body, keep_alive)
         except asyncio.CancelledError:
             keep_alive = False
-            if not self._lost and not self._serving.draining:
+            if not self._lost:
                 # A handler that ended its own task answered nothing; the client must not wait for it.
                 self._transport.abort()
         except Exception:
@@ -183,8 +194,9 @@ class Connection(asyncio.Protocol):
         self._running = None
         self.task = None
         self._streaming = False
+        self._streamed = None
         if self._lost:
-            self._serving.connections.discard(self)
+            self._serving.forget(self)
             return
         if not keep_alive or (self._serving.draining and not self._queue):
             self._close()
@@ -195,13 +207,15 @@ class Connection(asyncio.Protocol):
                 self._transport.resume_reading()
             self._start(*queue.popleft())
         else:
-            self._deadline = self._loop.time() + self._wait_for_next_s()
-
-    def _wait_for_next_s(self) -> float:
-        limits = self._serving.limits
-        if self._reader.in_head:
-            return limits.head_wait_s
-        return limits.body_wait_s if self._reader.in_body else limits.idle_s
+            reader = self._reader
+            limits = self._serving.limits
+            self._deadline = self._loop.time() + (
+                limits.head_wait_s
+                if reader.in_head
+                else limits.body_wait_s
+                if reader.in_body
+                else limits.idle_s
+            )
 
     def _head(self, response: Response, keep_alive: bool, framing: bytes) -> bytes:
         return b"".join(
@@ -216,9 +230,9 @@ class Connection(asyncio.Protocol):
 
     def _write_whole(self, request: Request, response: Response, body: bytes, keep_alive: bool) -> bool:
         keep_alive = keep_alive and not self._serving.draining
-        framing = b"" if response.status in _NO_BODY else b"content-length: %d\r\n" % len(body)
-        head = self._head(response, keep_alive, framing)
-        if request.method == "HEAD" or response.status in _NO_BODY:
+        has_body = response.status not in _NO_BODY
+        head = self._head(response, keep_alive, b"content-length: %d\r\n" % len(body) if has_body else b"")
+        if not has_body or request.method == "HEAD":
             self._transport.write(head)
         elif len(body) < _JOIN_BELOW:
             self._transport.write(head + body)
@@ -232,21 +246,27 @@ class Connection(asyncio.Protocol):
         transport = self._transport
         gate = self._gate
         # HTTP/1.0 knows no chunks: the end of the body is the end of the connection.
-        chunked = request.chunked_responses
-        keep_alive = keep_alive and chunked
-        self._streaming = True
+        chunked = request.chunked_responses and response.status not in _NO_BODY
+        keep_alive = keep_alive and request.chunked_responses and not self._serving.draining
         try:
             if self._lost:
                 return False
-            transport.write(
-                self._head(response, keep_alive, b"transfer-encoding: chunked\r\n" if chunked else b"")
-            )
+            head = self._head(response, keep_alive, b"transfer-encoding: chunked\r\n" if chunked else b"")
+            self._streaming = True
+            transport.write(head)
+            if request.method == "HEAD" or response.status in _NO_BODY:
+                return keep_alive
+            self._spoke_at = self._loop.time()
+            self._streamed = response if response.idle_chunk else None
             async for chunk in body:
+                if self._lost:  # and the body went on although it was cancelled
+                    return False
                 if chunk:
+                    self._spoke_at = self._loop.time()
                     transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
                     if gate.is_closed:
                         await gate.wait_open()
-            if chunked:
+            if chunked and not self._lost:
                 transport.write(b"0\r\n\r\n")
             return keep_alive
         finally:
@@ -273,11 +293,16 @@ class Connection(asyncio.Protocol):
             return
         self._closing = True
         self._queue.clear()
-        self._deadline = self._loop.time() + self._serving.limits.linger_s
+        limits = self._serving.limits
         if self._transport.can_write_eof() and not self._transport.is_closing():
+            # From here on the gate is closed while anything is unsent, and only then; see sweep.
+            self._transport.set_write_buffer_limits(0)
+            self._deadline = self._loop.time() + limits.linger_s
             self._transport.resume_reading()
             self._transport.write_eof()
         else:
+            # TLS lingers by itself, for the other end's goodbye, and does not show what it has yet to send.
+            self._deadline = self._loop.time() + limits.stall_s
             self._transport.close()
 
     def close_when_idle(self) -> None:
@@ -289,12 +314,17 @@ class Connection(asyncio.Protocol):
         self._transport.abort()
 
     def sweep(self, now: float) -> None:
-        transport = self._transport
-        if self._gate.has_stalled(transport.get_write_buffer_size(), now, self._serving.limits.stall_s):
+        limits = self._serving.limits
+        sending = self._gate.is_closed
+        if self._lost:
+            return
+        if sending and self._gate.has_stalled(self._transport.get_write_buffer_size(), now, limits.stall_s):
             self._serving.slow_closed += 1
             self.abort()
-        elif now < self._deadline or self._lost:
-            return
+        elif now < self._deadline:
+            self._fill_silence(now)
+        elif self._closing and sending:
+            self._deadline = now + limits.linger_s
         elif self._closing:
             self.abort()
         elif self._reader.is_idle:
@@ -302,6 +332,19 @@ class Connection(asyncio.Protocol):
         else:
             self._reader.closed = True
             self._refuse(Refusal(408, "the request did not arrive in time"))
+
+    def _fill_silence(self, now: float) -> None:
+        response = self._streamed
+        if response is None or self._gate.is_closed or now - self._spoke_at < response.idle_s:
+            return
+        self._spoke_at = now
+        chunk = response.idle_chunk
+        chunked = self._running is not None and self._running.chunked_responses
+        self._transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _address(peername: tuple[str, int] | str | None) -> str:

@@ -10,6 +10,9 @@ from typing import Any
 HeaderList = list[tuple[bytes, bytes]]
 
 
+_NONE: frozenset[bytes] = frozenset()
+
+
 class Headers:
     """Header fields by lower-case name.
 
@@ -17,13 +20,24 @@ class Headers:
     field that may stand only once can refuse it.
     """
 
-    __slots__ = ("_values", "repeated")
+    __slots__ = ("_values", "get", "repeated")
+
+    get: Callable[[bytes], bytes | None]
+    """The value of the field of this lower-case name; the dict's own method, because it is called so often."""
 
     def __init__(self, fields: Iterable[tuple[bytes, bytes]] = ()) -> None:
-        self._values: dict[bytes, bytes] = {}
-        self.repeated: frozenset[bytes] = frozenset()
+        values: dict[bytes, bytes] = {}
+        self._values = values
+        self.get = values.get
+        self.repeated = _NONE
         for name, value in fields:
-            self.add(name.lower(), value)
+            name = name.lower()
+            # RFC 9110 5.5: white space around a value is not part of it. llhttp strips the front only.
+            value = value.rstrip(b" \t")
+            if name in values:
+                self.add(name, value)
+            else:
+                values[name] = value
 
     def add(self, name: bytes, value: bytes) -> None:
         """`name` must be lower case."""
@@ -32,9 +46,6 @@ class Headers:
             self.repeated |= {name}
         else:
             self._values[name] = value
-
-    def get(self, name: bytes) -> bytes | None:
-        return self._values.get(name)
 
     def __contains__(self, name: bytes) -> bool:
         return name in self._values
@@ -61,14 +72,14 @@ class Request:
     chunked_responses: bool = True
     """False for an HTTP/1.0 client, whose streamed answer ends with the connection."""
     peer: Peer | None = None
-    _cancel: Callable[[], None] | None = field(default=None, repr=False)
+    _cancel: Callable[[], object] | None = field(default=None, repr=False)
     _gone: bool = field(default=False, repr=False)
 
     @property
     def path(self) -> str:
         return self.target.partition(b"?")[0].decode("ascii", "replace")
 
-    def cancel_on_disconnect(self, cancel: Callable[[], None]) -> None:
+    def cancel_on_disconnect(self, cancel: Callable[[], object]) -> None:
         """Calls `cancel` when the client goes away before the response has begun; at once if it already has.
 
         Without it the handler runs on: whether a lost client cancels its request is not for HTTP to say. Once a
@@ -104,6 +115,14 @@ class Response:
     status: int
     headers: HeaderList = field(default_factory=list[tuple[bytes, bytes]])
     body: Body = b""
+    idle_chunk: bytes = b""
+    """Written whenever a streamed body was silent for `idle_s`: what sits between drops silent connections."""
+    idle_s: float = 15.0
+
+
+def size_of(fields: HeaderList) -> int:
+    """How many bytes the fields take in a head."""
+    return sum([len(name) + len(value) + 4 for name, value in fields])
 
 
 _STATUS_LINES = {
@@ -115,9 +134,15 @@ def status_line(status: int) -> bytes:
     return _STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status
 
 
+_CR, _LF = b"\r\n"
+
+
 def encode_fields(fields: HeaderList) -> bytes:
     """Header lines. A line end in a value would be a header of somebody else's choosing: refused."""
-    text = b"".join([b"%b: %b\r\n" % field for field in fields])
-    if text.count(b"\n") != len(fields) or text.count(b"\r") != len(fields) or b"\0" in text:
+    lines = [b": ".join(field) for field in fields]
+    text = b"".join(lines)
+    # The code of a byte: its search is a memchr, where that of a bytes object costs five times as much.
+    if _LF in text or _CR in text or 0 in text:
         raise ValueError("a header name or value holds a line end or NUL")
-    return text
+    lines.append(b"")
+    return b"\r\n".join(lines)

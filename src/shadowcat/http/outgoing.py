@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import select
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import cast
 
@@ -17,7 +16,7 @@ import httptools
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.http.flow import WriteGate
 from shadowcat.http.limits import ClientLimits, Timeouts
-from shadowcat.http.message import Headers
+from shadowcat.http.message import HeaderList, Headers, size_of
 
 _FOREVER = float("inf")
 _TRUSTED_S = 0.5
@@ -32,18 +31,21 @@ class ClientResponse:
 
     __slots__ = ("_connection", "_fault", "_pieces", "_size", "_waiter", "complete", "headers", "status")
 
+    status: int
+    headers: Headers
+
     def __init__(self, connection: OutgoingConnection) -> None:
-        self.status = 0
-        self.headers = Headers()
         self.complete = False
         self._connection = connection
-        self._pieces: deque[bytes] = deque()
+        self._pieces: list[bytes] = []
         self._size = 0
         self._fault: Fault | None = None
         self._waiter: asyncio.Future[None] | None = None
 
     async def read(self, max_bytes: int) -> bytes:
         """The whole body. More than `max_bytes` is a fault of the server."""
+        if self.complete and self._size <= max_bytes:
+            return self._take()
         pieces: list[bytes] = []
         size = 0
         async for piece in self:
@@ -68,13 +70,15 @@ class ClientResponse:
                 await self._waiter
             finally:
                 self._waiter = None
-        pieces = self._pieces
-        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        pieces.clear()
-        self._size = 0
+        data = self._take()
         if not self.complete:
             self._connection.resume_reading()
         return data
+
+    def _take(self) -> bytes:
+        pieces, self._pieces = self._pieces, []
+        self._size = 0
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def abort(self) -> None:
         """Gives the rest up. The connection cannot be used again: the server would have to be heard out."""
@@ -89,13 +93,15 @@ class ClientResponse:
     def feed(self, data: bytes) -> int:
         self._pieces.append(data)
         self._size += len(data)
-        self._wake()
+        if self._waiter is not None:
+            self._wake()
         return self._size
 
     def finish(self, fault: Fault | None = None) -> None:
         self._fault = fault
         self.complete = fault is None
-        self._wake()
+        if self._waiter is not None:
+            self._wake()
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -113,7 +119,6 @@ class OutgoingConnection(asyncio.Protocol):
         "_gap_s",
         "_gate",
         "_head",
-        "_head_bytes",
         "_in_head",
         "_informational",
         "_limits",
@@ -122,6 +127,7 @@ class OutgoingConnection(asyncio.Protocol):
         "_parser",
         "_paused",
         "_phase_deadline",
+        "_read_bytes",
         "_response",
         "_total_deadline",
         "_transport",
@@ -153,9 +159,13 @@ class OutgoingConnection(asyncio.Protocol):
         self._phase_deadline = _FOREVER
         self._total_deadline = _FOREVER
 
+    @property
+    def is_closed(self) -> bool:
+        return self._closed or self._transport.is_closing()
+
     def is_usable(self) -> bool:
         """Whether an idle connection still stands. A closed one is readable before asyncio has told us."""
-        if self._closed or self._transport.is_closing():
+        if self.is_closed:
             return False
         if self.loop.time() - self.idle_since < _TRUSTED_S:
             return True
@@ -181,6 +191,8 @@ class OutgoingConnection(asyncio.Protocol):
             return await head
         except asyncio.CancelledError:
             response.abort()
+            if head.done() and not head.cancelled():
+                head.exception()  # It came in the same turn; nobody else will look at it.
             raise
 
     # The transport's callbacks.
@@ -189,23 +201,31 @@ class OutgoingConnection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        if self._response is None:
+        response = self._response
+        if response is None:
             # Nobody asked: the server says something between requests, most often that it closes.
             self.abort()
             return
-        if not self._in_head and self._gap_s != _FOREVER:
-            self._phase_deadline = self.loop.time() + self._gap_s
+        self._read_bytes = len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(Fault(FaultKind.UPSTREAM_INVALID, reason="bad_http", sent=True), error)
             return
+        self._fed += len(data)
         if self._in_head:
-            self._fed += len(data)
             if self._fed > self._limits.head_bytes:
                 self._fail(Fault(FaultKind.UPSTREAM_INVALID, reason="head_too_large", sent=True))
-        elif self._head is not None:
+            return
+        if self._response is not response:
+            return
+        if self._head is not None:
             self._hand_over_head()
+        if not self._paused:
+            self._phase_deadline = self.loop.time() + self._gap_s
+        if self._fed > self._limits.head_bytes:
+            # Nothing but chunk extensions or trailers, which httptools keeps without limit.
+            self._fail(Fault(FaultKind.UPSTREAM_INVALID, reason="bad_http", sent=True))
 
     def eof_received(self) -> bool:
         if self._response is not None and not self._in_head and self._eof_ends_body:
@@ -230,18 +250,19 @@ class OutgoingConnection(asyncio.Protocol):
     def _reset_head(self) -> None:
         self._in_head = True
         self._fed = 0
-        self._fields = 0
-        self._head_bytes = 0
+        self._fields: HeaderList = []
         self._informational = False
         self._eof_ends_body = False
 
+    def on_message_begin(self) -> None:
+        if self._response is None:
+            raise ValueError("a response nobody asked for")
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._fields += 1
-        self._head_bytes += len(name) + len(value) + 4
-        if self._fields > self._limits.head_fields or self._head_bytes > self._limits.head_bytes:
-            raise ValueError("too many or too large header fields")
-        if self._in_head and self._response is not None:
-            self._response.headers.add(name.lower(), value)
+        fields = self._fields
+        fields.append((name, value))
+        if len(fields) > self._limits.head_fields:
+            raise ValueError("too many header fields")
 
     def on_headers_complete(self) -> None:
         response = self._response
@@ -249,35 +270,34 @@ class OutgoingConnection(asyncio.Protocol):
             raise ValueError("a response nobody asked for")
         status = self._parser.get_status_code()
         if status < 200:
-            if status == 101:
-                raise ValueError("an upgrade nobody asked for")
+            if status < 100 or status == 101:
+                raise ValueError("no status, or an upgrade nobody asked for")
             self._informational = True
             return
-        headers = response.headers
+        if self._fed + self._read_bytes > self._limits.head_bytes < size_of(self._fields):
+            raise ValueError("too large header fields")
+        headers = response.headers = Headers(self._fields)
         coding = headers.get(b"transfer-encoding")
         if coding is not None and coding.lower() != b"chunked":
             raise ValueError("a transfer coding nobody asked for")
         self._in_head = False
+        self._fed = -self._read_bytes
         self._eof_ends_body = coding is None and b"content-length" not in headers
-        if self._gap_s != _FOREVER:
-            self._phase_deadline = self.loop.time() + self._gap_s
-        else:
-            self._phase_deadline = _FOREVER
         response.status = status
 
     def on_body(self, body: bytes) -> None:
         response = self._response
+        self._fed = -self._read_bytes
         if response is not None and response.feed(body) > self._limits.buffered_bytes and not self._paused:
             self._paused = True
             self._transport.pause_reading()
 
     def on_message_complete(self) -> None:
         if self._informational:
-            if self._response is not None:
-                self._response.headers = Headers()
             self._reset_head()
             return
-        self._hand_over_head()
+        if self._head is not None:
+            self._hand_over_head()
         # A response that came before all of the request was taken leaves the connection in an unknown state.
         self._complete(
             reusable=self._parser.should_keep_alive() and not self._transport.get_write_buffer_size()
@@ -295,9 +315,12 @@ class OutgoingConnection(asyncio.Protocol):
         if response is None:
             return
         response.finish()
+        reusable = reusable and not self._closed
         self.idle_since = self.loop.time()
-        self._note_keep_alive(response.headers.get(b"keep-alive"))
-        if not reusable or self._closed:
+        keep_alive = response.headers.get(b"keep-alive")
+        if keep_alive is not None:
+            self._note_keep_alive(keep_alive)
+        if not reusable:
             self._closed = True
             self._transport.close()
         self._on_free(self, reusable)
@@ -306,6 +329,8 @@ class OutgoingConnection(asyncio.Protocol):
         head = self._head
         response = self._end()
         if response is None:
+            # It said more than it was asked: what follows would be taken for the answer to the next request.
+            self.abort()
             return
         fault.__cause__ = cause
         response.finish(fault)
@@ -319,13 +344,11 @@ class OutgoingConnection(asyncio.Protocol):
         response, self._response = self._response, None
         self._head = None
         self._phase_deadline = self._total_deadline = _FOREVER
-        if self._paused and not self._closed:
+        if self._paused:
             self.resume_reading()
         return response
 
-    def _note_keep_alive(self, value: bytes | None) -> None:
-        if value is None:
-            return
+    def _note_keep_alive(self, value: bytes) -> None:
         for part in value.split(b","):
             name, _, seconds = part.strip().partition(b"=")
             if name.lower() == b"timeout" and seconds.isdigit():
@@ -333,8 +356,10 @@ class OutgoingConnection(asyncio.Protocol):
                 self.keep_s = min(self._limits.idle_s, max(0.0, float(seconds[:6]) - 1.0))
 
     def resume_reading(self) -> None:
-        if self._paused:
+        if self._paused and not self._closed:
             self._paused = False
+            # The pause was our reader's: the server's time starts anew.
+            self._phase_deadline = self.loop.time() + self._gap_s
             self._transport.resume_reading()
 
     def abort(self) -> None:

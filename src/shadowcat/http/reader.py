@@ -12,11 +12,13 @@ import httptools
 
 from shadowcat.http.check import Refusal, check_head
 from shadowcat.http.limits import ServerLimits
-from shadowcat.http.message import Headers, Request
+from shadowcat.http.message import HeaderList, Headers, Request, size_of
 
-# What a chunked body may cost in framing: one-byte chunks cost five bytes each, extensions are never read.
+# What is fed to llhttp at a time: it does not say how much of it belonged to which request.
+_SLICE_BYTES = 16 * 1024
+# How much of a chunked body may go by without a byte of content. Nobody reads the extensions of chunks, and an
+# unfinished trailer is kept by httptools without limit.
 _FRAMING_BYTES = 16 * 1024
-_FRAMING_PER_BYTE = 8
 
 
 class RequestReader:
@@ -39,12 +41,10 @@ class RequestReader:
 
     def _reset(self) -> None:
         self._target = b""
-        self._headers = Headers()
-        self._head_bytes = 0
-        self._fields = 0
-        self._chunks: list[bytes] = []
-        self._body_bytes = 0
-        self._fed = 0
+        self._fields: HeaderList = []
+        self._body: bytes | bytearray = b""
+        self._body_missing = False
+        self._fed = -_SLICE_BYTES
         self.in_head = False
         self.in_body = False
 
@@ -53,37 +53,59 @@ class RequestReader:
         return not (self.in_head or self.in_body)
 
     def feed(self, data: bytes) -> None:
-        if self.closed:
+        if len(data) <= _SLICE_BYTES:
+            self._feed(data)
             return
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._go_on_after_upgrade(data, upgrade)
-        except httptools.HttpParserError as error:
-            # Bytes after a request that closes its connection are nobody's: llhttp calls them an error.
-            if not self.closed:
-                self._refuse(self._refusal or Refusal(400, _explain(error)))
-        else:
-            self._bound_unfinished(len(data))
+        view = memoryview(data)
+        for start in range(0, len(data), _SLICE_BYTES):
+            self._feed(view[start : start + _SLICE_BYTES])
 
-    def _go_on_after_upgrade(self, data: bytes, upgrade: httptools.HttpParserUpgrade) -> None:
-        """We switch to nothing: the request was answered as if it had not asked, and the next one follows."""
-        rest = data[upgrade.args[0] :] if isinstance(upgrade.args[0], int) else b""
+    def _feed(self, data: bytes | memoryview) -> None:
+        while data and not self.closed:
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                data = data[upgrade.args[0] :]
+                self._go_on_after_upgrade()
+            except httptools.HttpParserError as error:
+                # Bytes after a request that closes its connection are nobody's: llhttp calls them an error.
+                if not self.closed:
+                    self._refuse(self._refusal or Refusal(400, _explain(error)))
+            else:
+                if self.in_head or self.in_body:
+                    self._bound_unfinished(len(data))
+                return
+
+    def _go_on_after_upgrade(self) -> None:
+        """We switch to nothing: the request is answered as if it had not asked, and the next one follows.
+
+        llhttp takes what comes after such a head for the other protocol, the request's own body included (Java's
+        client asks for h2c with every POST). So the body is read by a parser that was told its framing only.
+        """
+        keep_alive = self._parser.should_keep_alive()
         self._parser = httptools.HttpRequestParser(self)
-        if rest:
-            self.feed(rest)
+        if not self._body_missing:
+            return
+        request = self._request
+        length = request.headers.get(b"content-length")
+        self._fields = []
+        self._parser.feed_data(
+            b"POST / HTTP/1.1\r\nhost: -\r\n"
+            + (b"transfer-encoding: chunked" if length is None else b"content-length: " + length)
+            + (b"\r\n\r\n" if keep_alive else b"\r\nconnection: close\r\n\r\n")
+        )
+        self._request = request
 
     def _bound_unfinished(self, fed: int) -> None:
-        """llhttp buffers a head without limit and never shows chunk extensions: count what went in."""
-        if self.in_head:
-            self._fed += fed
-            if self._fed > self._limits.head_bytes:
-                long_target = len(self._target) > self._limits.target_bytes
-                self._refuse(Refusal(414 if long_target else 431, "the head is too large"))
-        elif self.in_body:
-            self._fed += fed
-            if self._fed > self._limits.head_bytes + _FRAMING_BYTES + _FRAMING_PER_BYTE * self._body_bytes:
-                self._refuse(Refusal(400, "the body is mostly framing"))
+        """httptools keeps an unfinished field without limit and never shows chunk extensions: count what went in.
+
+        The count starts one slice below zero, because the first slice may hold the end of something else.
+        """
+        self._fed += fed
+        if self.in_head and self._fed > self._limits.head_bytes:
+            self._refuse(Refusal(431, "the head is too large"))
+        elif self.in_body and self._fed > _FRAMING_BYTES:
+            self._refuse(Refusal(400, "the body is mostly framing"))
 
     def _refuse(self, refusal: Refusal) -> None:
         self.closed = True
@@ -98,8 +120,10 @@ class RequestReader:
     # Called by httptools.
 
     def on_message_begin(self) -> None:
-        self._reset()
+        if self.closed:
+            raise self._stop(Refusal(400, "the request before was the last of its connection"))
         self.in_head = True
+        self._fed = -_SLICE_BYTES
 
     def on_url(self, url: bytes) -> None:
         self._target += url
@@ -107,42 +131,59 @@ class RequestReader:
             raise self._stop(Refusal(414, f"the target may have {self._limits.target_bytes} bytes"))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._fields += 1
-        self._head_bytes += len(name) + len(value) + 4
-        if self._head_bytes > self._limits.head_bytes or self._fields > self._limits.head_fields:
-            raise self._stop(Refusal(431, "too many or too large header fields"))
-        if self.in_head:  # afterwards they are trailers: counted, never believed
-            self._headers.add(name.lower(), value)
+        fields = self._fields
+        fields.append((name, value))
+        if len(fields) > self._limits.head_fields:
+            raise self._stop(Refusal(431, "too many header fields"))
 
     def on_headers_complete(self) -> None:
         parser = self._parser
+        limits = self._limits
+        fields = self._fields  # what is added to them from here on are trailers: counted, never believed
+        # What one slice holds needs no counting, unless the limit is a small one.
+        if self._fed + 2 * _SLICE_BYTES > limits.head_bytes < size_of(fields):
+            raise self._stop(Refusal(431, "too large header fields"))
+        headers = Headers(fields)
         method = parser.get_method().decode("ascii")
         version = parser.get_http_version()
         try:
-            target = check_head(method, self._target, version, self._headers, self._limits.body_bytes)
+            target = check_head(method, self._target, version, headers, limits.body_bytes)
         except Refusal as refusal:
             raise self._stop(refusal) from None
-        self._request = Request(method, target, self._headers, chunked_responses=version == "1.1")
+        self._target = b""
+        self._request = Request(method, target, headers, b"", version == "1.1")
         self.in_head = False
         self.in_body = True
-        self._fed = 0
-        if b"expect" in self._headers:
+        self._fed = -_SLICE_BYTES
+        self._body_missing = parser.should_upgrade() and (
+            b"transfer-encoding" in headers or int(headers.get(b"content-length") or b"0") > 0
+        )
+        if b"expect" in headers and version == "1.1":
             self._send_continue()
 
     def on_body(self, body: bytes) -> None:
-        self._body_bytes += len(body)
-        if self._body_bytes > self._limits.body_bytes:
+        self._fed = -_SLICE_BYTES
+        if not self._body:
+            self._body = body
+        else:
+            # Not a list of pieces: two-byte chunks would make it thirty times as large as the body.
+            if isinstance(self._body, bytes):
+                self._body = bytearray(self._body)
+            self._body += body
+        if len(self._body) > self._limits.body_bytes:
             raise self._stop(Refusal(413, f"the body may have {self._limits.body_bytes} bytes"))
-        self._chunks.append(body)
 
     def on_message_complete(self) -> None:
+        if self._body_missing:
+            return
         request = self._request
-        chunks = self._chunks
-        if chunks:
-            request.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-            self._chunks = []
+        if self._body:
+            request.body = bytes(self._body)
+            self._body = b""
+        self._fields = []
         self.in_body = False
-        keep_alive = self._parser.should_keep_alive()
+        # An HTTP/1.0 client that asks for keep-alive would wait for the header that grants it.
+        keep_alive = request.chunked_responses and self._parser.should_keep_alive()
         if not keep_alive:
             self.closed = True
         self._deliver(request, keep_alive)

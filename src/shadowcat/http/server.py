@@ -95,23 +95,23 @@ class Server:
         )
 
     async def drain(self, grace_s: float) -> None:
-        """Stops accepting, lets what runs finish for `grace_s` seconds, then ends what is left."""
+        """Stops accepting, gives what runs or is arriving `grace_s` seconds to be answered, ends what is left."""
         self._stop_accepting()
         for connection in tuple(self._serving.connections):
             connection.close_when_idle()
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + grace_s
-        while (running := self._running()) and loop.time() < deadline:
-            await asyncio.wait(running, timeout=deadline - loop.time())
+        await self._wait_empty(grace_s)
         await self.aclose()
 
     async def aclose(self) -> None:
         """Ends everything now."""
         self._stop_accepting()
-        running = self._running()
-        for connection in tuple(self._serving.connections):
+        connections = tuple(self._serving.connections)
+        running = [connection.task for connection in connections if connection.task is not None]
+        for connection in connections:
             connection.abort()
         await cancel_and_join(running, grace_s=5.0)
+        # The transports tell their connections in one of the next turns of the loop.
+        await self._wait_empty(1.0)
         if self._sweeper is not None:
             self._sweeper.close()
             self._sweeper = None
@@ -121,5 +121,12 @@ class Server:
         for listener in self._listeners:
             listener.close()
 
-    def _running(self) -> list[asyncio.Task[None]]:
-        return [connection.task for connection in self._serving.connections if connection.task is not None]
+    async def _wait_empty(self, within_s: float) -> None:
+        serving = self._serving
+        try:
+            async with asyncio.timeout(within_s):
+                while serving.connections:
+                    serving.emptied.clear()
+                    await serving.emptied.wait()
+        except TimeoutError:
+            pass

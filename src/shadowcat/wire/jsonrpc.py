@@ -7,6 +7,8 @@ nobody touched stays identical to the byte.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
@@ -57,7 +59,6 @@ class _JustId(msgspec.Struct, gc=False):
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 _decode_raw_envelope = msgspec.json.Decoder(_RawEnvelope).decode
 _decode_id = msgspec.json.Decoder(_JustId).decode
-_decode_elements = msgspec.json.Decoder(list[Raw]).decode
 _encode = msgspec.json.encode
 
 
@@ -117,12 +118,7 @@ class Message:
 
     def param_members(self) -> dict[str, Raw]:
         """The members of `params` with their values untouched; duplicate keys are a fault."""
-        if not self.raw_params:
-            return {}
-        try:
-            return json_strict.members(self.raw_params)
-        except JsonError as error:
-            raise Fault(FaultKind.INVALID_REQUEST, f"params: {error}") from error
+        return members(self.raw_params) if self.raw_params else {}
 
     def with_id(self, id: RequestId | None) -> Message:
         return _build(self.kind, id, self.method, self._members)
@@ -188,15 +184,26 @@ def parse_body(raw: bytes, *, max_batch: int = 100) -> Message | list[Message | 
     if raw[:1] != b"[" and raw.lstrip(b" \t\r\n")[:1] != b"[":
         return parse(raw)
     try:
-        elements = _decode_elements(raw)
+        batch = _batch_decoder(max_batch)(raw)
         json_strict.check(raw)
-    except (msgspec.MsgspecError, RecursionError, JsonError) as error:
+    except msgspec.ValidationError as error:
+        if not _is_json(raw):
+            raise Fault(FaultKind.PARSE) from error
+        raise _invalid(f"more than {max_batch} messages in a batch") from error
+    except (msgspec.DecodeError, RecursionError, JsonError) as error:
         raise Fault(FaultKind.PARSE) from error
+    elements = [bytes(element) for element in msgspec.structs.astuple(batch) if element is not UNSET]
     if not elements:
-        raise Fault(FaultKind.INVALID_REQUEST, "An empty batch")
-    if len(elements) > max_batch:
-        raise Fault(FaultKind.INVALID_REQUEST, f"More than {max_batch} messages in a batch")
-    return [_parse_element(bytes(element)) for element in elements]
+        raise _invalid("an empty batch")
+    return [_parse_element(element) for element in elements]
+
+
+@functools.cache
+def _batch_decoder(max_batch: int) -> Callable[[bytes], msgspec.Struct]:
+    """Reads an array into a struct, which stops at the first element too many: a list would hold millions first."""
+    fields = [(f"_{index}", Raw | UnsetType, UNSET) for index in range(max_batch)]
+    batch = msgspec.defstruct("_Batch", fields, array_like=True, forbid_unknown_fields=True)
+    return msgspec.json.Decoder(batch).decode
 
 
 def _parse_element(raw: bytes) -> Message | Fault:
@@ -207,12 +214,15 @@ def _parse_element(raw: bytes) -> Message | Fault:
 
 
 def readable_id(raw: bytes) -> RequestId | None:
-    """The id of a message that was refused, where it can be told for sure."""
+    """The id of a message that was refused, where it can be told for sure: not when it has two."""
     try:
         found = _decode_id(raw).id
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        if found is None or not _is_good_id(found):
+            return None
+        ids = [value for key, value in json_strict.pairs(raw) if key == "id"]
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError, JsonError):
         return None
-    return found if found is not None and _is_good_id(found) else None
+    return found if len(ids) == 1 else None
 
 
 def _envelope(raw: bytes) -> _Envelope:
@@ -324,6 +334,14 @@ def _least_length(envelope: _Envelope) -> int:
     if envelope.error is not UNSET:
         length += 9 + len(envelope.error)
     return length
+
+
+def members(raw: bytes) -> dict[str, Raw]:
+    """The members of an object inside a message, values untouched. Raises `Fault` for duplicate keys."""
+    try:
+        return json_strict.members(raw)
+    except JsonError as error:
+        raise _invalid(str(error)) from error
 
 
 def _decoded(raw: bytes) -> Any:

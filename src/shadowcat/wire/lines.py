@@ -20,20 +20,22 @@ class LineDecoder:
 
     def __init__(self, max_line_bytes: int = MAX_LINE_BYTES) -> None:
         self._max = max_line_bytes
-        self._held: list[bytes] = []
-        self._held_bytes = 0
-        self._dropping = False
+        self._held = bytearray()
+        self._size = 0
 
     @property
     def held_bytes(self) -> int:
-        return 0 if self._dropping else self._held_bytes
+        return len(self._held)
 
     def feed(self, data: bytes) -> list[bytes | OversizedLine]:
         *lines, tail = data.split(b"\n")
         whole: list[bytes | OversizedLine] = []
         for line in lines:
-            self._hold(line)
-            ended = self._end_line()
+            if self._size or len(line) > self._max:
+                self._hold(line)
+                ended = self._end_line()
+            else:
+                ended = line.removesuffix(b"\r")
             if ended:
                 whole.append(ended)
         self._hold(tail)
@@ -44,26 +46,18 @@ class LineDecoder:
         return self._end_line() or None
 
     def _hold(self, piece: bytes) -> None:
-        if not piece:
-            return
-        self._held_bytes += len(piece)
-        if self._dropping:
-            return
-        self._held.append(piece)
-        if self._held_bytes > self._max:
-            self._held = [self._held[0][:_SAMPLE]]
-            self._dropping = True
+        self._size += len(piece)
+        if self._size <= self._max:
+            self._held += piece
+        else:
+            # Too long to be a message: what names it in a log is kept, the same for any cut.
+            self._held = (self._held[:_SAMPLE] + piece[:_SAMPLE])[: min(_SAMPLE, self._max)]
 
     def _end_line(self) -> bytes | OversizedLine:
-        held, size, dropped = self._held, self._held_bytes, self._dropping
-        if held:
-            self._held = []
-            self._held_bytes = 0
-            self._dropping = False
-        if dropped:
-            return OversizedLine(size, held[0])
-        line = held[0] if len(held) == 1 else b"".join(held)
-        return line.removesuffix(b"\r")
+        line, size = bytes(self._held), self._size
+        self._held = bytearray()
+        self._size = 0
+        return OversizedLine(size, line) if size > self._max else line.removesuffix(b"\r")
 
 
 _SAMPLE = 200

@@ -28,47 +28,38 @@ class SseDecoder:
 
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self._max = max_event_bytes
-        self._held: list[bytes] = []
-        self._held_bytes = 0
-        self._ends_with_newline = False
+        self._held = bytearray()
         self._skip_newline = False
         self._start = b""
         self._started = False
 
     @property
     def held_bytes(self) -> int:
-        return self._held_bytes
+        return len(self._held)
 
     def feed(self, data: bytes) -> list[SseEvent]:
         """Raises `Fault` when an event outgrows its bound; the stream cannot be read on after that."""
         if not self._started:
             data = self._strip_bom(data)
-        if self._skip_newline or b"\r" in data:
+        if data and (self._skip_newline or b"\r" in data):
             data = self._with_plain_newlines(data)
-        if not data:
+        # Blocks are only searched for once one can be whole, so a long event is copied once, not at every read.
+        if b"\n\n" not in data and not (data[:1] == b"\n" and self._held.endswith(b"\n")):
+            self._held += data
+            self._refuse_oversize_tail()
             return []
-        # Blocks are only searched for once one can be whole, so a long event costs one join, not one per read.
-        ends_block = b"\n\n" in data or (self._ends_with_newline and data[:1] == b"\n")
-        self._ends_with_newline = data[-1:] == b"\n"
-        self._held.append(data)
-        self._held_bytes += len(data)
-        if not ends_block:
-            self._refuse_oversize(self._held_bytes)
-            return []
-        *blocks, tail = b"".join(self._held).split(b"\n\n")
-        self._held = [tail] if tail else []
-        self._held_bytes = len(tail)
-        self._ends_with_newline = tail[-1:] == b"\n"
-        if not tail:
-            # The blank line that ended the last block may be the first of several.
-            self._ends_with_newline = True
+        if self._held:
+            self._held += data
+            data = bytes(self._held)
+        *blocks, tail = data.split(b"\n\n")
+        self._held = bytearray(tail)
         events: list[SseEvent] = []
         for block in blocks:
             self._refuse_oversize(len(block))
             event = _parse_block(block)
             if event is not None:
                 events.append(event)
-        self._refuse_oversize(self._held_bytes)
+        self._refuse_oversize_tail()
         return events
 
     def _strip_bom(self, data: bytes) -> bytes:
@@ -81,12 +72,16 @@ class SseDecoder:
         return data.removeprefix(_BOM)
 
     def _with_plain_newlines(self, data: bytes) -> bytes:
-        if self._skip_newline and data:
+        if self._skip_newline:
             data = data.removeprefix(b"\n")
             self._skip_newline = False
         # A CR ends its line at once; the LF that may follow in the next read then belongs to it.
         self._skip_newline = data[-1:] == b"\r"
         return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+    def _refuse_oversize_tail(self) -> None:
+        # A line end is no part of the event when a blank line follows; the limit must not depend on the cut.
+        self._refuse_oversize(len(self._held) - self._held.endswith(b"\n"))
 
     def _refuse_oversize(self, size: int) -> None:
         if size > self._max:
@@ -117,7 +112,7 @@ def _parse_block(block: bytes) -> SseEvent | None:
                 id = value
         elif name == b"retry" and value.isdigit():
             # More digits than any wait worth having; int() of a megabyte of them would take seconds.
-            retry = int(value[:12])
+            retry = int(value.lstrip(b"0")[:12] or b"0")
     if data is None and id is None and retry is None:
         return None
     return SseEvent(data if more is None else b"\n".join(more), event, id, retry)

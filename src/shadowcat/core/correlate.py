@@ -1,0 +1,197 @@
+"""Who asked what: the ids of requests, of server requests, and progress tokens, across one session.
+
+Each direction has an id space of its own, and each hop too. Towards the upstream every request gets a fresh
+integer, whatever the client chose: some servers key by `str(id)` and would mix 1 with "1", and after the upstream
+has lost the session no id is used twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import msgspec
+
+from shadowcat.core.exchange import MessageStream
+from shadowcat.errors import Fault, FaultKind
+from shadowcat.wire.jsonrpc import Message, RequestId, members
+from shadowcat.wire.mcp import Meta, Method
+
+S = TypeVar("S")
+
+MAX_IN_FLIGHT = 1_000
+MAX_SERVER_REQUESTS = 1_000
+
+_TOKEN = b"progressToken"
+
+
+@dataclass(slots=True, eq=False)
+class InFlight:
+    """A client request the upstream has not answered."""
+
+    client_id: RequestId
+    upstream_id: int
+    method: str
+    token: RequestId | None
+    source: MessageStream | None = None
+    """Where its answer comes from, once it has begun."""
+    waiting: Callable[[], object] | None = None
+    """Ends the wait for an answer that has not begun."""
+    fault: Fault | None = None
+    """Why it was ended, when that was decided here."""
+    cancelled: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class ServerRequest(Generic[S]):
+    """A request of the upstream's that the client has not answered."""
+
+    client_id: int
+    upstream_id: RequestId
+    method: str
+    epoch: int
+    stream: S | None = None
+
+
+@dataclass(slots=True)
+class Correlator(Generic[S]):
+    """`S` is whatever messages are delivered on; nothing here looks inside it."""
+
+    epoch: int = 0
+    """Counts the upstream sessions behind this one; an answer for an earlier one has nowhere to go."""
+    _last_upstream_id: int = 0
+    _last_client_id: int = 0
+    _in_flight: dict[int, InFlight] = field(default_factory=dict[int, InFlight])
+    _by_client_id: dict[RequestId, InFlight] = field(default_factory=dict[RequestId, InFlight])
+    _by_token: dict[RequestId, InFlight] = field(default_factory=dict[RequestId, InFlight])
+    _asked: dict[int, ServerRequest[S]] = field(default_factory=dict[int, ServerRequest[S]])
+
+    # Client requests.
+
+    def begin(self, request: Message) -> tuple[InFlight, Message]:
+        """Notes a client request and returns it as the upstream gets it. Raises `Fault` for an id in flight."""
+        client_id = request.id
+        assert client_id is not None
+        if client_id in self._by_client_id:
+            raise Fault(FaultKind.INVALID_REQUEST, "A request with this id is in flight")
+        if len(self._in_flight) >= MAX_IN_FLIGHT:
+            raise Fault(FaultKind.OVER_CAPACITY, reason="too_many_requests_in_flight")
+        upstream_id = self.next_id()
+        token = progress_token(request)
+        entry: InFlight = InFlight(client_id, upstream_id, request.method, token)
+        self._in_flight[upstream_id] = self._by_client_id[client_id] = entry
+        if token is not None:
+            self._by_token[token] = entry
+        return entry, request.with_id(upstream_id)
+
+    def renew(self, entry: InFlight, request: Message) -> Message:
+        """The same request under a new id: it was not processed under the old one."""
+        del self._in_flight[entry.upstream_id]
+        entry.upstream_id = self.next_id()
+        self._in_flight[entry.upstream_id] = entry
+        return request.with_id(entry.upstream_id)
+
+    def next_id(self) -> int:
+        """An id for a request of the proxy's own on the upstream session."""
+        self._last_upstream_id += 1
+        return self._last_upstream_id
+
+    def finish(self, entry: InFlight) -> None:
+        """The request has its answer, or will get none."""
+        if self._in_flight.pop(entry.upstream_id, None) is None:
+            return
+        self._by_client_id.pop(entry.client_id, None)
+        if entry.token is not None and self._by_token.get(entry.token) is entry:
+            del self._by_token[entry.token]
+
+    def in_flight(self) -> list[InFlight]:
+        return list(self._in_flight.values())
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._in_flight
+
+    # What the client says about its requests and ours.
+
+    def cancelled_by_client(self, notification: Message) -> tuple[InFlight, Message] | None:
+        """The request it cancels and the notification as the upstream gets it; None for what is not in flight."""
+        entry = self._by_client_id.get(_request_id(notification, "requestId"))  # type: ignore[arg-type]
+        if entry is None or entry.cancelled or entry.method == Method.INITIALIZE:
+            return None
+        entry.cancelled = True
+        return entry, _with_request_id(notification, entry.upstream_id)
+
+    def answered_by_client(self, response: Message) -> Message | None:
+        """The answer as the upstream gets it; None when nobody asked, it was answered, or the asker is gone."""
+        asked = self._asked.pop(response.id, None) if isinstance(response.id, int) else None
+        if asked is None or asked.epoch != self.epoch:
+            return None
+        return response.with_id(asked.upstream_id)
+
+    # What the upstream says.
+
+    def asked_by_upstream(self, request: Message, stream: S | None) -> tuple[ServerRequest[S], Message]:
+        """Notes a request of the upstream's and returns it as the client gets it."""
+        assert request.id is not None
+        if len(self._asked) >= MAX_SERVER_REQUESTS:
+            raise Fault(FaultKind.OVER_CAPACITY, reason="too_many_server_requests")
+        self._last_client_id += 1
+        asked: ServerRequest[S] = ServerRequest(
+            self._last_client_id, request.id, request.method, self.epoch, stream
+        )
+        self._asked[asked.client_id] = asked
+        return asked, request.with_id(asked.client_id)
+
+    def is_unanswered(self, client_id: RequestId) -> bool:
+        return client_id in self._asked
+
+    def cancelled_by_upstream(self, notification: Message) -> tuple[ServerRequest[S], Message] | None:
+        upstream_id = _request_id(notification, "requestId")
+        for asked in self._asked.values():
+            if asked.upstream_id == upstream_id and type(asked.upstream_id) is type(upstream_id):
+                del self._asked[asked.client_id]
+                return asked, _with_request_id(notification, asked.client_id)
+        return None
+
+    def knows_token(self, progress: Message) -> InFlight | None:
+        """The request this progress belongs to; None once it is answered: some clients break on a stray token."""
+        return self._by_token.get(_request_id(progress, Meta.PROGRESS_TOKEN))  # type: ignore[arg-type]
+
+    # The upstream's session is gone.
+
+    def lose_upstream(self) -> list[ServerRequest[S]]:
+        """Begins a new epoch; returns the server requests that no longer have an asker."""
+        self.epoch += 1
+        orphans = list(self._asked.values())
+        self._asked.clear()
+        return orphans
+
+
+def progress_token(request: Message) -> RequestId | None:
+    raw = request.raw_params
+    if _TOKEN not in raw and b"\\" not in raw:
+        return None
+    meta = request.param_members().get("_meta")
+    if meta is None or bytes(meta)[:1] != b"{":
+        return None
+    return _as_id(members(bytes(meta)).get(Meta.PROGRESS_TOKEN))
+
+
+def _request_id(notification: Message, key: str) -> RequestId | None:
+    return _as_id(notification.param_members().get(key))
+
+
+def _as_id(raw: msgspec.Raw | None) -> RequestId | None:
+    if raw is None:
+        return None
+    try:
+        return msgspec.json.decode(raw, type=int | str)
+    except msgspec.ValidationError:
+        return None
+
+
+def _with_request_id(notification: Message, id: RequestId) -> Message:
+    params = notification.param_members()
+    params["requestId"] = msgspec.Raw(msgspec.json.encode(id))
+    return notification.with_params(msgspec.Raw(msgspec.json.encode(params)))

@@ -1,0 +1,102 @@
+"""What passes between the parts: who asks, what an upstream answers, what an interceptor decides."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Coroutine
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, NamedTuple, Protocol
+
+from shadowcat.errors import Fault
+from shadowcat.wire.jsonrpc import Message
+from shadowcat.wire.mcp import Era
+
+ANONYMOUS = "anonymous"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who is at the client's end and on which route it came: what a session is bound to."""
+
+    principal: str = ANONYMOUS
+    route: str = ""
+
+
+class Direction(Enum):
+    TO_SERVER = "to_server"
+    TO_CLIENT = "to_client"
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What an interceptor knows about a message besides the message."""
+
+    era: Era
+    direction: Direction
+    caller: Caller
+    upstream: str
+    session_id: str | None = None
+    """The proxy's own id; None for modern traffic."""
+    request: Message | None = None
+    """For what comes back: the client request whose stream it is on; None on a standalone stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """Let it go on as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replace:
+    """Send this instead."""
+
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Answer the request with this; the other side never sees it."""
+
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """Refuse it: a request is answered with the fault, anything else is dropped."""
+
+    fault: Fault
+
+
+Verdict = Pass | Replace | Reply | Reject
+PASS = Pass()
+
+
+class StreamEvent(NamedTuple):
+    """One event for a client; no data makes it a priming event."""
+
+    id: bytes | None
+    data: bytes | None
+
+
+class MessageStream(Protocol):
+    """Messages as the upstream sends them, in batches of what arrived together. Close it when done early."""
+
+    def __aiter__(self) -> AsyncIterator[list[Message]]: ...
+
+    async def __anext__(self) -> list[Message]: ...
+
+    def aclose(self) -> Coroutine[Any, Any, None]: ...
+
+
+@dataclass(slots=True)
+class Answer:
+    """What an upstream gives back for one request: one whole message, or a stream that ends with the response."""
+
+    whole: Message | None = None
+    stream: MessageStream | None = None
+    status: int = 200
+    """The HTTP status the upstream chose; it matters where that is relayed."""
+
+
+Forwarded = tuple[tuple[bytes, bytes], ...]
+"""Headers of the client's that go on to the upstream as they came."""

@@ -1,0 +1,97 @@
+"""Who may speak to the endpoint at all: Origin, Host, Accept and Content-Type, before a body is looked at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from urllib.parse import urlsplit
+
+from shadowcat.errors import Fault, FaultKind
+from shadowcat.http.message import Headers
+
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+def is_loopback(host: str) -> bool:
+    return host in _LOOPBACK or host.startswith("127.")
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """Which hosts may be asked for and which web pages may ask.
+
+    On loopback both are this machine's names only: a page elsewhere that rebinds its name to 127.0.0.1 sends its
+    own name as Host and itself as Origin.
+    """
+
+    loopback: bool
+    hosts: frozenset[str] = frozenset()
+    """Allowed beside loopback's own; without any, a listener that others can reach serves every name."""
+    origins: frozenset[str] = frozenset()
+    """`scheme://host[:port]` of the pages that may use the proxy."""
+
+    def check(self, headers: Headers) -> None:
+        host = headers.get(b"host")
+        if host is not None and not _host_allowed(self, host):
+            raise Fault(FaultKind.FORBIDDEN, "Host is not served here", reason="foreign_host")
+        origin = headers.get(b"origin")
+        if origin is not None and not _origin_allowed(self, origin):
+            raise Fault(FaultKind.FORBIDDEN, "Origin is not allowed", reason="foreign_origin")
+
+
+@lru_cache(maxsize=256)
+def _host_allowed(guard: Guard, host: bytes) -> bool:
+    name = _name(b"//" + host)
+    if name is None:
+        return False
+    if name in guard.hosts:
+        return True
+    return is_loopback(name) if guard.loopback else not guard.hosts
+
+
+@lru_cache(maxsize=256)
+def _origin_allowed(guard: Guard, origin: bytes) -> bool:
+    text = origin.decode("latin-1").lower()
+    if text in guard.origins:
+        return True
+    if not guard.loopback or not text.startswith(("http://", "https://")):
+        return False
+    name = _name(origin)
+    return name is not None and is_loopback(name)
+
+
+def _name(url: bytes) -> str | None:
+    try:
+        parts = urlsplit(url.decode("latin-1"))
+        parts.port  # noqa: B018 - raises for a port that is none
+    except ValueError:
+        return None
+    return parts.hostname if parts.username is None else None
+
+
+JSON = b"application/json"
+SSE = b"text/event-stream"
+
+
+def require_accept(headers: Headers, *needed: bytes) -> None:
+    if not _accepts(headers.get(b"accept") or b"", needed):
+        wanted = " and ".join(kind.decode() for kind in needed)
+        raise Fault(FaultKind.NOT_ACCEPTABLE, f"Accept must list {wanted}", reason="accept")
+
+
+@lru_cache(maxsize=256)
+def _accepts(accept: bytes, needed: tuple[bytes, ...]) -> bool:
+    ranges = {part.partition(b";")[0].strip().lower() for part in accept.split(b",")}
+    if b"*/*" in ranges:
+        return True
+    return all(kind in ranges or kind.partition(b"/")[0] + b"/*" in ranges for kind in needed)
+
+
+def require_json(headers: Headers) -> None:
+    if not _is_json(headers.get(b"content-type") or b""):
+        raise Fault(FaultKind.UNSUPPORTED_MEDIA_TYPE, "Content-Type must be application/json")
+
+
+@lru_cache(maxsize=256)
+def _is_json(content_type: bytes) -> bool:
+    return content_type.partition(b";")[0].strip().lower() == JSON

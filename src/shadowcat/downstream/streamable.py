@@ -1,0 +1,300 @@
+"""The Streamable HTTP endpoint that clients of every revision speak to.
+
+Checks go from the outside in, and each refusal names the first thing that is wrong: Host and Origin, HTTP method,
+Accept and Content-Type, JSON, shape, era, and then what that era asks for. Nothing refused gets further.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import dataclass, field
+
+from shadowcat.core.exchange import ANONYMOUS, Caller, Forwarded
+from shadowcat.core.negotiate import (
+    Course,
+    RoutingHeaders,
+    check_routing,
+    claims_of,
+    course_of,
+    era_of_header,
+)
+from shadowcat.core.ports import ClientSession, ClientStream, Gateway
+from shadowcat.core.session import SESSION_ID
+from shadowcat.downstream.answers import (
+    accepted,
+    empty_stream_response,
+    fault_response,
+    json_response,
+    not_allowed,
+    relayed_response,
+    stream_response,
+)
+from shadowcat.downstream.guard import JSON, SSE, Guard, require_accept, require_json
+from shadowcat.errors import Fault, FaultKind, Side
+from shadowcat.http.message import HeaderList, Headers, Request, Response
+from shadowcat.wire import jsonrpc
+from shadowcat.wire.jsonrpc import Message
+from shadowcat.wire.mcp import (
+    BATCH_VERSIONS,
+    LEGACY_VERSIONS,
+    MODERN_VERSIONS,
+    Era,
+    Header,
+    Method,
+)
+
+_ALLOW_LEGACY = b"GET, POST, DELETE, OPTIONS"
+_ALLOW_MODERN = b"POST"
+_LAST_EVENT_ID = re.compile(rb"[\x21-\x7e]{1,256}")
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointOptions:
+    path: str = "/mcp"
+    guard: Guard = field(default_factory=lambda: Guard(loopback=True))
+    retry_ms: int = 3_000
+    """Told to clients that resume. The official ones try twice: they outlive about twice this."""
+    keepalive_s: float = 15.0
+
+
+class StreamableEndpoint:
+    def __init__(self, gateway: Gateway, options: EndpointOptions) -> None:
+        self._gateway = gateway
+        self._options = options
+
+    async def handle(self, request: Request) -> Response:
+        headers = request.headers
+        try:
+            self._options.guard.check(headers)
+        except Fault as fault:
+            return fault_response(fault, None)
+        response = await self._checked(request)
+        origin = headers.get(b"origin")
+        return response if origin is None else _with_cors(response, origin)
+
+    async def _checked(self, request: Request) -> Response:
+        try:
+            if request.path != self._options.path:
+                return Response(404, [(b"content-type", b"text/plain")], b"not found\n")
+            match request.method:
+                case "POST":
+                    return await self._post(request)
+                case "GET":
+                    return await self._get(request)
+                case "DELETE":
+                    return await self._delete(request)
+                case "OPTIONS":
+                    return self._preflight(request)
+                case _:
+                    return not_allowed(_ALLOW_LEGACY)
+        except Fault as fault:
+            return fault_response(fault, None)
+
+    def _caller(self, request: Request) -> Caller:
+        return Caller(ANONYMOUS, self._options.path)
+
+    # POST
+
+    async def _post(self, request: Request) -> Response:
+        headers = request.headers
+        require_accept(headers, JSON, SSE)
+        require_json(headers)
+        version = _version(headers)
+        body = request.body
+        if body[:1] != b"{" and body.lstrip()[:1] == b"[":
+            return await self._batch(request, version)
+        try:
+            message = jsonrpc.parse(body)
+        except Fault as fault:
+            return fault_response(fault, jsonrpc.readable_id(body))
+        id = message.id if message.is_request else None
+        try:
+            match course_of(message.kind, claims_of(message, version)):
+                case Course.DROP:
+                    return accepted()
+                case Course.MODERN:
+                    return await self._modern(request, message)
+                case Course.LEGACY:
+                    return await self._legacy(request, message)
+        except Fault as fault:
+            return fault_response(fault, id)
+
+    async def _modern(self, request: Request, message: Message) -> Response:
+        headers = request.headers
+        routing = _routing(headers)
+        check_routing(message, routing)
+        # Over HTTP a modern client cancels by going away.
+        task = asyncio.current_task()
+        assert task is not None
+        request.cancel_on_disconnect(task.cancel)
+        answer = await self._gateway.exchange(message, self._caller(request), _forwarded(headers))
+        if answer.whole is not None:
+            return json_response(answer.whole, answer.status)
+        assert answer.stream is not None
+        return relayed_response(answer.stream, self._options.keepalive_s)
+
+    async def _legacy(self, request: Request, message: Message) -> Response:
+        if message.is_request and message.method == Method.INITIALIZE:
+            return await self._initialize(request, message)
+        session = await self._session(request)
+        if not message.is_request:
+            await session.receive(message)
+            return accepted()
+        try:
+            outcome = await session.request(message)
+        except Fault as fault:
+            # Any other status would end the session for some clients, and the transport for others.
+            in_band = fault.side is Side.UPSTREAM or fault.kind is FaultKind.INTERNAL
+            return fault_response(fault, message.id, status=200 if in_band else None)
+        if isinstance(outcome, Message):
+            return json_response(outcome, 200, _session_header(session))
+        return self._stream(session, outcome)
+
+    async def _initialize(self, request: Request, message: Message) -> Response:
+        stale = _session_id(request.headers)
+        if stale is not None and await self._gateway.find(stale, self._caller(request)) is not None:
+            raise Fault(FaultKind.INVALID_REQUEST, "This session is already initialized")
+        session, answer = await self._gateway.open(message, self._caller(request))
+        return json_response(answer, 200, _session_header(session) if session is not None else None)
+
+    async def _batch(self, request: Request, version: str | None) -> Response:
+        if version in MODERN_VERSIONS:
+            raise Fault(FaultKind.INVALID_REQUEST, "This protocol version has no batches")
+        elements = jsonrpc.parse_body(request.body)
+        assert isinstance(elements, list)
+        for element in elements:
+            if isinstance(element, Message):
+                _refuse_in_batch(element, version)
+        session = await self._session(request)
+        if session.version not in BATCH_VERSIONS:
+            raise Fault(FaultKind.INVALID_REQUEST, f"Protocol version {session.version} has no batches")
+        if any(isinstance(element, Fault) or element.is_request for element in elements):
+            return self._stream(session, await session.batch(elements))
+        for element in elements:
+            if isinstance(element, Message):
+                await session.receive(element)
+        return accepted()
+
+    # GET, DELETE, OPTIONS
+
+    async def _get(self, request: Request) -> Response:
+        headers = request.headers
+        if era_of_header(_version(headers)) is Era.MODERN:
+            return not_allowed(_ALLOW_MODERN)
+        require_accept(headers, SSE)
+        session = await self._session(request)
+        last_event_id = headers.get(Header.LAST_EVENT_ID)
+        if last_event_id is not None and (
+            Header.LAST_EVENT_ID in headers.repeated or not _LAST_EVENT_ID.fullmatch(last_event_id)
+        ):
+            raise Fault(FaultKind.INVALID_REQUEST, "Last-Event-ID is not an event id")
+        return self._stream(session, session.listen(last_event_id))
+
+    async def _delete(self, request: Request) -> Response:
+        if era_of_header(_version(request.headers)) is Era.MODERN:
+            return not_allowed(_ALLOW_MODERN)
+        await self._gateway.end(await self._session(request))
+        return Response(200)
+
+    def _preflight(self, request: Request) -> Response:
+        if b"origin" not in request.headers:
+            return not_allowed(_ALLOW_LEGACY)
+        return Response(204, [(b"allow", _ALLOW_LEGACY), *_preflight_headers(request.headers)])
+
+    # Parts
+
+    def _stream(self, session: ClientSession, stream: ClientStream | None) -> Response:
+        if stream is None:
+            return empty_stream_response()
+        options = self._options
+        return stream_response(stream, options.retry_ms, options.keepalive_s, _session_header(session))
+
+    async def _session(self, request: Request) -> ClientSession:
+        """The session a request names. Raises `Fault`: 400 without one, 404 for one that is not the caller's."""
+        session_id = _session_id(request.headers)
+        if session_id is None:
+            raise Fault(FaultKind.INVALID_REQUEST, "Mcp-Session-Id is missing", reason="session_id_missing")
+        session = await self._gateway.find(session_id, self._caller(request))
+        if session is None:
+            raise Fault(FaultKind.SESSION_UNKNOWN)
+        version = _version(request.headers)
+        if version is not None and version not in LEGACY_VERSIONS:
+            raise Fault(FaultKind.INVALID_REQUEST, "MCP-Protocol-Version names a version not served here")
+        return session
+
+
+def _refuse_in_batch(element: Message, version: str | None) -> None:
+    if claims_of(element, version).body is not None:
+        raise Fault(FaultKind.INVALID_REQUEST, "A batch holds a message of a version without batches")
+    if element.method == Method.INITIALIZE:
+        raise Fault(FaultKind.INVALID_REQUEST, "initialize must not be part of a batch")
+
+
+def _version(headers: Headers) -> str | None:
+    value = headers.get(Header.PROTOCOL_VERSION)
+    if value is None:
+        return None
+    if Header.PROTOCOL_VERSION in headers.repeated:
+        raise Fault(FaultKind.INVALID_REQUEST, "MCP-Protocol-Version stands twice")
+    return value.decode("latin-1")
+
+
+def _session_id(headers: Headers) -> str | None:
+    value = headers.get(Header.SESSION_ID)
+    if value is None:
+        return None
+    text = value.decode("latin-1")
+    if Header.SESSION_ID in headers.repeated or not SESSION_ID.fullmatch(text):
+        raise Fault(FaultKind.INVALID_REQUEST, "Mcp-Session-Id is malformed", reason="session_id_malformed")
+    return text
+
+
+def _session_header(session: ClientSession) -> HeaderList:
+    return [(Header.SESSION_ID, session.id.encode("ascii"))]
+
+
+def _routing(headers: Headers) -> RoutingHeaders:
+    params = tuple((name, value) for name, value in headers if name.startswith(Header.PARAM_PREFIX))
+    return RoutingHeaders(headers.get(Header.METHOD), headers.get(Header.NAME), params, headers.repeated)
+
+
+def _forwarded(headers: Headers) -> Forwarded:
+    """What of a modern request's headers goes on: the routing ones, which the body was checked against."""
+    return tuple(
+        (name, value) for name, value in headers if name in _FORWARDED or name.startswith(Header.PARAM_PREFIX)
+    )
+
+
+_FORWARDED = frozenset({Header.PROTOCOL_VERSION, Header.METHOD, Header.NAME})
+
+
+def _preflight_headers(headers: Headers) -> HeaderList:
+    asked = headers.get(b"access-control-request-headers") or b""
+    params = [
+        name
+        for part in asked.lower().split(b",")
+        if (name := part.strip()).startswith(Header.PARAM_PREFIX) and _TOKEN.fullmatch(name)
+    ]
+    return [
+        (b"access-control-allow-methods", _ALLOW_LEGACY),
+        (b"access-control-allow-headers", b", ".join([_CORS_HEADERS, *params])),
+        (b"access-control-max-age", b"600"),
+    ]
+
+
+_TOKEN = re.compile(rb"[a-z0-9!#$%&'*+.^_`|~-]+")
+_CORS_HEADERS = (
+    b"authorization, content-type, accept, last-event-id, "
+    b"mcp-session-id, mcp-protocol-version, mcp-method, mcp-name"
+)
+
+
+def _with_cors(response: Response, origin: bytes) -> Response:
+    response.headers = [
+        *response.headers,
+        (b"access-control-allow-origin", origin),
+        (b"access-control-expose-headers", b"mcp-session-id, mcp-protocol-version, www-authenticate"),
+        (b"vary", b"origin"),
+    ]
+    return response

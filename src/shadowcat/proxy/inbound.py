@@ -1,0 +1,122 @@
+"""What an upstream says in a session: followed to its end, and put on the stream it belongs to."""
+
+from __future__ import annotations
+
+import logging
+
+from shadowcat.core.correlate import InFlight
+from shadowcat.core.exchange import Direction, MessageStream, Reply
+from shadowcat.errors import Fault, FaultKind
+from shadowcat.proxy.core import SessionCore
+from shadowcat.proxy.streams import Stream
+from shadowcat.wire import jsonrpc
+from shadowcat.wire.jsonrpc import Kind, Message
+from shadowcat.wire.mcp import Method
+
+log = logging.getLogger("shadowcat.session")
+
+
+async def follow(
+    core: SessionCore, request: Message, entry: InFlight, source: MessageStream, stream: Stream
+) -> None:
+    """Reads the answer to a request to its end, also when nobody listens: a lost client cancels nothing."""
+    response: Message | None = None
+    try:
+        response = await _up_to_response(core, request, entry, source, stream)
+    except Fault as fault:
+        response = jsonrpc.error(entry.client_id, (entry.fault or fault).error())
+    finally:
+        core.correlator.finish(entry)
+        if response is not None and not entry.cancelled:
+            stream.append(response)
+        await source.aclose()
+
+
+async def _up_to_response(
+    core: SessionCore, request: Message, entry: InFlight, source: MessageStream, stream: Stream
+) -> Message:
+    async for batch in source:
+        for message in batch:
+            if not message.is_response:
+                if not entry.cancelled:
+                    await deliver(core, message, stream, request)
+            elif message.id == entry.upstream_id and type(message.id) is int:
+                return await finished(core, request, entry, message)
+            else:
+                _drop(core, "an answer to something else", message)
+        await stream.wait_for_room()
+    raise Fault(FaultKind.OUTCOME_UNKNOWN, reason="upstream_connection_lost", sent=True)
+
+
+async def finished(core: SessionCore, request: Message, entry: InFlight, response: Message) -> Message:
+    """The response as the client gets it, with what it means for the session noted."""
+    response = response.with_id(entry.client_id)
+    if request.method in _REMEMBERED and response.kind is Kind.RESULT:
+        await _remember(core, request)
+    judged = await core.judged(response, Direction.TO_CLIENT, request)
+    return judged.message if isinstance(judged, Reply) else judged
+
+
+_REMEMBERED = frozenset({Method.SET_LEVEL, Method.SUBSCRIBE, Method.UNSUBSCRIBE})
+
+
+async def _remember(core: SessionCore, request: Message) -> None:
+    """What an upstream that forgot the session has to be told again."""
+    record = core.record
+    params = request.params()
+    if request.method == Method.SET_LEVEL:
+        record.log_level = str(params.get("level"))
+    elif request.method == Method.SUBSCRIBE:
+        record.subscriptions |= {str(params.get("uri"))}
+    else:
+        record.subscriptions -= {str(params.get("uri"))}
+    await core.save()
+
+
+async def deliver(core: SessionCore, message: Message, stream: Stream, request: Message | None) -> None:
+    """Puts a request or notification of the upstream's on a stream, ids translated."""
+    if message.method == Method.PING and message.is_request:
+        await answer_upstream(core, jsonrpc.result(_id(message), {}))
+        return
+    judged = await core.judged(message, Direction.TO_CLIENT, request)
+    if isinstance(judged, Reply):
+        await answer_upstream(core, judged.message)
+    elif judged.is_request:
+        await _ask_client(core, judged, stream)
+    elif judged.method == Method.CANCELLED:
+        withdrawn = core.correlator.cancelled_by_upstream(judged)
+        if withdrawn is None:
+            _drop(core, "a cancellation of nothing", judged)
+        else:
+            asked, notification = withdrawn
+            (asked.stream or stream).append(notification)
+    elif judged.method == Method.PROGRESS and core.correlator.knows_token(judged) is None:
+        _drop(core, "progress of a request that is not running", judged)
+    else:
+        stream.append(judged)
+
+
+async def _ask_client(core: SessionCore, request: Message, stream: Stream) -> None:
+    try:
+        _, renamed = core.correlator.asked_by_upstream(request, stream)
+    except Fault as fault:
+        await answer_upstream(core, jsonrpc.error(_id(request), fault.error()))
+        return
+    stream.append(renamed)
+
+
+async def answer_upstream(core: SessionCore, response: Message) -> None:
+    try:
+        await core.link.send(response)
+    except Fault as fault:
+        log.warning("session %s: an answer did not reach the upstream: %s", core.record.id[:8], fault.reason)
+
+
+def _drop(core: SessionCore, what: str, message: Message) -> None:
+    core.shared.counters.dropped_messages += 1
+    log.debug("session %s: dropped %s: %r", core.record.id[:8], what, message)
+
+
+def _id(request: Message) -> jsonrpc.RequestId:
+    assert request.id is not None
+    return request.id

@@ -1,0 +1,153 @@
+"""An upstream that forgot the session is asked to open it again, once for all who wait.
+
+Nothing is invented: what the upstream may have begun is not sent again, a server that came back as less than it was
+ends the client's session, and what may have changed meanwhile is told to the client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import msgspec
+
+from shadowcat.core.ports import Link, Upstream
+from shadowcat.core.session import Event, covers, promise_of
+from shadowcat.errors import Fault, FaultKind
+from shadowcat.proxy.core import SessionCore
+from shadowcat.wire import jsonrpc
+from shadowcat.wire.jsonrpc import Kind, Message
+from shadowcat.wire.mcp import Method
+
+log = logging.getLogger("shadowcat.session")
+
+
+class Recovery:
+    """The recoveries of one session, one at a time."""
+
+    __slots__ = ("_core", "_running", "last_at")
+
+    def __init__(self, core: SessionCore) -> None:
+        self._core = core
+        self._running: asyncio.Task[None] | None = None
+        self.last_at: float | None = None
+
+    async def run(self, seen_epoch: int) -> None:
+        """Returns once the session has an upstream again; `seen_epoch` is the one that the caller saw fail.
+
+        Raises `Fault`: the upstream cannot be reached, refuses, or no longer keeps the promise.
+        """
+        core = self._core
+        if core.correlator.epoch != seen_epoch:
+            return
+        if self._running is None:
+            now = core.shared.clock.monotonic()
+            if self.last_at is not None and now - self.last_at < core.shared.limits.recovery_gap_s:
+                raise Fault(FaultKind.UPSTREAM_SESSION_LOST, reason="upstream_session_lost_again")
+            self.last_at = now
+            self._running = core.shared.tasks.spawn(self._recover(), f"recover {core.record.id[:8]}")
+            self._running.add_done_callback(self._done)
+        # A caller that gives up must not take the recovery away from the others.
+        await asyncio.shield(self._running)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._running = None
+
+    async def _recover(self) -> None:
+        core = self._core
+        core.happened(Event.UPSTREAM_LOST)
+        try:
+            upstream, (link, answer) = await self._reopen()
+            self._keeps_promise(answer)
+        except _PromiseShrank as shrank:
+            core.happened(Event.PROMISE_SHRANK)
+            core.shared.counters.promises_shrunk += 1
+            self._break_off()
+            raise Fault(FaultKind.SESSION_UNKNOWN) from shrank
+        except BaseException:
+            core.happened(Event.RECOVERY_FAILED)
+            core.shared.counters.recoveries_failed += 1
+            raise
+        self._break_off()
+        core.relink(upstream.name, link)
+        await self._replay(link)
+        core.happened(Event.RECOVERED)
+        core.shared.counters.recoveries += 1
+        await core.save()
+        self._tell_client()
+        log.info("session %s: opened again on upstream %s", core.record.id[:8], upstream.name)
+
+    async def _reopen(self) -> tuple[Upstream, tuple[Link, Message]]:
+        core = self._core
+        record = core.record
+        params = jsonrpc.members(record.initialize_params)
+        params["protocolVersion"] = msgspec.Raw(msgspec.json.encode(record.version))
+        initialize = jsonrpc.request(core.correlator.next_id(), Method.INITIALIZE).with_params(
+            msgspec.Raw(msgspec.json.encode(params))
+        )
+        own = core.shared.upstreams.named(record.upstream)
+        return await core.shared.upstreams.first_reachable(
+            lambda upstream: upstream.open(initialize), before=own
+        )
+
+    def _keeps_promise(self, answer: Message) -> None:
+        if answer.kind is Kind.ERROR:
+            raise Fault(FaultKind.UPSTREAM_FAILED, reason="upstream_refused_initialize")
+        offered = promise_of(answer)
+        if offered.protocol_version != self._core.record.version:
+            raise _PromiseShrank("another protocol version")
+        if not covers(self._core.record.promised(), offered.capabilities):
+            raise _PromiseShrank("fewer capabilities")
+
+    def _break_off(self) -> None:
+        """Ends what the old upstream session can no longer answer."""
+        core = self._core
+        for asked in core.correlator.lose_upstream():
+            if asked.stream is not None and not asked.stream.log.closed:
+                asked.stream.append(
+                    jsonrpc.notification(
+                        Method.CANCELLED, {"requestId": asked.client_id, "reason": "the server restarted"}
+                    )
+                )
+        lost = Fault(FaultKind.UPSTREAM_SESSION_LOST, reason="upstream_session_lost", sent=True)
+        for entry in core.correlator.in_flight():
+            # One without a source has no answer yet: it waits for its own refusal, and is then sent again.
+            if entry.source is not None:
+                entry.fault = lost
+                core.shared.tasks.spawn(entry.source.aclose(), "break off")
+
+    async def _replay(self, link: Link) -> None:
+        """What the client had set is set again before its requests go on."""
+        core = self._core
+        record = core.record
+        if record.initialized:
+            await link.send(jsonrpc.notification(Method.INITIALIZED))
+        if record.log_level is not None:
+            await self._ask(link, Method.SET_LEVEL, {"level": record.log_level})
+        for uri in sorted(record.subscriptions):
+            await self._ask(link, Method.SUBSCRIBE, {"uri": uri})
+
+    async def _ask(self, link: Link, method: str, params: dict[str, str]) -> None:
+        request = jsonrpc.request(self._core.correlator.next_id(), method, params)
+        try:
+            answer = await link.exchange(request)
+            if answer.stream is not None:
+                async for batch in answer.stream:
+                    if any(message.id == request.id and message.is_response for message in batch):
+                        break
+                await answer.stream.aclose()
+        except Fault as fault:
+            log.warning("session %s: replaying %s failed: %s", self._core.record.id[:8], method, fault.reason)
+
+    def _tell_client(self) -> None:
+        """Events may have been missed: say that everything that can change may have changed."""
+        core = self._core
+        standalone = core.book.standalone
+        for method in core.record.list_changed_methods():
+            standalone.append(jsonrpc.notification(method))
+        for uri in sorted(core.record.subscriptions):
+            standalone.append(jsonrpc.notification(Method.RESOURCE_UPDATED, {"uri": uri}))
+
+
+class _PromiseShrank(Exception):
+    pass

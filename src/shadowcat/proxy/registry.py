@@ -1,0 +1,117 @@
+"""The live sessions: found by id, bounded in number, brought back from the store, ended when idle."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+
+from shadowcat.core.exchange import Caller
+from shadowcat.core.ports import Link
+from shadowcat.core.session import SessionRecord, State
+from shadowcat.errors import Fault, FaultKind
+from shadowcat.proxy.core import SessionCore
+from shadowcat.proxy.session import Session
+from shadowcat.proxy.shared import Shared
+
+log = logging.getLogger("shadowcat.session")
+
+_LONGEST_LOOK_S = 30.0
+
+
+class Registry:
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._sessions: dict[str, Session] = {}
+        self._opening = 0
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(tuple(self._sessions.values()))
+
+    def reserve(self) -> None:
+        """Takes a place for a session about to be opened, before the upstream is bothered; `add` or `release` it."""
+        shared = self._shared
+        if len(self._sessions) + self._opening >= shared.limits.sessions:
+            shared.counters.sessions_refused += 1
+            raise Fault(FaultKind.OVER_CAPACITY, reason="too_many_sessions")
+        self._opening += 1
+
+    def release(self) -> None:
+        self._opening -= 1
+
+    async def add(self, record: SessionRecord, link: Link) -> Session:
+        session = self._admit(record, link)
+        self._shared.counters.sessions_opened += 1
+        await session.core.save()
+        sharers = self._shared.ids.own_side(record.upstream, record.upstream_id) if record.upstream_id else ()
+        if len(sharers) > 1:
+            log.warning("upstream %s issued one session id to %d sessions", record.upstream, len(sharers))
+        log.info("session %s: opened on upstream %s (%s)", record.id[:8], record.upstream, record.version)
+        return session
+
+    def _admit(self, record: SessionRecord, link: Link) -> Session:
+        session = Session(SessionCore(record, link, self._shared))
+        self._sessions[record.id] = session
+        self._shared.ids.bind(record.id, record.upstream, record.upstream_id)
+        return session
+
+    async def find(self, session_id: str, caller: Caller) -> Session | None:
+        session = self._sessions.get(session_id) or await self._revive(session_id)
+        if session is None or session.core.caller != caller:
+            return None
+        return session if session.core.state in (State.OPEN, State.RECOVERING) else None
+
+    async def _revive(self, session_id: str) -> Session | None:
+        record = await self._shared.store.get(session_id)
+        if record is None:
+            return None
+        upstream = self._shared.upstreams.named(record.upstream)
+        if upstream is None:
+            return None
+        # Another request may have brought it back while the store was asked.
+        return self._sessions.get(session_id) or self._admit(
+            record, upstream.attach(record.upstream_id, record.version)
+        )
+
+    async def end(self, session: Session) -> None:
+        record = session.core.record
+        if self._sessions.pop(record.id, None) is None:
+            return
+        ids = self._shared.ids
+        ids.unbind(record.id)
+        is_shared = record.upstream_id is not None and ids.own_side(record.upstream, record.upstream_id)
+        self._shared.counters.sessions_ended += 1
+        await self._shared.store.delete(record.id)
+        await session.end(tell_upstream=not is_shared)
+        log.info("session %s: ended", record.id[:8])
+
+    async def watch(self) -> None:
+        """Ends idle sessions, for as long as it is let."""
+        limits = self._shared.limits
+        while True:
+            await asyncio.sleep(min(limits.idle_s / 4, _LONGEST_LOOK_S))
+            for session in self.expired():
+                self._shared.counters.sessions_expired += 1
+                # One upstream that does not answer its DELETE must not hold up the rest.
+                self._shared.tasks.spawn(self.end(session), f"expire {session.id[:8]}")
+
+    def expired(self) -> list[Session]:
+        now = self._shared.clock.monotonic()
+        found: list[Session] = []
+        for session in self._sessions.values():
+            core = session.core
+            core.book.prune(now)
+            if core.is_busy:
+                core.last_used = now
+            elif core.state is State.BROKEN or now - core.last_used >= self._shared.limits.idle_s:
+                found.append(session)
+        return found
+
+    async def close(self) -> None:
+        """Lets go of every session without ending it: the store may bring it back in another process."""
+        for session in self:
+            await session.end(tell_upstream=False)
+        self._sessions.clear()

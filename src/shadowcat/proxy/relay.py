@@ -1,0 +1,165 @@
+"""The gateway: opens sessions, finds them, and passes modern exchanges through."""
+
+from __future__ import annotations
+
+import secrets
+
+import msgspec
+
+from shadowcat.core.exchange import Answer, Caller, Context, Direction, Forwarded, MessageStream, Reply
+from shadowcat.core.ports import ClientSession, Link
+from shadowcat.core.session import SessionRecord, promise_of
+from shadowcat.errors import Fault
+from shadowcat.proxy.registry import Registry
+from shadowcat.proxy.session import Session
+from shadowcat.proxy.shared import Shared
+from shadowcat.wire import jsonrpc
+from shadowcat.wire.jsonrpc import Kind, Message
+from shadowcat.wire.mcp import LATEST_LEGACY, MODERN_VERSIONS, Era
+
+
+class Relay:
+    """Implements `core.ports.Gateway`."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self.sessions = Registry(shared)
+
+    def start(self) -> None:
+        self._shared.tasks.spawn(self.sessions.watch(), "expire idle sessions")
+
+    async def aclose(self) -> None:
+        await self.sessions.close()
+        await self._shared.tasks.aclose()
+
+    # Legacy.
+
+    async def open(self, initialize: Message, caller: Caller) -> tuple[Session | None, Message]:
+        """A session exists once the upstream has said yes, and not before."""
+        assert initialize.id is not None
+        client_id = initialize.id
+        self.sessions.reserve()
+        try:
+            judged = await self._judged(initialize, Era.LEGACY, Direction.TO_SERVER, caller, "")
+            if isinstance(judged, Reply):
+                return None, judged.message.with_id(client_id)
+            outgoing = _legacy_only(judged).with_id(0)
+            upstream, (link, answer) = await self._shared.upstreams.first_reachable(
+                lambda upstream: upstream.open(outgoing)
+            )
+            answer = answer.with_id(client_id)
+            judged = await self._judged(
+                answer, Era.LEGACY, Direction.TO_CLIENT, caller, upstream.name, initialize
+            )
+            answer = judged.message if isinstance(judged, Reply) else judged
+            if answer.kind is Kind.ERROR:
+                return None, answer
+            record = self._record(outgoing, answer, link, upstream.name, caller)
+            return await self.sessions.add(record, link), answer
+        finally:
+            self.sessions.release()
+
+    def _record(
+        self, initialize: Message, answer: Message, link: Link, upstream: str, caller: Caller
+    ) -> SessionRecord:
+        return SessionRecord(
+            id=secrets.token_hex(16),
+            principal=caller.principal,
+            route=caller.route,
+            upstream=upstream,
+            upstream_id=link.upstream_id,
+            version=promise_of(answer).protocol_version,
+            initialize_params=initialize.raw_params,
+            initialize_result=answer.raw_result,
+            created_wall=self._shared.clock.wall(),
+        )
+
+    async def find(self, session_id: str, caller: Caller) -> Session | None:
+        return await self.sessions.find(session_id, caller)
+
+    async def end(self, session: ClientSession) -> None:
+        assert isinstance(session, Session)
+        await self.sessions.end(session)
+
+    # Modern.
+
+    async def exchange(self, request: Message, caller: Caller, forwarded: Forwarded) -> Answer:
+        """Stateless: whichever upstream can be reached. Nothing is kept, nothing is sent twice."""
+        self._shared.counters.exchanges += 1
+        judged = await self._judged(request, Era.MODERN, Direction.TO_SERVER, caller, "")
+        if isinstance(judged, Reply):
+            return Answer(whole=judged.message.with_id(request.id))
+        upstream, answer = await self._shared.upstreams.first_reachable(
+            lambda upstream: upstream.exchange(judged, forwarded)
+        )
+        if self._shared.pipeline:
+            if answer.whole is not None:
+                answer.whole = await self._to_client(answer.whole, caller, upstream.name, request)
+            elif answer.stream is not None:
+                answer.stream = _JudgedStream(self, answer.stream, caller, upstream.name, request)
+        return answer
+
+    async def judged_batch(
+        self, batch: list[Message], caller: Caller, upstream: str, request: Message
+    ) -> list[Message]:
+        judged: list[Message] = []
+        for message in batch:
+            try:
+                judged.append(await self._to_client(message, caller, upstream, request))
+            except Fault as fault:
+                if message.is_response:
+                    judged.append(jsonrpc.error(request.id, fault.error()))
+                else:
+                    self._shared.counters.dropped_messages += 1
+        return judged
+
+    async def _to_client(self, message: Message, caller: Caller, upstream: str, request: Message) -> Message:
+        judged = await self._judged(message, Era.MODERN, Direction.TO_CLIENT, caller, upstream, request)
+        return judged.message if isinstance(judged, Reply) else judged
+
+    async def _judged(
+        self,
+        message: Message,
+        era: Era,
+        direction: Direction,
+        caller: Caller,
+        upstream: str,
+        request: Message | None = None,
+    ) -> Message | Reply:
+        if not self._shared.pipeline:
+            return message
+        context = Context(era, direction, caller, upstream, request=request)
+        return await self._shared.pipeline.run(message, context)
+
+
+class _JudgedStream:
+    """A stream whose messages pass the interceptors, one by one."""
+
+    def __init__(
+        self, relay: Relay, stream: MessageStream, caller: Caller, upstream: str, request: Message
+    ) -> None:
+        self._relay = relay
+        self._stream = stream
+        self._caller = caller
+        self._upstream = upstream
+        self._request = request
+
+    def __aiter__(self) -> _JudgedStream:
+        return self
+
+    async def __anext__(self) -> list[Message]:
+        batch = await anext(self._stream)
+        return await self._relay.judged_batch(batch, self._caller, self._upstream, self._request)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+def _legacy_only(initialize: Message) -> Message:
+    """The modern version cannot be agreed on by `initialize`: the newest that can is asked for instead."""
+    params = initialize.param_members()
+    version = params.get("protocolVersion")
+    if version is None or msgspec.json.decode(version) not in MODERN_VERSIONS:
+        return initialize
+    params["protocolVersion"] = msgspec.Raw(msgspec.json.encode(LATEST_LEGACY))
+    return initialize.with_params(msgspec.Raw(msgspec.json.encode(params)))

@@ -1,0 +1,161 @@
+"""Stored streams: a log, at most one reader, and the place where two lifetimes meet.
+
+The writer is whoever follows the upstream; it goes on when the client is gone. The reader is one client connection;
+a newer one takes over, because a half-open connection can look alive for minutes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from shadowcat.core.exchange import StreamEvent
+from shadowcat.core.stream import EventId, LogLimits, StreamLog
+from shadowcat.wire.jsonrpc import Message, RequestId
+
+
+class Stream:
+    """One stored stream of a session."""
+
+    __slots__ = ("_epoch", "_is_current", "_reader", "_room", "_wakeup", "finished_at", "id", "log", "primed")
+
+    def __init__(
+        self,
+        epoch: str,
+        id: int,
+        limits: LogLimits,
+        *,
+        primed: bool,
+        is_current: Callable[[RequestId], bool],
+    ) -> None:
+        self.id = id
+        self.log = StreamLog(limits)
+        self.primed = primed
+        """Whether its readers start with a priming event: a client resumes from it if nothing else came."""
+        self.finished_at: float | None = None
+        self._epoch = epoch
+        self._is_current = is_current
+        self._reader: Reader | None = None
+        self._wakeup: asyncio.Future[None] | None = None
+        self._room: asyncio.Future[None] | None = None
+
+    # For the writer.
+
+    def append(self, message: Message) -> None:
+        self.log.append(one_line(message), message.id if message.is_request else None)
+        self._wake()
+
+    async def wait_for_room(self) -> None:
+        """Returns once the log can take more without losing what no client was given."""
+        while self.log.must_wait and not self.log.closed:
+            self._room = asyncio.get_running_loop().create_future()
+            try:
+                await self._room
+            finally:
+                self._room = None
+
+    def close(self, now: float) -> None:
+        """The last event is in: readers end after it."""
+        if not self.log.closed:
+            self.log.closed = True
+            self.finished_at = now
+            self._wake()
+            self._wake_writer()
+
+    # For readers.
+
+    @property
+    def is_read(self) -> bool:
+        return self._reader is not None
+
+    def read(self, after: int | None = None) -> Reader:
+        """Attaches a reader, in place of the one there was. Raises `Gap` when `after` cannot be honoured."""
+        position = self.log.handed_out if after is None else after
+        if position != self.log.last_seq:
+            self.log.after(position)
+        reader = Reader(self, position, replayed_to=self.log.last_seq if after is not None else 0)
+        self._reader = reader
+        self._wake()
+        return reader
+
+    def take(self, reader: Reader) -> list[StreamEvent] | None:
+        """What the reader has not seen; None when it has seen everything there will be for it."""
+        if self._reader is not reader:
+            return None
+        log = self.log
+        fresh = log.after(reader.position)
+        if not fresh:
+            return None if log.closed else []
+        reader.position = log.last_seq
+        if log.last_seq > log.handed_out:
+            log.handed_out = log.last_seq
+            self._wake_writer()
+        return [
+            StreamEvent(self._encode(event.seq), event.data)
+            for event in fresh
+            # An answered request is not asked again on a replay.
+            if event.request_id is None
+            or event.seq > reader.replayed_to
+            or self._is_current(event.request_id)
+        ]
+
+    def priming(self, reader: Reader) -> StreamEvent:
+        return StreamEvent(self._encode(reader.position), None)
+
+    async def wait(self) -> None:
+        if self._wakeup is None:
+            self._wakeup = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._wakeup)
+
+    def detach(self, reader: Reader) -> None:
+        if self._reader is reader:
+            self._reader = None
+
+    def _encode(self, seq: int) -> bytes:
+        return EventId(self._epoch, self.id, seq).encode()
+
+    def _wake(self) -> None:
+        wakeup, self._wakeup = self._wakeup, None
+        if wakeup is not None and not wakeup.done():
+            wakeup.set_result(None)
+
+    def _wake_writer(self) -> None:
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+
+
+class Reader:
+    """One client connection's view of a stream; iterate it for batches of events."""
+
+    __slots__ = ("_stream", "_unprimed", "position", "replayed_to")
+
+    def __init__(self, stream: Stream, position: int, replayed_to: int) -> None:
+        self._stream = stream
+        self._unprimed = stream.primed
+        self.position = position
+        self.replayed_to = replayed_to
+
+    def __aiter__(self) -> Reader:
+        return self
+
+    async def __anext__(self) -> list[StreamEvent]:
+        stream = self._stream
+        if self._unprimed:
+            self._unprimed = False
+            priming = stream.priming(self)
+            return [priming, *(stream.take(self) or ())]
+        while True:
+            events = stream.take(self)
+            if events is None:
+                stream.detach(self)
+                raise StopAsyncIteration
+            if events:
+                return events
+            await stream.wait()
+
+    async def aclose(self) -> None:
+        self._stream.detach(self)
+
+
+def one_line(message: Message) -> bytes:
+    return message.line()[:-1]

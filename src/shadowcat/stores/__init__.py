@@ -1,0 +1,1 @@
+"""Session and stream stores. Each implements the ports of `core.ports`."""

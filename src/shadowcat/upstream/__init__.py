@@ -1,0 +1,1 @@
+"""Transports that face servers. Each implements `core.ports.Upstream`."""

@@ -1,0 +1,189 @@
+"""Messages out of a server's event streams; a stream of a legacy session is resumed when its connection breaks.
+
+The client's side knows nothing of this: a partial event is discarded, a repeated one dropped, a server that closes
+politely and asks to be polled is polled. Who reads the stream ends it when it has what it waits for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from shadowcat.core.backoff import Backoff
+from shadowcat.core.track import EventTracker
+from shadowcat.errors import Fault, FaultKind
+from shadowcat.http.outgoing import ClientResponse
+from shadowcat.upstream.interpret import messages_of
+from shadowcat.wire.jsonrpc import Message
+from shadowcat.wire.sse import SseDecoder, SseEvent
+
+log = logging.getLogger("shadowcat.upstream")
+
+
+@dataclass(frozen=True, slots=True)
+class ReconnectPolicy:
+    first_s: float = 0.5
+    cap_s: float = 30.0
+    attempts: int = 10
+    """In a row without an event; then the stream is given up."""
+
+
+@dataclass(slots=True)
+class StreamCounters:
+    """Of all streams of one upstream."""
+
+    opened: int = 0
+    reconnect_attempts: int = 0
+    reconnects: int = 0
+    given_up: int = 0
+    duplicates: int = 0
+    lifetime_s: float = 0.0
+
+
+class EventMessages:
+    """The messages of one event stream response, as they come; ends where the response ends."""
+
+    def __init__(self, response: ClientResponse, *, skip_garbage: bool = False) -> None:
+        self._response = response
+        self._decoder = SseDecoder()
+        self._skip_garbage = skip_garbage
+
+    def __aiter__(self) -> EventMessages:
+        return self
+
+    async def __anext__(self) -> list[Message]:
+        while True:
+            messages = self.parse(await self.next_events())
+            if messages:
+                return messages
+
+    async def next_events(self) -> list[SseEvent]:
+        try:
+            return self._decoder.feed(await anext(self._response))
+        except Fault:
+            self._response.abort()
+            raise
+
+    def parse(self, events: list[SseEvent]) -> list[Message]:
+        """Priming and polling events carry no data; other event names are not MCP's."""
+        messages: list[Message] = []
+        for event in events:
+            if event.data and event.event == b"message":
+                try:
+                    messages += messages_of(event.data)
+                except Fault as fault:
+                    if not self._skip_garbage:
+                        self._response.abort()
+                        raise
+                    log.warning("an event that was not JSON-RPC is left out (%s)", fault.reason)
+        return messages
+
+    async def aclose(self) -> None:
+        await self._response.aclose()
+
+
+Reopen = Callable[[bytes], Awaitable[ClientResponse]]
+
+
+class ResumedMessages:
+    """The messages of one event stream over as many connections as it takes.
+
+    `reopen` asks for the rest after an event id. Without an id there is nothing to resume from, and the stream ends
+    as its connection ended.
+    """
+
+    def __init__(
+        self,
+        response: ClientResponse,
+        reopen: Reopen,
+        counters: StreamCounters,
+        policy: ReconnectPolicy,
+        *,
+        skip_garbage: bool = False,
+    ) -> None:
+        self._messages = EventMessages(response, skip_garbage=skip_garbage)
+        self._skip_garbage = skip_garbage
+        self._reopen = reopen
+        self._counters = counters
+        self._policy = policy
+        self._tracker = EventTracker()
+        self._backoff = Backoff(policy.first_s, policy.cap_s)
+        self._retry_s: float | None = None
+        self._opened_at = asyncio.get_running_loop().time()
+        self._closed = False
+        counters.opened += 1
+
+    @property
+    def cursor(self) -> bytes | None:
+        """The upstream's id of the last event read: where another process would go on."""
+        return self._tracker.last_id
+
+    def __aiter__(self) -> ResumedMessages:
+        return self
+
+    async def __anext__(self) -> list[Message]:
+        while True:
+            try:
+                events = await self._messages.next_events()
+            except StopAsyncIteration:
+                if self._tracker.last_id is None:
+                    raise
+                await self._reconnect(None)
+                continue
+            except Fault as fault:
+                if self._tracker.last_id is None or self._closed or fault.kind is FaultKind.UPSTREAM_INVALID:
+                    raise
+                await self._reconnect(fault)
+                continue
+            messages = self._messages.parse([event for event in events if self._is_new(event)])
+            if messages:
+                self._backoff.succeeded()
+                return messages
+
+    def _is_new(self, event: SseEvent) -> bool:
+        if event.retry is not None:
+            self._retry_s = min(max(event.retry / 1000, self._policy.first_s), self._policy.cap_s)
+        if self._tracker.is_new(event.id):
+            return True
+        self._counters.duplicates += 1
+        return False
+
+    async def _reconnect(self, broken: Fault | None) -> None:
+        """Waits and asks for the rest, until it comes or the attempts are used up."""
+        last_id = self._tracker.last_id
+        assert last_id is not None
+        while self._backoff.tries < self._policy.attempts and not self._closed:
+            await asyncio.sleep(self._wait_s())
+            if self._closed:
+                break
+            self._counters.reconnect_attempts += 1
+            try:
+                response = await self._reopen(last_id)
+            except Fault as fault:
+                if fault.kind is FaultKind.UPSTREAM_SESSION_LOST:
+                    raise
+                broken = fault
+                continue
+            self._counters.reconnects += 1
+            self._tracker.reconnected()
+            self._messages = EventMessages(response, skip_garbage=self._skip_garbage)
+            if self._closed:
+                response.abort()
+            return
+        self._counters.given_up += 1
+        raise Fault(FaultKind.OUTCOME_UNKNOWN, reason="upstream_connection_lost", sent=True) from broken
+
+    def _wait_s(self) -> float:
+        """What the server asked for, on the first try; after that, or unasked, the backoff."""
+        asked = self._retry_s if self._backoff.tries == 0 else None
+        wait_s = self._backoff.next_s(random.random())
+        return wait_s if asked is None else asked
+
+    async def aclose(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._counters.lifetime_s += asyncio.get_running_loop().time() - self._opened_at
+        await self._messages.aclose()

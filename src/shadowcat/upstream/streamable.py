@@ -1,0 +1,227 @@
+"""Streamable HTTP towards a server: one POST per message, a GET for the standalone stream, in both eras."""
+
+from __future__ import annotations
+
+import logging
+from urllib.parse import urljoin, urlsplit
+
+from shadowcat.core.exchange import Answer, Forwarded, MessageStream
+from shadowcat.core.session import promise_of
+from shadowcat.errors import Fault, FaultKind
+from shadowcat.http.client import Client, Origin
+from shadowcat.http.limits import Timeouts
+from shadowcat.http.message import HeaderList
+from shadowcat.http.outgoing import ClientResponse
+from shadowcat.upstream.events import EventMessages, ReconnectPolicy, ResumedMessages, StreamCounters
+from shadowcat.upstream.interpret import JSON, SSE, answer_of, media_type, refusal_of
+from shadowcat.wire.jsonrpc import Kind, Message
+from shadowcat.wire.mcp import VERSION_HEADER_VERSIONS, Header
+
+log = logging.getLogger("shadowcat.upstream")
+
+MAX_BODY_BYTES = 16 * 1024 * 1024
+_SESSION_ID_BYTES = range(1, 1025)
+
+_POST: HeaderList = [
+    (b"content-type", JSON),
+    (b"accept", b"application/json, text/event-stream"),
+    (b"accept-encoding", b"identity"),
+]
+_GET: HeaderList = [(b"accept", SSE), (b"accept-encoding", b"identity")]
+
+CALL = Timeouts(head_s=300.0, gap_s=300.0)
+STREAM = Timeouts(head_s=30.0, gap_s=None)
+END = Timeouts(pool_s=1.0, connect_s=2.0, head_s=5.0, gap_s=5.0, total_s=5.0)
+
+
+class StreamableUpstream:
+    """One server's endpoint. `client` is shared with whoever else uses it, and closed by its owner."""
+
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        client: Client,
+        call: Timeouts = CALL,
+        reconnect: ReconnectPolicy | None = None,
+    ) -> None:
+        parts = urlsplit(url)
+        self.name = name
+        self._client = client
+        self._origin = Origin.of(url)
+        self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        self.call = call
+        self.reconnect = reconnect or ReconnectPolicy()
+        self.streams = StreamCounters()
+
+    async def open(self, initialize: Message) -> tuple[StreamableLink, Message]:
+        response = await self.post(_POST, initialize, self.call)
+        answer = await self.answer(response, initialize)
+        message = await _final(answer, initialize)
+        upstream_id: str | None = None
+        if message.kind is Kind.RESULT and 200 <= response.status < 300:
+            # Python servers put a fresh, already dead id on refusals: only a successful result's id counts.
+            upstream_id = _session_id(response)
+        version = promise_of(message).protocol_version if message.kind is Kind.RESULT else ""
+        return StreamableLink(self, upstream_id, version), message
+
+    def attach(self, upstream_id: str | None, version: str) -> StreamableLink:
+        return StreamableLink(self, upstream_id, version)
+
+    async def exchange(self, request: Message, forwarded: Forwarded) -> Answer:
+        response = await self.post([*_POST, *forwarded], request, self.call)
+        return await self.answer(response, request)
+
+    async def aclose(self) -> None:
+        """Nothing of its own to close."""
+
+    # For links.
+
+    async def post(self, headers: HeaderList, message: Message, timeouts: Timeouts) -> ClientResponse:
+        return await self.request("POST", headers, message.raw, timeouts)
+
+    async def request(
+        self, method: str, headers: HeaderList, body: bytes, timeouts: Timeouts
+    ) -> ClientResponse:
+        response = await self._client.send(self._origin, method, self._target, headers, body, timeouts)
+        if response.status in (307, 308):
+            target = self._same_origin_target(response.headers.get(b"location"))
+            if target is not None:
+                await response.aclose()
+                return await self._client.send(self._origin, method, target, headers, body, timeouts)
+        return response
+
+    def _same_origin_target(self, location: bytes | None) -> str | None:
+        """Where a redirect leads, if it stays with this server: following it elsewhere would hand over the request."""
+        if location is None:
+            return None
+        base = f"{self._origin.scheme}://{self._origin.authority}{self._target}"
+        parts = urlsplit(urljoin(base, location.decode("latin-1")))
+        try:
+            if Origin.of(f"{parts.scheme}://{parts.netloc}") != self._origin:
+                return None
+        except ValueError:
+            return None
+        return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+
+    async def answer(
+        self, response: ClientResponse, request: Message, link: StreamableLink | None = None
+    ) -> Answer:
+        """What the response means; an event stream of a link's is one that can be resumed."""
+        try:
+            return await self._interpreted(response, request, link)
+        except BaseException:
+            # Given up, by the client or by us: over HTTP a modern server is told so by the connection's end.
+            response.abort()
+            raise
+
+    async def _interpreted(
+        self, response: ClientResponse, request: Message, link: StreamableLink | None
+    ) -> Answer:
+        kind = media_type(response.headers.get(b"content-type"))
+        if response.status == 200:
+            if kind == JSON:
+                return answer_of(request, 200, await response.read(MAX_BODY_BYTES))
+            if kind == SSE:
+                return Answer(stream=EventMessages(response) if link is None else link.resumed(response))
+        elif not 200 <= response.status < 300:
+            body = await response.read(MAX_BODY_BYTES)
+            in_session = link is not None and link.upstream_id is not None
+            return refusal_of(request, response.status, kind, body, in_session=in_session)
+        # 202 to a request, or a type that is neither: no answer will come from this.
+        raise Fault(FaultKind.UPSTREAM_FAILED, reason="upstream_sent_no_answer", sent=True)
+
+
+class StreamableLink:
+    """One legacy session with the server."""
+
+    def __init__(self, upstream: StreamableUpstream, upstream_id: str | None, version: str) -> None:
+        self.upstream_id = upstream_id
+        self._upstream = upstream
+        session: HeaderList = []
+        if upstream_id is not None:
+            session.append((Header.SESSION_ID, upstream_id.encode("ascii")))
+        if version in VERSION_HEADER_VERSIONS:
+            session.append((Header.PROTOCOL_VERSION, version.encode("ascii")))
+        self._post_headers = [*_POST, *session]
+        self._get_headers = [*_GET, *session]
+        self._end_headers = session
+
+    async def exchange(self, request: Message) -> Answer:
+        response = await self._upstream.post(self._post_headers, request, self._upstream.call)
+        return await self._upstream.answer(response, request, self)
+
+    async def send(self, message: Message) -> None:
+        response = await self._upstream.post(self._post_headers, message, self._upstream.call)
+        if 200 <= response.status < 300:
+            await response.aclose()
+            return
+        kind = media_type(response.headers.get(b"content-type"))
+        body = await response.read(MAX_BODY_BYTES)
+        refusal_of(None, response.status, kind, body, in_session=self.upstream_id is not None)
+
+    async def listen(self) -> MessageStream | None:
+        response = await self._upstream.request("GET", self._get_headers, b"", STREAM)
+        kind = media_type(response.headers.get(b"content-type"))
+        if response.status == 200 and kind == SSE:
+            return self.resumed(response, standalone=True)
+        if response.status in (404, 400):
+            body = await response.read(MAX_BODY_BYTES)
+            refusal_of(None, response.status, kind, body, in_session=self.upstream_id is not None)
+        # 405 says it in so many words; the rest of them mean the same for us: there is nothing to listen to.
+        await response.aclose()
+        return None
+
+    def resumed(self, response: ClientResponse, *, standalone: bool = False) -> ResumedMessages:
+        upstream = self._upstream
+        # One bad event ends the request it may have answered; on a stream that answers nothing it is left out.
+        return ResumedMessages(
+            response, self._reopen, upstream.streams, upstream.reconnect, skip_garbage=standalone
+        )
+
+    async def _reopen(self, last_event_id: bytes) -> ClientResponse:
+        headers = [*self._get_headers, (Header.LAST_EVENT_ID, last_event_id)]
+        response = await self._upstream.request("GET", headers, b"", STREAM)
+        kind = media_type(response.headers.get(b"content-type"))
+        if response.status == 200 and kind == SSE:
+            return response
+        body = await response.read(MAX_BODY_BYTES)
+        if response.status != 200:
+            refusal_of(None, response.status, kind, body, in_session=self.upstream_id is not None)
+        raise Fault(FaultKind.UPSTREAM_FAILED, reason="upstream_sent_no_stream", sent=True)
+
+    async def end(self) -> None:
+        if self.upstream_id is None:
+            return
+        try:
+            response = await self._upstream.request("DELETE", self._end_headers, b"", END)
+            await response.aclose()
+        except Fault as fault:
+            # It may be gone, or not allow it: the client's session ends all the same.
+            log.debug("upstream %s: DELETE failed: %s", self._upstream.name, fault.reason)
+
+
+async def _final(answer: Answer, request: Message) -> Message:
+    """The response itself, for a request whose stream nobody else reads."""
+    if answer.whole is not None:
+        return answer.whole
+    assert answer.stream is not None
+    try:
+        async for batch in answer.stream:
+            for message in batch:
+                if message.is_response and message.id == request.id:
+                    return message
+    finally:
+        await answer.stream.aclose()
+    raise Fault(FaultKind.UPSTREAM_FAILED, reason="upstream_sent_no_answer", sent=True)
+
+
+def _session_id(response: ClientResponse) -> str | None:
+    raw = response.headers.get(Header.SESSION_ID)
+    if raw is None:
+        return None
+    if Header.SESSION_ID in response.headers.repeated or len(raw) not in _SESSION_ID_BYTES:
+        raise Fault(FaultKind.UPSTREAM_INVALID, reason="upstream_session_id", sent=True)
+    if not all(0x21 <= byte <= 0x7E for byte in raw):
+        raise Fault(FaultKind.UPSTREAM_INVALID, reason="upstream_session_id", sent=True)
+    return raw.decode("ascii")
