@@ -14,7 +14,6 @@ from shadowcat.wire.jsonrpc import Message, RequestId
 from shadowcat.wire.sse import KEEPALIVE, encode_event, encode_priming
 
 T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
 
 _JSON: HeaderList = [(b"content-type", b"application/json")]
 _SSE: HeaderList = [
@@ -73,8 +72,8 @@ def _event_response(body: AsyncIterator[bytes], keepalive_s: float, extra: Heade
     return Response(200, _SSE + extra, body, idle_chunk=KEEPALIVE, idle_s=keepalive_s)
 
 
-class _Closable(Protocol[T_co]):
-    def __aiter__(self) -> AsyncIterator[list[T_co]]: ...
+class _Closable(Protocol[T]):
+    def __aiter__(self) -> AsyncIterator[list[T]]: ...
 
     def aclose(self) -> Coroutine[Any, Any, None]: ...
 

@@ -282,7 +282,7 @@ class OutgoingConnection(asyncio.Protocol):
             raise ValueError("a transfer coding nobody asked for")
         self._in_head = False
         self._fed = -self._read_bytes
-        self._eof_ends_body = coding is None and b"content-length" not in headers
+        self._eof_ends_body = coding is None and headers.get(b"content-length") is None
         response.status = status
 
     def on_body(self, body: bytes) -> None:

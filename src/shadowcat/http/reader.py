@@ -158,7 +158,7 @@ class RequestReader:
         self._body_missing = parser.should_upgrade() and (
             b"transfer-encoding" in headers or int(headers.get(b"content-length") or b"0") > 0
         )
-        if b"expect" in headers and version == "1.1":
+        if headers.get(b"expect") is not None and version == "1.1":
             self._send_continue()
 
     def on_body(self, body: bytes) -> None:
