@@ -26,11 +26,18 @@ class Tasks:
     def __len__(self) -> int:
         return len(self._tasks)
 
-    def spawn(self, coro: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+    def spawn(self, coro: Coroutine[Any, Any, T], name: str, *, awaited: bool = False) -> asyncio.Task[T]:
+        """`awaited`: somebody waits for the outcome and hears of a failure; it is not reported here as well."""
         task = asyncio.get_running_loop().create_task(coro, name=f"{self._owner}/{name}")
         self._tasks.add(task)
-        task.add_done_callback(self._done)
+        task.add_done_callback(self._discard if awaited else self._done)
         return task
+
+    def _discard(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            # Marks it as seen: whoever waited may have gone before it failed.
+            task.exception()
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

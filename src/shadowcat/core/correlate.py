@@ -51,6 +51,7 @@ class ServerRequest(Generic[S]):
     upstream_id: RequestId
     method: str
     epoch: int
+    asked_at: float
     stream: S | None = None
 
 
@@ -131,20 +132,29 @@ class Correlator(Generic[S]):
 
     # What the upstream says.
 
-    def asked_by_upstream(self, request: Message, stream: S | None) -> tuple[ServerRequest[S], Message]:
+    def asked_by_upstream(
+        self, request: Message, stream: S | None, now: float
+    ) -> tuple[ServerRequest[S], Message]:
         """Notes a request of the upstream's and returns it as the client gets it."""
         assert request.id is not None
         if len(self._asked) >= MAX_SERVER_REQUESTS:
             raise Fault(FaultKind.OVER_CAPACITY, reason="too_many_server_requests")
         self._last_client_id += 1
         asked: ServerRequest[S] = ServerRequest(
-            self._last_client_id, request.id, request.method, self.epoch, stream
+            self._last_client_id, request.id, request.method, self.epoch, now, stream
         )
         self._asked[asked.client_id] = asked
         return asked, request.with_id(asked.client_id)
 
     def is_unanswered(self, client_id: RequestId) -> bool:
         return client_id in self._asked
+
+    def overdue(self, asked_before: float) -> list[ServerRequest[S]]:
+        """Takes out the server requests that nobody has answered since before then."""
+        overdue = [asked for asked in self._asked.values() if asked.asked_at < asked_before]
+        for asked in overdue:
+            del self._asked[asked.client_id]
+        return overdue
 
     def cancelled_by_upstream(self, notification: Message) -> tuple[ServerRequest[S], Message] | None:
         upstream_id = _request_id(notification, "requestId")

@@ -14,13 +14,43 @@ from typing import NamedTuple
 
 from shadowcat.wire.jsonrpc import RequestId
 
+EVENT_OVERHEAD_BYTES = 128
+"""What an event costs beside its data: the entry, the head of the bytes object, its place in the deque."""
+STREAM_OVERHEAD_BYTES = 1_536
+"""What a stream costs beside its events."""
+
 
 @dataclass(frozen=True, slots=True)
 class LogLimits:
-    events: int = 1_000
+    """Bounds of the streams of one session.
+
+    A client that stops reading and then loses its connection has missed everything between the proxy's socket and
+    its own program, and TCP lets that grow to 6 MiB on a Linux client. The log must reach back further.
+    """
+
     bytes: int = 8 * 1024 * 1024
     age_s: float = 600.0
     """How long a finished stream, or one nobody reads, is kept."""
+
+
+class Budget:
+    """How much logs may hold together: those of a session, and within `parent` those of all sessions."""
+
+    __slots__ = ("_limit", "_parent", "used")
+
+    def __init__(self, limit: int, parent: Budget | None = None) -> None:
+        self._limit = limit
+        self._parent = parent
+        self.used = 0
+
+    def charge(self, amount: int) -> None:
+        self.used += amount
+        if self._parent is not None:
+            self._parent.used += amount
+
+    @property
+    def is_spent(self) -> bool:
+        return self.used >= self._limit or (self._parent is not None and self._parent.is_spent)
 
 
 class EventId(NamedTuple):
@@ -56,49 +86,55 @@ class Gap(Exception):
 
 
 class StreamLog:
-    __slots__ = ("_events", "_limits", "closed", "handed_out", "held_bytes", "last_seq")
+    __slots__ = ("_budget", "_events", "_held", "closed", "handed_out", "last_seq")
 
-    def __init__(self, limits: LogLimits, last_seq: int = 0) -> None:
-        self._limits = limits
+    def __init__(self, budget: Budget, last_seq: int = 0) -> None:
+        self._budget = budget
         self._events: deque[Logged] = deque()
+        self._held = 0
         self.last_seq = last_seq
         self.handed_out = last_seq
         """The last event a client's connection was given; it may still have been lost on the way."""
-        self.held_bytes = 0
         self.closed = False
 
     def __len__(self) -> int:
         return len(self._events)
 
-    @property
-    def is_full(self) -> bool:
-        return len(self._events) >= self._limits.events or self.held_bytes >= self._limits.bytes
-
     def append(self, data: bytes, request_id: RequestId | None = None) -> int:
         """Adds an event, making room by letting go of the oldest that were handed out."""
         events = self._events
-        while events and self.is_full and events[0].seq <= self.handed_out:
+        while events and events[0].seq <= self.handed_out and self._budget.is_spent:
             self._evict()
         self.last_seq += 1
         events.append(Logged(self.last_seq, data, request_id))
-        self.held_bytes += len(data)
+        self._charge(len(data) + EVENT_OVERHEAD_BYTES)
         return self.last_seq
 
     def make_room(self) -> int:
         """For a source that cannot be held back: lets go of the oldest, handed out or not. Returns how many."""
         evicted = 0
-        while len(self._events) > self._limits.events or self.held_bytes > self._limits.bytes:
+        while self._events and self._budget.is_spent:
             self._evict()
             evicted += 1
         return evicted
 
     @property
     def must_wait(self) -> bool:
-        """Whether an event more would push out one that no client was given."""
-        return self.is_full and self._events[0].seq > self.handed_out
+        """Whether an event more would have to push out one that no client was given."""
+        events = self._events
+        return bool(events) and events[0].seq > self.handed_out and self._budget.is_spent
+
+    def clear(self) -> None:
+        """Lets go of everything: the log is not used any more."""
+        self._events.clear()
+        self._charge(-self._held)
 
     def _evict(self) -> None:
-        self.held_bytes -= len(self._events.popleft().data)
+        self._charge(-len(self._events.popleft().data) - EVENT_OVERHEAD_BYTES)
+
+    def _charge(self, amount: int) -> None:
+        self._held += amount
+        self._budget.charge(amount)
 
     def after(self, seq: int) -> list[Logged]:
         """The events that follow `seq`. Raises `Gap` when one of them, or `seq` itself, cannot be vouched for."""

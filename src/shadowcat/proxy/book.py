@@ -3,75 +3,140 @@
 from __future__ import annotations
 
 import secrets
+from collections import deque
 from collections.abc import Callable
 
-from shadowcat.core.stream import EventId, Gap, LogLimits
+from shadowcat.core.stream import STREAM_OVERHEAD_BYTES, Budget, EventId, Gap, LogLimits
 from shadowcat.proxy.streams import Reader, Stream
 from shadowcat.wire.jsonrpc import RequestId
 
 STANDALONE = 0
 
+MAX_GONE = 1_000
+"""Streams whose request is remembered after their events are gone, to name it to who asks for them."""
+
 
 class StreamBook:
-    __slots__ = ("_epoch", "_is_current", "_last", "_limits", "_primed", "_streams")
+    __slots__ = (
+        "_age_s",
+        "_budget",
+        "_epoch",
+        "_finished",
+        "_gone",
+        "_is_current",
+        "_last",
+        "_now",
+        "_primed",
+        "_streams",
+    )
 
-    def __init__(self, limits: LogLimits, *, primed: bool, is_current: Callable[[RequestId], bool]) -> None:
-        self._limits = limits
+    def __init__(
+        self,
+        limits: LogLimits,
+        total: Budget,
+        now: Callable[[], float],
+        *,
+        primed: bool,
+        is_current: Callable[[RequestId], bool],
+    ) -> None:
+        self._now = now
+        self._age_s = limits.age_s
+        self._budget = Budget(limits.bytes, total)
         self._primed = primed
         self._is_current = is_current
         self._epoch = secrets.token_urlsafe(9)
         self._last = STANDALONE
         self._streams: dict[int, Stream] = {}
+        self._finished: deque[tuple[Stream, float]] = deque()
+        self._gone: dict[int, RequestId | None] = {}
 
     def __len__(self) -> int:
         return len(self._streams)
 
-    def new(self) -> Stream:
+    def new(self, request_id: RequestId | None = None) -> Stream:
         self._last += 1
-        return self._add(self._last)
+        return self._add(self._last, request_id)
 
     @property
     def standalone(self) -> Stream:
         """The one that answers to no request; made when it is first needed."""
-        return self._streams.get(STANDALONE) or self._add(STANDALONE)
+        return self._streams.get(STANDALONE) or self._add(STANDALONE, None)
 
     @property
     def has_readers(self) -> bool:
         return any(stream.is_read for stream in self._streams.values())
 
-    def _add(self, id: int) -> Stream:
-        stream = Stream(self._epoch, id, self._limits, primed=self._primed, is_current=self._is_current)
+    def _add(self, id: int, request_id: RequestId | None) -> Stream:
+        stream = Stream(
+            self._epoch,
+            id,
+            self._budget,
+            self._now,
+            primed=self._primed,
+            is_current=self._is_current,
+            request_id=request_id,
+        )
         self._streams[id] = stream
+        self._budget.charge(STREAM_OVERHEAD_BYTES)
         return stream
 
-    def resume(self, last_event_id: bytes) -> Reader | None:
-        """The stream that id is of, from there on; None for an id of no session, another one, or another life.
-
-        Raises `Gap` for an id that was ours and can no longer be honoured.
-        """
+    def cursor(self, last_event_id: bytes) -> EventId | None:
+        """What an event id says; None for one that was never given out in this session's life."""
         cursor = EventId.decode(last_event_id)
-        if cursor is None or cursor.epoch != self._epoch or cursor.stream > self._last:
-            return None
+        return cursor if cursor and cursor.epoch == self._epoch and cursor.stream <= self._last else None
+
+    def resume(self, cursor: EventId) -> Reader:
+        """The stream from there on. Raises `Gap` when something after the cursor is no longer held."""
         stream = self._streams.get(cursor.stream)
         if stream is None:
             raise Gap
         return stream.read(after=cursor.seq)
 
-    def close_all(self, now: float) -> None:
-        for stream in self._streams.values():
-            stream.close(now)
+    def request_of(self, stream_id: int) -> RequestId | None:
+        """Which request a stream answered, also when its events are gone."""
+        stream = self._streams.get(stream_id)
+        return stream.request_id if stream is not None else self._gone.get(stream_id)
 
-    def prune(self, now: float) -> None:
-        """Lets go of finished streams: the old ones, and the oldest ones where together they hold too much."""
-        limits = self._limits
-        finished = [s for s in self._streams.values() if s.finished_at is not None and not s.is_read]
-        events = sum(len(stream.log) for stream in self._streams.values())
-        held = sum(stream.log.held_bytes for stream in self._streams.values())
-        for stream in finished:
-            assert stream.finished_at is not None
-            too_much = events > limits.events or held > limits.bytes
-            if not too_much and now - stream.finished_at < limits.age_s:
-                continue
-            events -= len(stream.log)
-            held -= stream.log.held_bytes
-            del self._streams[stream.id]
+    def finish(self, stream: Stream) -> None:
+        """The stream has its last event; it is kept for a while, for a client that missed the end of it."""
+        stream.close()
+        self._finished.append((stream, self._now()))
+        self.prune()
+
+    def prune(self) -> None:
+        """Lets go of finished streams: the old ones, and the oldest ones where the budget is spent."""
+        finished = self._finished
+        now = self._now()
+        while finished:
+            stream, since = finished[0]
+            if stream.is_read or not (now - since >= self._age_s or self._budget.is_spent):
+                return
+            finished.popleft()
+            self._let_go(stream)
+
+    def _let_go(self, stream: Stream) -> None:
+        stream.log.clear()
+        self._budget.charge(-STREAM_OVERHEAD_BYTES)
+        del self._streams[stream.id]
+        self._gone[stream.id] = stream.request_id
+        if len(self._gone) > MAX_GONE:
+            del self._gone[next(iter(self._gone))]
+
+    def close_all(self) -> None:
+        """The session is over: readers end, and nothing is held for them any longer."""
+        for stream in list(self._streams.values()):
+            stream.close()
+            stream.drop_reader()
+            self._let_go(stream)
+        self._finished.clear()
+
+    def abandoned(self) -> list[Stream]:
+        """Streams whose source waits for room that no client has come to make."""
+        now = self._now()
+        return [
+            stream
+            for stream in self._streams.values()
+            if stream.log.must_wait
+            and stream.unread_since is not None
+            and now - stream.unread_since >= self._age_s
+        ]

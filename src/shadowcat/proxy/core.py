@@ -26,6 +26,8 @@ class SessionCore:
         self.correlator: Correlator[Stream] = Correlator()
         self.book = StreamBook(
             shared.limits.log,
+            shared.log_budget,
+            shared.clock.monotonic,
             primed=record.version in PRIMING_VERSIONS,
             is_current=self.correlator.is_unanswered,
         )

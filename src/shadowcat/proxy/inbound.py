@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from shadowcat.core.correlate import InFlight
+from shadowcat.core.correlate import InFlight, ServerRequest
 from shadowcat.core.exchange import Direction, MessageStream, Reply
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.proxy.core import SessionCore
@@ -98,7 +98,7 @@ async def deliver(core: SessionCore, message: Message, stream: Stream, request: 
 
 async def _ask_client(core: SessionCore, request: Message, stream: Stream) -> None:
     try:
-        _, renamed = core.correlator.asked_by_upstream(request, stream)
+        _, renamed = core.correlator.asked_by_upstream(request, stream, core.shared.clock.monotonic())
     except Fault as fault:
         await answer_upstream(core, jsonrpc.error(_id(request), fault.error()))
         return
@@ -110,6 +110,23 @@ async def answer_upstream(core: SessionCore, response: Message) -> None:
         await core.link.send(response)
     except Fault as fault:
         log.warning("session %s: an answer did not reach the upstream: %s", core.record.id[:8], fault.reason)
+
+
+def withdraw(core: SessionCore, asked: ServerRequest[Stream], reason: str) -> None:
+    """Tells the client that a request of the server's needs no answer any more."""
+    if asked.stream is not None and not asked.stream.log.closed:
+        asked.stream.append(
+            jsonrpc.notification(Method.CANCELLED, {"requestId": asked.client_id, "reason": reason})
+        )
+
+
+def tell_of_changes(core: SessionCore) -> None:
+    """Events may have been missed: says on the standalone stream that all that can change may have changed."""
+    standalone = core.book.standalone
+    for method in core.record.list_changed_methods():
+        standalone.append(jsonrpc.notification(method))
+    for uri in sorted(core.record.subscriptions):
+        standalone.append(jsonrpc.notification(Method.RESOURCE_UPDATED, {"uri": uri}))
 
 
 def _drop(core: SessionCore, what: str, message: Message) -> None:

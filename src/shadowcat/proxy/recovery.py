@@ -15,6 +15,7 @@ from shadowcat.core.ports import Link, Upstream
 from shadowcat.core.session import Event, covers, promise_of
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.proxy.core import SessionCore
+from shadowcat.proxy.inbound import tell_of_changes, withdraw
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Kind, Message
 from shadowcat.wire.mcp import Method
@@ -45,7 +46,9 @@ class Recovery:
             if self.last_at is not None and now - self.last_at < core.shared.limits.recovery_gap_s:
                 raise Fault(FaultKind.UPSTREAM_SESSION_LOST, reason="upstream_session_lost_again")
             self.last_at = now
-            self._running = core.shared.tasks.spawn(self._recover(), f"recover {core.record.id[:8]}")
+            self._running = core.shared.tasks.spawn(
+                self._recover(), f"recover {core.record.id[:8]}", awaited=True
+            )
             self._running.add_done_callback(self._done)
         # A caller that gives up must not take the recovery away from the others.
         await asyncio.shield(self._running)
@@ -74,7 +77,7 @@ class Recovery:
         core.happened(Event.RECOVERED)
         core.shared.counters.recoveries += 1
         await core.save()
-        self._tell_client()
+        tell_of_changes(core)
         log.info("session %s: opened again on upstream %s", core.record.id[:8], upstream.name)
 
     async def _reopen(self) -> tuple[Upstream, tuple[Link, Message]]:
@@ -103,12 +106,7 @@ class Recovery:
         """Ends what the old upstream session can no longer answer."""
         core = self._core
         for asked in core.correlator.lose_upstream():
-            if asked.stream is not None and not asked.stream.log.closed:
-                asked.stream.append(
-                    jsonrpc.notification(
-                        Method.CANCELLED, {"requestId": asked.client_id, "reason": "the server restarted"}
-                    )
-                )
+            withdraw(core, asked, "the server restarted")
         lost = Fault(FaultKind.UPSTREAM_SESSION_LOST, reason="upstream_session_lost", sent=True)
         for entry in core.correlator.in_flight():
             # One without a source has no answer yet: it waits for its own refusal, and is then sent again.
@@ -138,15 +136,6 @@ class Recovery:
                 await answer.stream.aclose()
         except Fault as fault:
             log.warning("session %s: replaying %s failed: %s", self._core.record.id[:8], method, fault.reason)
-
-    def _tell_client(self) -> None:
-        """Events may have been missed: say that everything that can change may have changed."""
-        core = self._core
-        standalone = core.book.standalone
-        for method in core.record.list_changed_methods():
-            standalone.append(jsonrpc.notification(method))
-        for uri in sorted(core.record.subscriptions):
-            standalone.append(jsonrpc.notification(Method.RESOURCE_UPDATED, {"uri": uri}))
 
 
 class _PromiseShrank(Exception):

@@ -91,8 +91,11 @@ class Registry:
     async def watch(self) -> None:
         """Ends idle sessions, for as long as it is let."""
         limits = self._shared.limits
+        spans = (limits.idle_s, limits.linger_s, limits.server_request_s, limits.log.age_s)
         while True:
-            await asyncio.sleep(min(limits.idle_s / 4, _LONGEST_LOOK_S))
+            await asyncio.sleep(min(min(spans) / 4, _LONGEST_LOOK_S))
+            for session in self:
+                await session.look_after()
             for session in self.expired():
                 self._shared.counters.sessions_expired += 1
                 # One upstream that does not answer its DELETE must not hold up the rest.
@@ -103,7 +106,6 @@ class Registry:
         found: list[Session] = []
         for session in self._sessions.values():
             core = session.core
-            core.book.prune(now)
             if core.is_busy:
                 core.last_used = now
             elif core.state is State.BROKEN or now - core.last_used >= self._shared.limits.idle_s:

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from typing import NamedTuple
 
-from shadowcat.aio import cancel_and_join
-from shadowcat.core.backoff import Backoff
 from shadowcat.core.correlate import InFlight
 from shadowcat.core.exchange import Answer, Direction, MessageStream, Reply
-from shadowcat.core.session import Event, State
-from shadowcat.core.stream import Gap
-from shadowcat.errors import Fault, FaultKind
+from shadowcat.core.session import Event
+from shadowcat.core.stream import EventId, Gap
+from shadowcat.errors import Fault, FaultKind, Side
+from shadowcat.proxy.book import STANDALONE
 from shadowcat.proxy.core import SessionCore
-from shadowcat.proxy.inbound import deliver, finished, follow
+from shadowcat.proxy.inbound import answer_upstream, finished, follow, tell_of_changes, withdraw
+from shadowcat.proxy.listening import Listening
 from shadowcat.proxy.recovery import Recovery
 from shadowcat.proxy.streams import Reader, Stream
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Message
-from shadowcat.wire.mcp import Method
+from shadowcat.wire.mcp import PRIMING_VERSIONS, Method
 
 log = logging.getLogger("shadowcat.session")
 
@@ -33,7 +32,7 @@ class Session:
     def __init__(self, core: SessionCore) -> None:
         self.core = core
         self._recovery = Recovery(core)
-        self._listening: asyncio.Task[None] | None = None
+        self._listening = Listening(core, self._recovery)
 
     @property
     def id(self) -> str:
@@ -47,12 +46,38 @@ class Session:
 
     async def request(self, message: Message) -> Message | Reader | None:
         core = self.core
+        upgrade_after_s = core.shared.limits.upgrade_after_s
+        if upgrade_after_s is not None and self.version in PRIMING_VERSIONS:
+            return await self._request_upgraded(message, upgrade_after_s)
         outcome = await self._begin(message)
         if not isinstance(outcome, _Begun):
             return outcome
-        stream = core.book.new()
+        stream = core.book.new(message.id)
+        stream.source = outcome.source
         core.shared.tasks.spawn(self._follow_alone(outcome, stream), "follow")
         return stream.read()
+
+    async def _request_upgraded(self, message: Message, after_s: float) -> Message | Reader | None:
+        """A response that is long in coming is given a stream, which the client can come back to."""
+        core = self.core
+        begun = core.shared.tasks.spawn(self._begin(message), "begin", awaited=True)
+        done, _ = await asyncio.wait((begun,), timeout=after_s)
+        if done and not isinstance(begun.result(), _Begun):
+            return begun.result()  # type: ignore[return-value]
+        stream = core.book.new(message.id)
+        core.shared.tasks.spawn(self._fill(begun, message, stream), "fill")
+        return stream.read()
+
+    async def _fill(
+        self, begun: asyncio.Task[Message | _Begun | None], request: Message, stream: Stream
+    ) -> None:
+        try:
+            outcome = await begun
+            await self._put(outcome, stream)
+        except Fault as fault:
+            stream.append(jsonrpc.error(request.id, fault.error()))
+        finally:
+            self.core.book.finish(stream)
 
     async def batch(self, elements: list[Message | Fault]) -> Reader:
         """Each message on its own, in order; the answers on one stream as they come."""
@@ -76,9 +101,14 @@ class Session:
         except Fault as fault:
             stream.append(jsonrpc.error(request.id, fault.error()))
             return
+        await self._put(outcome, stream)
+
+    async def _put(self, outcome: Message | _Begun | None, stream: Stream) -> None:
+        """The outcome of a request, on a stream that others may share."""
         if isinstance(outcome, Message):
             stream.append(outcome)
         elif outcome is not None:
+            stream.source = outcome.source
             await follow(self.core, outcome.request, outcome.entry, outcome.source, stream)
 
     async def _close_after(self, running: list[asyncio.Task[None]], stream: Stream) -> None:
@@ -86,15 +116,13 @@ class Session:
             if running:
                 await asyncio.wait(running)
         finally:
-            stream.close(self.core.shared.clock.monotonic())
+            self.core.book.finish(stream)
 
     async def _follow_alone(self, begun: _Begun, stream: Stream) -> None:
-        core = self.core
         try:
-            await follow(core, begun.request, begun.entry, begun.source, stream)
+            await follow(self.core, begun.request, begun.entry, begun.source, stream)
         finally:
-            stream.close(core.shared.clock.monotonic())
-            core.book.prune(core.shared.clock.monotonic())
+            self.core.book.finish(stream)
 
     async def _begin(self, message: Message) -> Message | _Begun | None:
         """Asks the upstream: the whole response, an answer that has begun, or None for a cancelled request."""
@@ -211,53 +239,53 @@ class Session:
         core = self.core
         core.require_alive()
         core.last_used = core.shared.clock.monotonic()
-        if self._listening is None:
-            self._listening = core.shared.tasks.spawn(self._listen(), f"listen {self.id[:8]}")
+        self._listening.start()
         if last_event_id is None:
             return core.book.standalone.read()
-        try:
-            reader = core.book.resume(last_event_id)
-        except Gap:
-            raise Fault(FaultKind.STREAM_NOT_RESUMABLE, reason="events_no_longer_held") from None
-        if reader is None:
+        cursor = core.book.cursor(last_event_id)
+        if cursor is None:
             raise Fault(FaultKind.STREAM_NOT_RESUMABLE, reason="unknown_event_id")
-        return reader
+        core.shared.counters.client_resumes += 1
+        try:
+            return core.book.resume(cursor)
+        except Gap:
+            core.shared.counters.gaps += 1
+            return self._after_gap(cursor)
 
-    async def _listen(self) -> None:
-        """Follows the upstream's standalone stream for as long as the session lives."""
+    def _after_gap(self, cursor: EventId) -> Reader:
+        """The one answer that every official client brings before its application at once is one on the stream.
+
+        A standalone stream starts afresh, with word that anything may have changed; one that answered a request
+        ends with an error for that request.
+        """
         core = self.core
-        backoff = Backoff()
-        while core.state in (State.OPEN, State.RECOVERING):
-            seen = core.correlator.epoch
-            try:
-                source = await core.link.listen()
-                if source is None:
-                    return
-                backoff.succeeded()
-                await self._relay_standalone(source)
-            except Fault as fault:
-                if fault.kind is FaultKind.UPSTREAM_SESSION_LOST:
-                    await self._recover_quietly(seen)
-            await asyncio.sleep(backoff.next_s(random.random()))
+        if cursor.stream == STANDALONE:
+            reader = core.book.standalone.read()
+            tell_of_changes(core)
+            return reader
+        stream = core.book.new()
+        fault = Fault(FaultKind.STREAM_NOT_RESUMABLE, reason="events_no_longer_held")
+        stream.append(jsonrpc.error(core.book.request_of(cursor.stream), fault.error()))
+        core.book.finish(stream)
+        return stream.read(after=0)
 
-    async def _relay_standalone(self, source: MessageStream) -> None:
-        stream = self.core.book.standalone
-        try:
-            async for batch in source:
-                for message in batch:
-                    if message.is_response:
-                        self.core.shared.counters.dropped_messages += 1
-                    else:
-                        await deliver(self.core, message, stream, None)
-                await stream.wait_for_room()
-        finally:
-            await source.aclose()
+    # Time.
 
-    async def _recover_quietly(self, seen_epoch: int) -> None:
-        try:
-            await self._recovery.run(seen_epoch)
-        except Fault as fault:
-            log.info("session %s: the upstream cannot be opened again yet: %s", self.id[:8], fault.reason)
+    async def look_after(self) -> None:
+        """What is due now and then: questions nobody answers, streams nobody reads."""
+        core = self.core
+        now = core.shared.clock.monotonic()
+        core.book.prune()
+        for stream in core.book.abandoned():
+            core.shared.counters.streams_abandoned += 1
+            if stream.source is not None:
+                await stream.source.aclose()
+        for asked in core.correlator.overdue(now - core.shared.limits.server_request_s):
+            core.shared.counters.server_requests_expired += 1
+            withdraw(core, asked, "nobody answered in time")
+            fault = Fault(FaultKind.DEADLINE, reason="client_did_not_answer", side=Side.DOWNSTREAM)
+            await answer_upstream(core, jsonrpc.error(asked.upstream_id, fault.error()))
+        await self._listening.stop_lingering(now)
 
     # The end.
 
@@ -265,14 +293,13 @@ class Session:
         """Ends the streams, cancels what runs, and tells the upstream where nobody else shares its session."""
         core = self.core
         core.happened(Event.ENDED)
-        if self._listening is not None:
-            await cancel_and_join([self._listening], grace_s=1.0)
+        await self._listening.stop()
         for entry in core.correlator.in_flight():
             cancelled = jsonrpc.notification(
                 Method.CANCELLED, {"requestId": entry.client_id, "reason": "the session ended"}
             )
             await self._cancel(cancelled)
-        core.book.close_all(core.shared.clock.monotonic())
+        core.book.close_all()
         if tell_upstream:
             await core.link.end()
 

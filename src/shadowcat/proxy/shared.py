@@ -8,7 +8,7 @@ from shadowcat.aio import Tasks
 from shadowcat.clock import Clock
 from shadowcat.core.idmap import IdMap
 from shadowcat.core.ports import SessionStore
-from shadowcat.core.stream import LogLimits
+from shadowcat.core.stream import Budget, LogLimits
 from shadowcat.proxy.pipeline import Pipeline
 from shadowcat.proxy.upstreams import Upstreams
 
@@ -20,6 +20,13 @@ class SessionLimits:
     recovery_gap_s: float = 1.0
     """An upstream that loses the session again this soon is not asked a third time."""
     log: LogLimits = field(default_factory=LogLimits)
+    all_log_bytes: int = 512 * 1024 * 1024
+    server_request_s: float = 600.0
+    """How long a request of the server's waits for the client to come and answer it."""
+    linger_s: float = 60.0
+    """How long the upstream's standalone stream stays open after the client closed its own."""
+    upgrade_after_s: float | None = None
+    """Answer a 2025-11-25 call that takes longer than this as a stream, which a client can resume."""
 
 
 @dataclass(slots=True)
@@ -36,6 +43,11 @@ class Counters:
     exchanges: int = 0
     faults: int = 0
     dropped_messages: int = 0
+    client_resumes: int = 0
+    gaps: int = 0
+    """Resumes that could not be honoured."""
+    server_requests_expired: int = 0
+    streams_abandoned: int = 0
 
 
 @dataclass(slots=True)
@@ -45,6 +57,10 @@ class Shared:
     pipeline: Pipeline
     clock: Clock
     limits: SessionLimits
+    log_budget: Budget = field(init=False)
     ids: IdMap = field(default_factory=IdMap)
     counters: Counters = field(default_factory=Counters)
     tasks: Tasks = field(default_factory=lambda: Tasks("proxy"))
+
+    def __post_init__(self) -> None:
+        self.log_budget = Budget(self.limits.all_log_bytes)

@@ -9,30 +9,50 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from shadowcat.core.exchange import StreamEvent
-from shadowcat.core.stream import EventId, LogLimits, StreamLog
+from shadowcat.core.exchange import MessageStream, StreamEvent
+from shadowcat.core.stream import Budget, EventId, StreamLog
 from shadowcat.wire.jsonrpc import Message, RequestId
 
 
 class Stream:
     """One stored stream of a session."""
 
-    __slots__ = ("_epoch", "_is_current", "_reader", "_room", "_wakeup", "finished_at", "id", "log", "primed")
+    __slots__ = (
+        "_epoch",
+        "_is_current",
+        "_now",
+        "_reader",
+        "_room",
+        "_wakeup",
+        "id",
+        "log",
+        "primed",
+        "request_id",
+        "source",
+        "unread_since",
+    )
 
     def __init__(
         self,
         epoch: str,
         id: int,
-        limits: LogLimits,
+        budget: Budget,
+        now: Callable[[], float],
         *,
         primed: bool,
         is_current: Callable[[RequestId], bool],
+        request_id: RequestId | None = None,
     ) -> None:
         self.id = id
-        self.log = StreamLog(limits)
+        self.request_id = request_id
+        """The client's request that this stream answers, if it is one."""
+        self.log = StreamLog(budget)
+        self.source: MessageStream | None = None
+        """What fills it, to be closed when nobody will ever read it."""
+        self.unread_since: float | None = now()
+        self._now = now
         self.primed = primed
         """Whether its readers start with a priming event: a client resumes from it if nothing else came."""
-        self.finished_at: float | None = None
         self._epoch = epoch
         self._is_current = is_current
         self._reader: Reader | None = None
@@ -54,13 +74,11 @@ class Stream:
             finally:
                 self._room = None
 
-    def close(self, now: float) -> None:
+    def close(self) -> None:
         """The last event is in: readers end after it."""
-        if not self.log.closed:
-            self.log.closed = True
-            self.finished_at = now
-            self._wake()
-            self._wake_writer()
+        self.log.closed = True
+        self._wake()
+        self._wake_writer()
 
     # For readers.
 
@@ -75,6 +93,7 @@ class Stream:
             self.log.after(position)
         reader = Reader(self, position, replayed_to=self.log.last_seq if after is not None else 0)
         self._reader = reader
+        self.unread_since = None
         self._wake()
         return reader
 
@@ -109,7 +128,12 @@ class Stream:
 
     def detach(self, reader: Reader) -> None:
         if self._reader is reader:
-            self._reader = None
+            self.drop_reader()
+
+    def drop_reader(self) -> None:
+        self._reader = None
+        self.unread_since = self._now()
+        self._wake()
 
     def _encode(self, seq: int) -> bytes:
         return EventId(self._epoch, self.id, seq).encode()

@@ -1,0 +1,77 @@
+"""The upstream's standalone stream: followed from the client's first GET until the client has been away for a while."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+
+from shadowcat.aio import cancel_and_join
+from shadowcat.core.backoff import Backoff
+from shadowcat.core.exchange import MessageStream
+from shadowcat.core.session import State
+from shadowcat.errors import Fault, FaultKind
+from shadowcat.proxy.core import SessionCore
+from shadowcat.proxy.inbound import deliver
+from shadowcat.proxy.recovery import Recovery
+
+log = logging.getLogger("shadowcat.session")
+
+
+class Listening:
+    __slots__ = ("_core", "_recovery", "_task")
+
+    def __init__(self, core: SessionCore, recovery: Recovery) -> None:
+        self._core = core
+        self._recovery = recovery
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        if self._task is None:
+            self._task = self._core.shared.tasks.spawn(self._follow(), f"listen {self._core.record.id[:8]}")
+
+    async def stop(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            await cancel_and_join([task], grace_s=1.0)
+
+    async def stop_lingering(self, now: float) -> None:
+        unread_since = self._core.book.standalone.unread_since
+        if unread_since is not None and now - unread_since >= self._core.shared.limits.linger_s:
+            await self.stop()
+
+    async def _follow(self) -> None:
+        core = self._core
+        backoff = Backoff()
+        while core.state in (State.OPEN, State.RECOVERING):
+            seen = core.correlator.epoch
+            try:
+                source = await core.link.listen()
+                if source is None:
+                    return
+                backoff.succeeded()
+                await self._relay(source)
+            except Fault as fault:
+                if fault.kind is FaultKind.UPSTREAM_SESSION_LOST:
+                    await self._recover(seen)
+            await asyncio.sleep(backoff.next_s(random.random()))
+
+    async def _relay(self, source: MessageStream) -> None:
+        stream = self._core.book.standalone
+        try:
+            async for batch in source:
+                for message in batch:
+                    if message.is_response:
+                        self._core.shared.counters.dropped_messages += 1
+                    else:
+                        await deliver(self._core, message, stream, None)
+                await stream.wait_for_room()
+        finally:
+            await source.aclose()
+
+    async def _recover(self, seen_epoch: int) -> None:
+        try:
+            await self._recovery.run(seen_epoch)
+        except Fault as fault:
+            session_id = self._core.record.id[:8]
+            log.info("session %s: the upstream cannot be opened again yet: %s", session_id, fault.reason)
