@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from packaging.version import Version
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
-CODE = re.compile(r"```\w*\n(.*?)```|`([^`\n]+)`", re.DOTALL)
+CODE = re.compile(r"```sh\n(.*?)```|`([^`\n]+)`", re.DOTALL)
 COMMAND = re.compile(r"(?:^|[\s/])(make|shadowcat) ([a-z][\w-]*)", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#:]+)\)")
 
@@ -65,6 +66,21 @@ def test_the_lock_names_packages_and_hashes_only() -> None:
     comment = r" *# [^:/]*(\(pyproject\.toml:dev\)|:)?| *#"
     allowed = re.compile(f"{pin}|{digest}|{comment}")
     assert [line for line in lock().splitlines() if not allowed.fullmatch(line)] == []
+
+
+def test_the_npm_lock_pins_hashes_and_names_no_server() -> None:
+    text = (ROOT / "tests/peers/package-lock.json").read_text("utf-8")
+    assert re.findall(r"\S*://\S*|resolved", text) == []
+    packages = json.loads(text)["packages"]
+    wanted = json.loads((ROOT / "tests/peers/package.json").read_text("utf-8"))["dependencies"]
+    assert packages.pop("")["dependencies"] == wanted
+    assert [name for name, package in packages.items() if "integrity" not in package] == []
+
+
+def test_the_npm_packages_of_the_tests_are_pinned_exactly() -> None:
+    wanted = json.loads((ROOT / "tests/peers/package.json").read_text("utf-8"))["dependencies"]
+    exact = re.compile(r"(npm:[\w@/.-]+@)?\d+\.\d+\.\d+(-[\w.]+)?")
+    assert [name for name, version in wanted.items() if not exact.fullmatch(version)] == []
 
 
 def makefile() -> str:

@@ -146,17 +146,24 @@ class ReverseSettings:
     allowed_hosts: frozenset[str] = frozenset()
     max_sessions: int = 10_000
     session_idle_s: float = 1_800.0
+    upgrade_after_s: float | None = None
 
 
 async def serve_reverse(settings: ReverseSettings, announce: Callable[[str], None]) -> None:
     """Runs a reverse proxy until told to stop."""
-    guard = Guard(is_loopback(settings.host), settings.allowed_hosts, settings.allowed_origins)
+    guard = Guard(
+        loopback=is_loopback(settings.host), hosts=settings.allowed_hosts, origins=settings.allowed_origins
+    )
     proxy = ReverseProxy(
         settings.upstreams,
         host=settings.host,
         port=settings.port,
         endpoint=EndpointOptions(path=settings.path, guard=guard),
-        session_limits=SessionLimits(sessions=settings.max_sessions, idle_s=settings.session_idle_s),
+        session_limits=SessionLimits(
+            sessions=settings.max_sessions,
+            idle_s=settings.session_idle_s,
+            upgrade_after_s=settings.upgrade_after_s,
+        ),
     )
     async with proxy:
         announce(f"serving http://{settings.host}:{proxy.port}{settings.path} (Ctrl-C stops it)")

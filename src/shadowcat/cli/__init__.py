@@ -61,6 +61,13 @@ def echo(listen: tuple[str, int]) -> None:
     show_default=True,
     metavar="SECONDS",
 )
+@click.option(
+    "--upgrade-after",
+    "upgrade_after_s",
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    help="Answer a longer call as a stream, which a 2025-11-25 client can resume.",
+)
 @click.option("--log-level", type=click.Choice(LOG_LEVELS), default="info", show_default=True)
 def reverse(
     listen: tuple[str, int],
@@ -70,6 +77,7 @@ def reverse(
     allow_host: tuple[str, ...],
     max_sessions: int,
     session_idle_s: float,
+    upgrade_after_s: float | None,
     log_level: str,
 ) -> None:
     """Serve MCP clients in front of one or more Streamable HTTP servers.
@@ -94,6 +102,7 @@ def reverse(
         allowed_hosts=frozenset(host.lower() for host in allow_host),
         max_sessions=max_sessions,
         session_idle_s=session_idle_s,
+        upgrade_after_s=upgrade_after_s,
     )
     app.set_up_logging(log_level)
     try:

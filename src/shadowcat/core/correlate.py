@@ -15,7 +15,7 @@ import msgspec
 
 from shadowcat.core.exchange import MessageStream
 from shadowcat.errors import Fault, FaultKind
-from shadowcat.wire.jsonrpc import Message, RequestId, members
+from shadowcat.wire.jsonrpc import Message, RequestId
 from shadowcat.wire.mcp import Meta, Method
 
 S = TypeVar("S")
@@ -178,25 +178,41 @@ class Correlator(Generic[S]):
         return orphans
 
 
+class _Token(msgspec.Struct, gc=False):
+    progressToken: int | str | None = None  # noqa: N815 - the wire's name
+
+
+class _Meta(msgspec.Struct, gc=False):
+    meta: _Token | None = msgspec.field(name="_meta", default=None)
+
+
+_decode_meta = msgspec.json.Decoder(_Meta).decode
+
+
 def progress_token(request: Message) -> RequestId | None:
+    """The token its progress will carry, if it asks for any; one of a wrong type is the server's to refuse."""
     raw = request.raw_params
     if _TOKEN not in raw and b"\\" not in raw:
         return None
-    meta = request.param_members().get("_meta")
-    if meta is None or bytes(meta)[:1] != b"{":
+    try:
+        meta = _decode_meta(raw).meta
+    except msgspec.MsgspecError:
         return None
-    return _as_id(members(bytes(meta)).get(Meta.PROGRESS_TOKEN))
+    return None if meta is None else meta.progressToken
 
 
 def _request_id(notification: Message, key: str) -> RequestId | None:
     return _as_id(notification.param_members().get(key))
 
 
+_decode_id = msgspec.json.Decoder(int | str).decode
+
+
 def _as_id(raw: msgspec.Raw | None) -> RequestId | None:
     if raw is None:
         return None
     try:
-        return msgspec.json.decode(raw, type=int | str)
+        return _decode_id(raw)
     except msgspec.ValidationError:
         return None
 

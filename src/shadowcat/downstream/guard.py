@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import urlsplit
 
@@ -16,7 +15,6 @@ def is_loopback(host: str) -> bool:
     return host in _LOOPBACK or host.startswith("127.")
 
 
-@dataclass(frozen=True, slots=True)
 class Guard:
     """Which hosts may be asked for and which web pages may ask.
 
@@ -24,40 +22,43 @@ class Guard:
     own name as Host and itself as Origin.
     """
 
-    loopback: bool
-    hosts: frozenset[str] = frozenset()
-    """Allowed beside loopback's own; without any, a listener that others can reach serves every name."""
-    origins: frozenset[str] = frozenset()
-    """`scheme://host[:port]` of the pages that may use the proxy."""
+    def __init__(
+        self, *, loopback: bool, hosts: frozenset[str] = frozenset(), origins: frozenset[str] = frozenset()
+    ) -> None:
+        """`hosts` are allowed beside loopback's own; without any, a listener that others can reach serves every name.
+
+        `origins` are `scheme://host[:port]` of the pages that may use the proxy.
+        """
+        self._loopback = loopback
+        self._hosts = hosts
+        self._origins = origins
+        self._allows_host = lru_cache(maxsize=256)(self._judge_host)
+        self._allows_origin = lru_cache(maxsize=256)(self._judge_origin)
 
     def check(self, headers: Headers) -> None:
         host = headers.get(b"host")
-        if host is not None and not _host_allowed(self, host):
+        if host is not None and not self._allows_host(host):
             raise Fault(FaultKind.FORBIDDEN, "Host is not served here", reason="foreign_host")
         origin = headers.get(b"origin")
-        if origin is not None and not _origin_allowed(self, origin):
+        if origin is not None and not self._allows_origin(origin):
             raise Fault(FaultKind.FORBIDDEN, "Origin is not allowed", reason="foreign_origin")
 
+    def _judge_host(self, host: bytes) -> bool:
+        name = _name(b"//" + host)
+        if name is None:
+            return False
+        if name in self._hosts:
+            return True
+        return is_loopback(name) if self._loopback else not self._hosts
 
-@lru_cache(maxsize=256)
-def _host_allowed(guard: Guard, host: bytes) -> bool:
-    name = _name(b"//" + host)
-    if name is None:
-        return False
-    if name in guard.hosts:
-        return True
-    return is_loopback(name) if guard.loopback else not guard.hosts
-
-
-@lru_cache(maxsize=256)
-def _origin_allowed(guard: Guard, origin: bytes) -> bool:
-    text = origin.decode("latin-1").lower()
-    if text in guard.origins:
-        return True
-    if not guard.loopback or not text.startswith(("http://", "https://")):
-        return False
-    name = _name(origin)
-    return name is not None and is_loopback(name)
+    def _judge_origin(self, origin: bytes) -> bool:
+        text = origin.decode("latin-1").lower()
+        if text in self._origins:
+            return True
+        if not self._loopback or not text.startswith(("http://", "https://")):
+            return False
+        name = _name(origin)
+        return name is not None and is_loopback(name)
 
 
 def _name(url: bytes) -> str | None:

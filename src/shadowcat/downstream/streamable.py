@@ -34,7 +34,7 @@ from shadowcat.downstream.guard import JSON, SSE, Guard, require_accept, require
 from shadowcat.errors import Fault, FaultKind, Side
 from shadowcat.http.message import HeaderList, Headers, Request, Response
 from shadowcat.wire import jsonrpc
-from shadowcat.wire.jsonrpc import Message
+from shadowcat.wire.jsonrpc import Message, RequestId
 from shadowcat.wire.mcp import (
     BATCH_VERSIONS,
     LEGACY_VERSIONS,
@@ -62,6 +62,7 @@ class StreamableEndpoint:
     def __init__(self, gateway: Gateway, options: EndpointOptions) -> None:
         self._gateway = gateway
         self._options = options
+        self._caller = Caller(ANONYMOUS, options.path)
 
     async def handle(self, request: Request) -> Response:
         headers = request.headers
@@ -79,7 +80,7 @@ class StreamableEndpoint:
                 return Response(404, [(b"content-type", b"text/plain")], b"not found\n")
             match request.method:
                 case "POST":
-                    return await self._post(request)
+                    return await self._post(request, _version(request.headers))
                 case "GET":
                     return await self._get(request)
                 case "DELETE":
@@ -89,18 +90,14 @@ class StreamableEndpoint:
                 case _:
                     return not_allowed(_ALLOW_LEGACY)
         except Fault as fault:
-            return fault_response(fault, None)
-
-    def _caller(self, request: Request) -> Caller:
-        return Caller(ANONYMOUS, self._options.path)
+            return fault_response(fault, _whom_to_answer(request.body))
 
     # POST
 
-    async def _post(self, request: Request) -> Response:
+    async def _post(self, request: Request, version: str | None) -> Response:
         headers = request.headers
         require_accept(headers, JSON, SSE)
         require_json(headers)
-        version = _version(headers)
         body = request.body
         if body[:1] != b"{" and body.lstrip()[:1] == b"[":
             return await self._batch(request, version)
@@ -116,7 +113,7 @@ class StreamableEndpoint:
                 case Course.MODERN:
                     return await self._modern(request, message)
                 case Course.LEGACY:
-                    return await self._legacy(request, message)
+                    return await self._legacy(request, message, version)
         except Fault as fault:
             return fault_response(fault, id)
 
@@ -128,16 +125,16 @@ class StreamableEndpoint:
         task = asyncio.current_task()
         assert task is not None
         request.cancel_on_disconnect(task.cancel)
-        answer = await self._gateway.exchange(message, self._caller(request), _forwarded(headers))
+        answer = await self._gateway.exchange(message, self._caller, _forwarded(headers))
         if answer.whole is not None:
             return json_response(answer.whole, answer.status)
         assert answer.stream is not None
         return relayed_response(answer.stream, self._options.keepalive_s)
 
-    async def _legacy(self, request: Request, message: Message) -> Response:
+    async def _legacy(self, request: Request, message: Message, version: str | None) -> Response:
         if message.is_request and message.method == Method.INITIALIZE:
             return await self._initialize(request, message)
-        session = await self._session(request)
+        session = await self._session(request, version)
         if not message.is_request:
             await session.receive(message)
             return accepted()
@@ -153,20 +150,20 @@ class StreamableEndpoint:
 
     async def _initialize(self, request: Request, message: Message) -> Response:
         stale = _session_id(request.headers)
-        if stale is not None and await self._gateway.find(stale, self._caller(request)) is not None:
+        if stale is not None and await self._gateway.find(stale, self._caller) is not None:
             raise Fault(FaultKind.INVALID_REQUEST, "This session is already initialized")
-        session, answer = await self._gateway.open(message, self._caller(request))
+        session, answer = await self._gateway.open(message, self._caller)
         return json_response(answer, 200, _session_header(session) if session is not None else None)
 
     async def _batch(self, request: Request, version: str | None) -> Response:
-        if version in MODERN_VERSIONS:
-            raise Fault(FaultKind.INVALID_REQUEST, "This protocol version has no batches")
         elements = jsonrpc.parse_body(request.body)
         assert isinstance(elements, list)
+        if version in MODERN_VERSIONS:
+            raise Fault(FaultKind.INVALID_REQUEST, "This protocol version has no batches")
         for element in elements:
             if isinstance(element, Message):
                 _refuse_in_batch(element, version)
-        session = await self._session(request)
+        session = await self._session(request, version)
         if session.version not in BATCH_VERSIONS:
             raise Fault(FaultKind.INVALID_REQUEST, f"Protocol version {session.version} has no batches")
         if any(isinstance(element, Fault) or element.is_request for element in elements):
@@ -180,10 +177,11 @@ class StreamableEndpoint:
 
     async def _get(self, request: Request) -> Response:
         headers = request.headers
-        if era_of_header(_version(headers)) is Era.MODERN:
+        version = _version(headers)
+        if era_of_header(version) is Era.MODERN:
             return not_allowed(_ALLOW_MODERN)
         require_accept(headers, SSE)
-        session = await self._session(request)
+        session = await self._session(request, version)
         last_event_id = headers.get(Header.LAST_EVENT_ID)
         if last_event_id is not None and (
             Header.LAST_EVENT_ID in headers.repeated or not _LAST_EVENT_ID.fullmatch(last_event_id)
@@ -192,9 +190,10 @@ class StreamableEndpoint:
         return self._stream(session, session.listen(last_event_id))
 
     async def _delete(self, request: Request) -> Response:
-        if era_of_header(_version(request.headers)) is Era.MODERN:
+        version = _version(request.headers)
+        if era_of_header(version) is Era.MODERN:
             return not_allowed(_ALLOW_MODERN)
-        await self._gateway.end(await self._session(request))
+        await self._gateway.end(await self._session(request, version))
         return Response(200)
 
     def _preflight(self, request: Request) -> Response:
@@ -210,18 +209,26 @@ class StreamableEndpoint:
         options = self._options
         return stream_response(stream, options.retry_ms, options.keepalive_s, _session_header(session))
 
-    async def _session(self, request: Request) -> ClientSession:
+    async def _session(self, request: Request, version: str | None) -> ClientSession:
         """The session a request names. Raises `Fault`: 400 without one, 404 for one that is not the caller's."""
         session_id = _session_id(request.headers)
         if session_id is None:
             raise Fault(FaultKind.INVALID_REQUEST, "Mcp-Session-Id is missing", reason="session_id_missing")
-        session = await self._gateway.find(session_id, self._caller(request))
+        session = await self._gateway.find(session_id, self._caller)
         if session is None:
             raise Fault(FaultKind.SESSION_UNKNOWN)
-        version = _version(request.headers)
         if version is not None and version not in LEGACY_VERSIONS:
             raise Fault(FaultKind.INVALID_REQUEST, "MCP-Protocol-Version names a version not served here")
         return session
+
+
+def _whom_to_answer(body: bytes) -> RequestId | None:
+    """The id of the request in a body that was refused before anybody read it."""
+    try:
+        message = jsonrpc.parse(body)
+    except Fault:
+        return jsonrpc.readable_id(body)
+    return message.id if message.is_request else None
 
 
 def _refuse_in_batch(element: Message, version: str | None) -> None:

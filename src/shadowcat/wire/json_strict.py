@@ -19,15 +19,15 @@ import msgspec
 
 MAX_DEPTH = 64
 
-# One pass keeps what the checks look at: brackets (both kinds as braces), quotes, digits (all as 0), e and + of
-# exponents, and what keeps "size 100" from looking like an exponent and [0.1,0.2,…] like one long number: spaces,
-# and commas as spaces.
-_KEPT = b'{}[]"0123456789eE+ ,'
+# One pass keeps what the checks look at: brackets (both kinds as braces), quotes, digits (all as 0), the e of
+# exponents (not the sign: e-400 then looks like e400, and the full decode tells), and what keeps "size 100" from
+# looking like an exponent and [0.1,0.2] like one long number: spaces, and commas as spaces.
+_KEPT = b'{}[]"0123456789eE ,'
 _FOLD = bytes.maketrans(b"[]123456789E,", b"{}000000000e ")
 _DROP = bytes(set(range(256)) - set(_KEPT))
 # A number without a run of 200 digits and with an exponent of two digits at most stays below 1e300.
 _LONG_RUN = b"0" * 200
-_long_exponent = re.compile(rb"e\+?000").search
+_LONG_EXPONENT = b"e000"
 
 
 class JsonError(ValueError):
@@ -42,9 +42,9 @@ def check(raw: bytes) -> None:
         except UnicodeDecodeError as error:
             raise JsonError("not UTF-8") from error
     kept = raw.translate(_FOLD, _DROP)
-    if kept.count(b"{") > MAX_DEPTH and not _within_depth(_structure(raw, kept)):
+    if len(kept) > 2 * MAX_DEPTH and kept.count(b"{") > MAX_DEPTH and _too_deep(raw, kept):
         raise JsonError(f"nested deeper than {MAX_DEPTH}")
-    if _LONG_RUN in kept or _long_exponent(kept):
+    if _LONG_EXPONENT in kept or _LONG_RUN in kept:
         _decode_numbers(raw)
 
 
@@ -54,18 +54,18 @@ _within_depth = re.compile(
 ).fullmatch
 
 
-def _structure(raw: bytes, kept: bytes) -> bytes:
-    """The braces that stand outside strings.
+def _too_deep(raw: bytes, kept: bytes) -> bool:
+    """Do the braces that stand outside strings nest too deep?
 
     A pair of adjacent quotes holds no bracket and can go without changing what stands inside a string.
     """
     if b"\\" in raw:
         # An escaped quote ends no string. Doubled backslashes go first: they escape each other.
         kept = raw.replace(b"\\\\", b"").replace(b'\\"', b"").translate(_FOLD, _DROP)
-    structure = kept.translate(None, b"0e+ ").replace(b'""', b"")
+    structure = kept.translate(None, b"0e ").replace(b'""', b"")
     if b'"' in structure:
         structure = b"".join(structure.split(b'"')[::2])
-    return structure
+    return not _within_depth(structure)
 
 
 def _decode_numbers(raw: bytes) -> None:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from enum import Enum
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import UNSET, Raw, UnsetType
+from msgspec import UNSET, Meta, Raw, UnsetType
 
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.wire import json_strict
@@ -22,7 +22,7 @@ from shadowcat.wire.json_strict import JsonError
 RequestId = int | str
 
 MAX_ID_CHARS = 256
-_MAX_ID_INT = 2**63
+_BoundedId = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | Annotated[str, Meta(max_length=MAX_ID_CHARS)]
 
 
 class Kind(Enum):
@@ -34,7 +34,7 @@ class Kind(Enum):
 
 class _Envelope(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     jsonrpc: str
-    id: int | str | UnsetType | None = UNSET
+    id: _BoundedId | UnsetType | None = UNSET
     method: str | UnsetType = UNSET
     params: Raw | UnsetType = UNSET
     result: Raw | UnsetType = UNSET
@@ -53,7 +53,7 @@ class _RawEnvelope(msgspec.Struct, gc=False):
 
 
 class _JustId(msgspec.Struct, gc=False):
-    id: int | str | None = None
+    id: _BoundedId | None = None
 
 
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
@@ -62,21 +62,19 @@ _decode_id = msgspec.json.Decoder(_JustId).decode
 _encode = msgspec.json.encode
 
 
-class Message:
+class Message(msgspec.Struct, frozen=True, eq=False, gc=False):
     """One JSON-RPC message. Immutable: the `with_…` methods return another one."""
 
-    __slots__ = ("_members", "id", "kind", "method", "raw")
-
-    def __init__(
-        self, kind: Kind, id: RequestId | None, method: str, raw: bytes, members: tuple[bytes, bytes, bytes]
-    ) -> None:
-        self.kind = kind
-        self.id = id
-        """The id with its JSON type: 7 is not "7". None for a notification, or an error that names no request."""
-        self.method = method
-        """Empty for results and errors."""
-        self.raw = raw
-        self._members = members
+    kind: Kind
+    id: RequestId | None
+    """The id with its JSON type: 7 is not "7". None for a notification, or an error that names no request."""
+    method: str
+    """Empty for results and errors."""
+    raw: bytes
+    raw_params: bytes = b""
+    """The bytes of `params`, or b"" where there is none; likewise the next two."""
+    raw_result: bytes = b""
+    raw_error: bytes = b""
 
     def __repr__(self) -> str:
         return f"<{self.kind.value} {self.method!r} id={self.id!r} {len(self.raw)} bytes>"
@@ -93,19 +91,6 @@ class Message:
     def is_response(self) -> bool:
         return self.kind is Kind.RESULT or self.kind is Kind.ERROR
 
-    @property
-    def raw_params(self) -> bytes:
-        """The bytes of `params`, or b"" where there is none."""
-        return self._members[0]
-
-    @property
-    def raw_result(self) -> bytes:
-        return self._members[1]
-
-    @property
-    def raw_error(self) -> bytes:
-        return self._members[2]
-
     def params(self) -> dict[str, Any]:
         """`params`, decoded strictly: a duplicate key anywhere inside is a fault, not a guess."""
         return _decoded(self.raw_params)
@@ -121,11 +106,11 @@ class Message:
         return members(self.raw_params) if self.raw_params else {}
 
     def with_id(self, id: RequestId | None) -> Message:
-        return _build(self.kind, id, self.method, self._members)
+        return _build(self.kind, id, self.method, self.raw_params, self.raw_result, self.raw_error)
 
     def with_params(self, params: dict[str, Any] | Raw) -> Message:
         raw = bytes(params) if isinstance(params, Raw) else _encode(params)
-        return _build(self.kind, self.id, self.method, (raw, b"", b""))
+        return _build(self.kind, self.id, self.method, raw)
 
     def line(self) -> bytes:
         """One line for stdio, newline included: a pretty-printed body must not break the framing."""
@@ -136,23 +121,29 @@ class Message:
 
 
 def request(id: RequestId, method: str, params: dict[str, Any] | None = None) -> Message:
-    return _build(Kind.REQUEST, id, method, (_encode(params) if params is not None else b"", b"", b""))
+    return _build(Kind.REQUEST, id, method, _encode(params) if params is not None else b"")
 
 
 def notification(method: str, params: dict[str, Any] | None = None) -> Message:
-    return _build(Kind.NOTIFICATION, None, method, (_encode(params) if params is not None else b"", b"", b""))
+    return _build(Kind.NOTIFICATION, None, method, _encode(params) if params is not None else b"")
 
 
 def result(id: RequestId, value: Any) -> Message:
-    return _build(Kind.RESULT, id, "", (b"", bytes(value) if isinstance(value, Raw) else _encode(value), b""))
+    return _build(Kind.RESULT, id, "", result=bytes(value) if isinstance(value, Raw) else _encode(value))
 
 
 def error(id: RequestId | None, value: dict[str, Any]) -> Message:
-    return _build(Kind.ERROR, id, "", (b"", b"", _encode(value)))
+    return _build(Kind.ERROR, id, "", error=_encode(value))
 
 
-def _build(kind: Kind, id: RequestId | None, method: str, members: tuple[bytes, bytes, bytes]) -> Message:
-    params, result, error = members
+def _build(
+    kind: Kind,
+    id: RequestId | None,
+    method: str,
+    params: bytes = b"",
+    result: bytes = b"",
+    error: bytes = b"",
+) -> Message:
     parts = [b'{"jsonrpc":"2.0"']
     if kind is not Kind.NOTIFICATION:
         parts.append(b',"id":' + _encode(id))
@@ -165,17 +156,25 @@ def _build(kind: Kind, id: RequestId | None, method: str, members: tuple[bytes, 
     elif kind is Kind.ERROR:
         parts.append(b',"error":' + error)
     parts.append(b"}")
-    return Message(kind, id, method, b"".join(parts), members)
+    return Message(kind, id, method, b"".join(parts), params, result, error)
 
 
 def parse(raw: bytes) -> Message:
     """One message. Raises `Fault` (PARSE or INVALID_REQUEST); `readable_id` then says whom to answer."""
-    envelope = _envelope(raw)
     try:
+        envelope = _decode_envelope(raw)
         json_strict.check(raw)
+    except msgspec.ValidationError as error:
+        # Validation stops at the first member it does not like; what follows may still not be JSON.
+        if not _is_json(raw):
+            raise Fault(FaultKind.PARSE) from error
+        raise _invalid(str(error)) from error
     except JsonError as error:
         raise Fault(FaultKind.PARSE, f"Parse error: {error}") from error
-    _refuse_ambiguous(envelope, raw)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise Fault(FaultKind.PARSE) from error
+    if len(raw) != _least_length(envelope):
+        _refuse_second_members(raw)
     return _classified(envelope, raw)
 
 
@@ -217,7 +216,7 @@ def readable_id(raw: bytes) -> RequestId | None:
     """The id of a message that was refused, where it can be told for sure: not when it has two."""
     try:
         found = _decode_id(raw).id
-        if found is None or not _is_good_id(found):
+        if found is None:
             return None
         ids = [value for key, value in json_strict.pairs(raw) if key == "id"]
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError, JsonError):
@@ -225,19 +224,7 @@ def readable_id(raw: bytes) -> RequestId | None:
     return found if len(ids) == 1 else None
 
 
-def _envelope(raw: bytes) -> _Envelope:
-    try:
-        return _decode_envelope(raw)
-    except msgspec.ValidationError as error:
-        if not _is_json(raw):
-            raise Fault(FaultKind.PARSE) from error
-        raise Fault(FaultKind.INVALID_REQUEST, f"Invalid request: {error}") from error
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise Fault(FaultKind.PARSE) from error
-
-
 def _is_json(raw: bytes) -> bool:
-    """Validation stops at the first member it does not like; what follows may still not be JSON."""
     try:
         msgspec.json.decode(raw, type=Raw)
         json_strict.check(raw)
@@ -247,60 +234,46 @@ def _is_json(raw: bytes) -> bool:
 
 
 def _classified(envelope: _Envelope, raw: bytes) -> Message:
+    id, method = envelope.id, envelope.method
     params, result, error = envelope.params, envelope.result, envelope.error
-    members = (
-        b"" if params is UNSET else bytes(params),
-        b"" if result is UNSET else bytes(result),
-        b"" if error is UNSET else bytes(error),
-    )
-    id = envelope.id
     if envelope.jsonrpc != "2.0":
         raise _invalid('jsonrpc must be "2.0"')
-    if id is not UNSET and id is not None and not _is_good_id(id):
-        raise _invalid("id is too long")
-    method = envelope.method
     if method is not UNSET:
         if result is not UNSET or error is not UNSET:
             raise _invalid("a method beside a result or an error")
-        if params is not UNSET and members[0][:1] != b"{":
+        raw_params = b"" if params is UNSET else bytes(params)
+        if raw_params and raw_params[:1] != b"{":
             raise _invalid("params must be an object")
         if not method:
             raise _invalid("method is empty")
         if id is UNSET:
-            return Message(Kind.NOTIFICATION, None, method, raw, members)
+            return Message(Kind.NOTIFICATION, None, method, raw, raw_params)
         if id is None:
             raise _invalid("id must be a string or an integer")
-        return Message(Kind.REQUEST, id, method, raw, members)
+        return Message(Kind.REQUEST, id, method, raw, raw_params)
     if params is not UNSET or (result is UNSET) == (error is UNSET):
         raise _invalid("neither a request nor a notification nor a response")
     if error is not UNSET:
-        if members[2][:1] != b"{":
+        raw_error = bytes(error)
+        if raw_error[:1] != b"{":
             raise _invalid("error must be an object")
-        return Message(Kind.ERROR, None if id is UNSET else id, "", raw, members)
+        return Message(Kind.ERROR, None if id is UNSET else id, "", raw, raw_error=raw_error)
     if id is UNSET or id is None:
         raise _invalid("a result without an id")
-    return Message(Kind.RESULT, id, "", raw, members)
-
-
-def _is_good_id(id: int | str) -> bool:
-    if isinstance(id, str):
-        return len(id) <= MAX_ID_CHARS
-    return -_MAX_ID_INT <= id < _MAX_ID_INT
+    return Message(Kind.RESULT, id, "", raw, raw_result=b"" if result is UNSET else bytes(result))
 
 
 def _invalid(why: str) -> Fault:
     return Fault(FaultKind.INVALID_REQUEST, f"Invalid request: {why}")
 
 
-def _refuse_ambiguous(envelope: _Envelope, raw: bytes) -> None:
+def _refuse_second_members(raw: bytes) -> None:
     """Refuses a second key of the same name, also when one is spelled with escapes.
 
-    When the message is as long as its members need, nothing else can stand in it. Otherwise it holds white space,
-    escapes in a value, or a second key; minified and measured with the exact text of each value, only a second
-    or an escaped key is left to make it longer.
+    A message as long as its members need has room for nothing else and does not come here. Another holds white
+    space, escapes in a value, or a second key; minified and measured with the exact text of each value, only a
+    second or an escaped key is left to make it longer.
     """
-    if len(raw) == _least_length(envelope):
-        return
     compact = json_strict.minify(raw)
     found = _decode_raw_envelope(compact)
     needed = 1
