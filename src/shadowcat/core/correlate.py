@@ -13,7 +13,6 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from shadowcat.core.exchange import MessageStream
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.wire.jsonrpc import Message, RequestId
 from shadowcat.wire.mcp import Meta, Method
@@ -27,20 +26,30 @@ _TOKEN = b"progressToken"
 
 
 @dataclass(slots=True, eq=False)
-class InFlight:
+class InFlight(Generic[S]):
     """A client request the upstream has not answered."""
 
     client_id: RequestId
     upstream_id: int
     method: str
     token: RequestId | None
-    source: MessageStream | None = None
-    """Where its answer comes from, once it has begun."""
-    waiting: Callable[[], object] | None = None
-    """Ends the wait for an answer that has not begun."""
-    fault: Fault | None = None
-    """Why it was ended, when that was decided here."""
+    stream: S | None = None
+    """Where its answer goes, once it has begun as a stream."""
+    interrupt: Callable[[], object] | None = None
+    """Wakes whoever works on it, whatever that one waits for."""
     cancelled: bool = False
+    fault: Fault | None = None
+    """Why it was ended from here, if not because the client cancelled it."""
+
+    @property
+    def is_stopped(self) -> bool:
+        return self.cancelled or self.fault is not None
+
+    def fail(self, fault: Fault) -> None:
+        """Ends it: the client gets the fault for an answer."""
+        self.fault = fault
+        if self.interrupt is not None:
+            self.interrupt()
 
 
 @dataclass(slots=True, eq=False)
@@ -63,14 +72,14 @@ class Correlator(Generic[S]):
     """Counts the upstream sessions behind this one; an answer for an earlier one has nowhere to go."""
     _last_upstream_id: int = 0
     _last_client_id: int = 0
-    _in_flight: dict[int, InFlight] = field(default_factory=dict[int, InFlight])
-    _by_client_id: dict[RequestId, InFlight] = field(default_factory=dict[RequestId, InFlight])
-    _by_token: dict[RequestId, InFlight] = field(default_factory=dict[RequestId, InFlight])
+    _in_flight: dict[int, InFlight[S]] = field(default_factory=dict[int, InFlight[S]])
+    _by_client_id: dict[RequestId, InFlight[S]] = field(default_factory=dict[RequestId, InFlight[S]])
+    _by_token: dict[RequestId, InFlight[S]] = field(default_factory=dict[RequestId, InFlight[S]])
     _asked: dict[int, ServerRequest[S]] = field(default_factory=dict[int, ServerRequest[S]])
 
     # Client requests.
 
-    def begin(self, request: Message) -> tuple[InFlight, Message]:
+    def begin(self, request: Message) -> tuple[InFlight[S], Message]:
         """Notes a client request and returns it as the upstream gets it. Raises `Fault` for an id in flight."""
         client_id = request.id
         assert client_id is not None
@@ -80,13 +89,13 @@ class Correlator(Generic[S]):
             raise Fault(FaultKind.OVER_CAPACITY, reason="too_many_requests_in_flight")
         upstream_id = self.next_id()
         token = progress_token(request)
-        entry: InFlight = InFlight(client_id, upstream_id, request.method, token)
+        entry: InFlight[S] = InFlight(client_id, upstream_id, request.method, token)
         self._in_flight[upstream_id] = self._by_client_id[client_id] = entry
         if token is not None:
             self._by_token[token] = entry
         return entry, request.with_id(upstream_id)
 
-    def renew(self, entry: InFlight, request: Message) -> Message:
+    def renew(self, entry: InFlight[S], request: Message) -> Message:
         """The same request under a new id: it was not processed under the old one."""
         del self._in_flight[entry.upstream_id]
         entry.upstream_id = self.next_id()
@@ -98,7 +107,7 @@ class Correlator(Generic[S]):
         self._last_upstream_id += 1
         return self._last_upstream_id
 
-    def finish(self, entry: InFlight) -> None:
+    def finish(self, entry: InFlight[S]) -> None:
         """The request has its answer, or will get none."""
         if self._in_flight.pop(entry.upstream_id, None) is None:
             return
@@ -106,7 +115,7 @@ class Correlator(Generic[S]):
         if entry.token is not None and self._by_token.get(entry.token) is entry:
             del self._by_token[entry.token]
 
-    def in_flight(self) -> list[InFlight]:
+    def in_flight(self) -> list[InFlight[S]]:
         return list(self._in_flight.values())
 
     @property
@@ -115,7 +124,7 @@ class Correlator(Generic[S]):
 
     # What the client says about its requests and ours.
 
-    def cancelled_by_client(self, notification: Message) -> tuple[InFlight, Message] | None:
+    def cancelled_by_client(self, notification: Message) -> tuple[InFlight[S], Message] | None:
         """The request it cancels and the notification as the upstream gets it; None for what is not in flight."""
         entry = self._by_client_id.get(_request_id(notification, "requestId"))  # type: ignore[arg-type]
         if entry is None or entry.cancelled or entry.method == Method.INITIALIZE:
@@ -164,7 +173,7 @@ class Correlator(Generic[S]):
                 return asked, _with_request_id(notification, asked.client_id)
         return None
 
-    def knows_token(self, progress: Message) -> InFlight | None:
+    def knows_token(self, progress: Message) -> InFlight[S] | None:
         """The request this progress belongs to; None once it is answered: some clients break on a stray token."""
         return self._by_token.get(_request_id(progress, Meta.PROGRESS_TOKEN))  # type: ignore[arg-type]
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 from shadowcat.core.correlate import InFlight, ServerRequest
 from shadowcat.core.exchange import Direction, MessageStream, Reply
@@ -15,16 +18,37 @@ from shadowcat.wire.mcp import Method
 
 log = logging.getLogger("shadowcat.session")
 
+T = TypeVar("T")
+
+
+async def until_stopped(entry: InFlight[Stream], work: Coroutine[Any, Any, T]) -> T | None:
+    """The outcome of `work`; None when the request was cancelled or failed first, whatever was waited for."""
+    task = asyncio.current_task()
+    assert task is not None
+    entry.interrupt = task.cancel
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if not entry.is_stopped:
+            raise
+        task.uncancel()
+        return None
+    finally:
+        entry.interrupt = None
+
 
 async def follow(
-    core: SessionCore, request: Message, entry: InFlight, source: MessageStream, stream: Stream
+    core: SessionCore, request: Message, entry: InFlight[Stream], source: MessageStream, stream: Stream
 ) -> None:
     """Reads the answer to a request to its end, also when nobody listens: a lost client cancels nothing."""
     response: Message | None = None
+    entry.stream = stream
     try:
-        response = await _up_to_response(core, request, entry, source, stream)
+        response = await until_stopped(entry, _up_to_response(core, request, entry, source, stream))
+        if response is None and entry.fault is not None:
+            response = jsonrpc.error(entry.client_id, entry.fault.error())
     except Fault as fault:
-        response = jsonrpc.error(entry.client_id, (entry.fault or fault).error())
+        response = jsonrpc.error(entry.client_id, fault.error())
     finally:
         core.correlator.finish(entry)
         if response is not None and not entry.cancelled:
@@ -33,13 +57,12 @@ async def follow(
 
 
 async def _up_to_response(
-    core: SessionCore, request: Message, entry: InFlight, source: MessageStream, stream: Stream
+    core: SessionCore, request: Message, entry: InFlight[Stream], source: MessageStream, stream: Stream
 ) -> Message:
     async for batch in source:
         for message in batch:
             if not message.is_response:
-                if not entry.cancelled:
-                    await deliver(core, message, stream, request)
+                await deliver(core, message, stream, request)
             elif message.id == entry.upstream_id and type(message.id) is int:
                 return await finished(core, request, entry, message)
             else:
@@ -48,7 +71,9 @@ async def _up_to_response(
     raise Fault(FaultKind.OUTCOME_UNKNOWN, reason="upstream_connection_lost", sent=True)
 
 
-async def finished(core: SessionCore, request: Message, entry: InFlight, response: Message) -> Message:
+async def finished(
+    core: SessionCore, request: Message, entry: InFlight[Stream], response: Message
+) -> Message:
     """The response as the client gets it, with what it means for the session noted."""
     response = response.with_id(entry.client_id)
     if request.method in _REMEMBERED and response.kind is Kind.RESULT:
@@ -78,9 +103,17 @@ async def deliver(core: SessionCore, message: Message, stream: Stream, request: 
     if message.method == Method.PING and message.is_request:
         await answer_upstream(core, jsonrpc.result(_id(message), {}))
         return
-    judged = await core.judged(message, Direction.TO_CLIENT, request)
+    try:
+        judged = await core.judged(message, Direction.TO_CLIENT, request)
+    except Fault as fault:
+        # The request on whose stream it came goes on without it.
+        _drop(core, "what an interceptor refused", message)
+        if message.is_request:
+            await answer_upstream(core, jsonrpc.error(_id(message), fault.error()))
+        return
     if isinstance(judged, Reply):
-        await answer_upstream(core, judged.message)
+        if message.is_request:
+            await answer_upstream(core, judged.message.with_id(message.id))
     elif judged.is_request:
         await _ask_client(core, judged, stream)
     elif judged.method == Method.CANCELLED:

@@ -26,8 +26,12 @@ class Listening:
         self._recovery = recovery
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def is_running(self) -> bool:
+        return self._task is not None and not self._task.done()
+
     def start(self) -> None:
-        if self._task is None:
+        if not self.is_running:
             self._task = self._core.shared.tasks.spawn(self._follow(), f"listen {self._core.record.id[:8]}")
 
     async def stop(self) -> None:
@@ -43,6 +47,7 @@ class Listening:
     async def _follow(self) -> None:
         core = self._core
         backoff = Backoff()
+        reopened: int | None = None
         while core.state in (State.OPEN, State.RECOVERING):
             seen = core.correlator.epoch
             try:
@@ -53,7 +58,11 @@ class Listening:
                 await self._relay(source)
             except Fault as fault:
                 if fault.kind is FaultKind.UPSTREAM_SESSION_LOST:
+                    if seen == reopened:
+                        # A session just opened is known: this server has no such route, and 404 means that.
+                        return
                     await self._recover(seen)
+                    reopened = core.correlator.epoch
             await asyncio.sleep(backoff.next_s(random.random()))
 
     async def _relay(self, source: MessageStream) -> None:

@@ -40,6 +40,8 @@ class Recovery:
         """
         core = self._core
         if core.correlator.epoch != seen_epoch:
+            # Somebody else's recovery has ended meanwhile, one way or the other.
+            core.require_alive()
             return
         if self._running is None:
             now = core.shared.clock.monotonic()
@@ -109,10 +111,9 @@ class Recovery:
             withdraw(core, asked, "the server restarted")
         lost = Fault(FaultKind.UPSTREAM_SESSION_LOST, reason="upstream_session_lost", sent=True)
         for entry in core.correlator.in_flight():
-            # One without a source has no answer yet: it waits for its own refusal, and is then sent again.
-            if entry.source is not None:
-                entry.fault = lost
-                core.shared.tasks.spawn(entry.source.aclose(), "break off")
+            # One that has no stream yet waits for its own refusal, and is then sent again.
+            if entry.stream is not None:
+                entry.fail(lost)
 
     async def _replay(self, link: Link) -> None:
         """What the client had set is set again before its requests go on."""

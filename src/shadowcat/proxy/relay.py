@@ -9,13 +9,14 @@ import msgspec
 from shadowcat.core.exchange import Answer, Caller, Context, Direction, Forwarded, MessageStream, Reply
 from shadowcat.core.ports import ClientSession, Link
 from shadowcat.core.session import SessionRecord, promise_of
-from shadowcat.errors import Fault
+from shadowcat.errors import Fault, FaultKind
 from shadowcat.proxy.registry import Registry
 from shadowcat.proxy.session import Session
 from shadowcat.proxy.shared import Shared
 from shadowcat.wire import jsonrpc
+from shadowcat.wire.headers import encode_value
 from shadowcat.wire.jsonrpc import Kind, Message
-from shadowcat.wire.mcp import LATEST_LEGACY, MODERN_VERSIONS, Era
+from shadowcat.wire.mcp import LATEST_LEGACY, MODERN_VERSIONS, NAMED_BY, Era, Header
 
 
 class Relay:
@@ -89,9 +90,13 @@ class Relay:
         judged = await self._judged(request, Era.MODERN, Direction.TO_SERVER, caller, "")
         if isinstance(judged, Reply):
             return Answer(whole=judged.message.with_id(request.id))
+        if judged is not request:
+            forwarded = _renamed(judged, forwarded)
         upstream, answer = await self._shared.upstreams.first_reachable(
             lambda upstream: upstream.exchange(judged, forwarded)
         )
+        if answer.stream is not None:
+            answer.stream = _EndingStream(answer.stream, request)
         if self._shared.pipeline:
             if answer.whole is not None:
                 answer.whole = await self._to_client(answer.whole, caller, upstream.name, request)
@@ -130,6 +135,49 @@ class Relay:
             return message
         context = Context(era, direction, caller, upstream, request=request)
         return await self._shared.pipeline.run(message, context)
+
+
+def _renamed(request: Message, forwarded: Forwarded) -> Forwarded:
+    """The routing headers of a request that an interceptor changed: they repeat its body, whatever it says now."""
+    parameter = NAMED_BY.get(request.method)
+    name = request.params().get(parameter) if parameter is not None else None
+    kept = tuple(field for field in forwarded if field[0] not in (Header.METHOD, Header.NAME))
+    routing = ((Header.METHOD, request.method.encode()),)
+    if isinstance(name, str):
+        routing += ((Header.NAME, encode_value(name)),)
+    return kept + routing
+
+
+class _EndingStream:
+    """A stream that ends with the response, whatever the server does: with an error where it gave none."""
+
+    def __init__(self, stream: MessageStream, request: Message) -> None:
+        self._stream = stream
+        self._request = request
+        self._answered = False
+
+    def __aiter__(self) -> _EndingStream:
+        return self
+
+    async def __anext__(self) -> list[Message]:
+        if self._answered:
+            raise StopAsyncIteration
+        try:
+            batch = await anext(self._stream)
+        except StopAsyncIteration:
+            lost = Fault(FaultKind.OUTCOME_UNKNOWN, reason="upstream_connection_lost", sent=True)
+            return self._failed(lost)
+        except Fault as fault:
+            return self._failed(fault)
+        self._answered = any(message.is_response for message in batch)
+        return batch
+
+    def _failed(self, fault: Fault) -> list[Message]:
+        self._answered = True
+        return [jsonrpc.error(self._request.id, fault.error())]
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
 
 
 class _JudgedStream:

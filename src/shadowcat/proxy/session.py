@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import NamedTuple
 
+from shadowcat.aio import cancel_and_join
 from shadowcat.core.correlate import InFlight
 from shadowcat.core.exchange import Answer, Direction, MessageStream, Reply
 from shadowcat.core.session import Event
@@ -13,7 +14,14 @@ from shadowcat.core.stream import EventId, Gap
 from shadowcat.errors import Fault, FaultKind, Side
 from shadowcat.proxy.book import STANDALONE
 from shadowcat.proxy.core import SessionCore
-from shadowcat.proxy.inbound import answer_upstream, finished, follow, tell_of_changes, withdraw
+from shadowcat.proxy.inbound import (
+    answer_upstream,
+    finished,
+    follow,
+    tell_of_changes,
+    until_stopped,
+    withdraw,
+)
 from shadowcat.proxy.listening import Listening
 from shadowcat.proxy.recovery import Recovery
 from shadowcat.proxy.streams import Reader, Stream
@@ -22,6 +30,9 @@ from shadowcat.wire.jsonrpc import Message
 from shadowcat.wire.mcp import PRIMING_VERSIONS, Method
 
 log = logging.getLogger("shadowcat.session")
+
+_CANCEL_S = 2.0
+"""How long an upstream is given to hear that a session's requests are cancelled."""
 
 
 class Session:
@@ -42,6 +53,11 @@ class Session:
     def version(self) -> str:
         return self.core.record.version
 
+    @property
+    def is_listening(self) -> bool:
+        """Whether the upstream's standalone stream is followed, or tried for."""
+        return self._listening.is_running
+
     # Requests.
 
     async def request(self, message: Message) -> Message | Reader | None:
@@ -53,7 +69,6 @@ class Session:
         if not isinstance(outcome, _Begun):
             return outcome
         stream = core.book.new(message.id)
-        stream.source = outcome.source
         core.shared.tasks.spawn(self._follow_alone(outcome, stream), "follow")
         return stream.read()
 
@@ -91,9 +106,16 @@ class Session:
             elif element.is_request:
                 running.append(core.shared.tasks.spawn(self._element(element, stream), "batch element"))
             else:
-                await self.receive(element)
+                await self._receive_element(element)
         core.shared.tasks.spawn(self._close_after(running, stream), "batch end")
         return stream.read()
+
+    async def _receive_element(self, message: Message) -> None:
+        try:
+            await self.receive(message)
+        except Fault as fault:
+            # There is no status of its own to tell it by, and the others must not suffer.
+            log.warning("session %s: %r did not reach the upstream: %s", self.id[:8], message, fault.reason)
 
     async def _element(self, request: Message, stream: Stream) -> None:
         try:
@@ -108,7 +130,6 @@ class Session:
         if isinstance(outcome, Message):
             stream.append(outcome)
         elif outcome is not None:
-            stream.source = outcome.source
             await follow(self.core, outcome.request, outcome.entry, outcome.source, stream)
 
     async def _close_after(self, running: list[asyncio.Task[None]], stream: Stream) -> None:
@@ -141,17 +162,19 @@ class Session:
         entry, outgoing = core.correlator.begin(message)
         try:
             answer = await self._first_answer(entry, message, outgoing)
-            if answer is not None and answer.stream is not None:
-                entry.source = answer.stream
-                return _Begun(message, entry, answer.stream)
-            if answer is None or answer.whole is None:
-                return None
-            return await finished(core, message, entry, answer.whole)
-        finally:
-            if entry.source is None:
-                core.correlator.finish(entry)
+        except BaseException:
+            core.correlator.finish(entry)
+            raise
+        if answer is not None and answer.stream is not None:
+            return _Begun(message, entry, answer.stream)
+        core.correlator.finish(entry)
+        if answer is None or answer.whole is None:
+            return None
+        return await finished(core, message, entry, answer.whole)
 
-    async def _first_answer(self, entry: InFlight, message: Message, outgoing: Message) -> Answer | None:
+    async def _first_answer(
+        self, entry: InFlight[Stream], message: Message, outgoing: Message
+    ) -> Answer | None:
         """Asks the upstream, and once more where it is sure that the first time was not heard."""
         core = self.core
         seen = core.correlator.epoch
@@ -161,6 +184,8 @@ class Session:
             if not self._may_retry(fault):
                 raise
         await self._recovery.run(seen)
+        if entry.cancelled:
+            return None
         return await self._ask(entry, core.correlator.renew(entry, message))
 
     def _may_retry(self, fault: Fault) -> bool:
@@ -169,20 +194,12 @@ class Session:
             return len(self.core.shared.upstreams) > 1 and not fault.sent
         return fault.kind is FaultKind.UPSTREAM_SESSION_LOST
 
-    async def _ask(self, entry: InFlight, outgoing: Message) -> Answer | None:
+    async def _ask(self, entry: InFlight[Stream], outgoing: Message) -> Answer | None:
         """The upstream's answer; None when the client cancelled before it began."""
-        task = asyncio.current_task()
-        assert task is not None
-        entry.waiting = task.cancel
-        try:
-            return await self.core.link.exchange(outgoing)
-        except asyncio.CancelledError:
-            if not entry.cancelled:
-                raise
-            task.uncancel()
-            return None
-        finally:
-            entry.waiting = None
+        answer = await until_stopped(entry, self.core.link.exchange(outgoing))
+        if answer is None and entry.fault is not None:
+            raise entry.fault
+        return answer
 
     # Notifications, and answers to the server's requests.
 
@@ -190,7 +207,14 @@ class Session:
         core = self.core
         core.require_alive()
         core.last_used = core.shared.clock.monotonic()
-        judged = await core.judged(message, Direction.TO_SERVER)
+        try:
+            judged = await core.judged(message, Direction.TO_SERVER)
+        except Fault as fault:
+            core.shared.counters.dropped_messages += 1
+            if not message.is_response:
+                return
+            # The server waits for an answer, and this is the one it gets.
+            judged = jsonrpc.error(message.id, fault.error())
         if isinstance(judged, Reply):
             return
         if judged.is_response:
@@ -214,12 +238,11 @@ class Session:
             core.shared.counters.dropped_messages += 1
             return
         entry, renamed = cancelled
+        # What still comes for it is for nobody; a server that honours the cancellation may send nothing at all,
+        # and one that hangs may not even take the notification.
+        if entry.interrupt is not None:
+            entry.interrupt()
         await self._notify(renamed)
-        # What still comes for it is for nobody; a server that honours the cancellation may send nothing at all.
-        if entry.waiting is not None:
-            entry.waiting()
-        elif entry.source is not None:
-            await entry.source.aclose()
 
     async def _notify(self, notification: Message) -> None:
         """One that does not arrive is lost, as the protocol lets it be; the client has no use for the news."""
@@ -276,10 +299,11 @@ class Session:
         core = self.core
         now = core.shared.clock.monotonic()
         core.book.prune()
-        for stream in core.book.abandoned():
-            core.shared.counters.streams_abandoned += 1
-            if stream.source is not None:
-                await stream.source.aclose()
+        abandoned = core.book.abandoned()
+        core.shared.counters.streams_abandoned += len(abandoned)
+        for entry in core.correlator.in_flight():
+            if entry.stream in abandoned:
+                entry.fail(Fault(FaultKind.DEADLINE, reason="nobody_read_the_stream", sent=True))
         for asked in core.correlator.overdue(now - core.shared.limits.server_request_s):
             core.shared.counters.server_requests_expired += 1
             withdraw(core, asked, "nobody answered in time")
@@ -294,19 +318,26 @@ class Session:
         core = self.core
         core.happened(Event.ENDED)
         await self._listening.stop()
-        for entry in core.correlator.in_flight():
-            cancelled = jsonrpc.notification(
-                Method.CANCELLED, {"requestId": entry.client_id, "reason": "the session ended"}
-            )
-            await self._cancel(cancelled)
+        cancelling = [
+            core.shared.tasks.spawn(self._cancel(_session_ended(entry)), "cancel")
+            for entry in core.correlator.in_flight()
+        ]
+        if cancelling:
+            _, hanging = await asyncio.wait(cancelling, timeout=_CANCEL_S)
+            await cancel_and_join(hanging, grace_s=1.0)
         core.book.close_all()
         if tell_upstream:
             await core.link.end()
+
+
+def _session_ended(entry: InFlight[Stream]) -> Message:
+    params = {"requestId": entry.client_id, "reason": "the session ended"}
+    return jsonrpc.notification(Method.CANCELLED, params)
 
 
 class _Begun(NamedTuple):
     """A request whose answer has begun as a stream."""
 
     request: Message
-    entry: InFlight
+    entry: InFlight[Stream]
     source: MessageStream

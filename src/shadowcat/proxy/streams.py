@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from shadowcat.core.exchange import MessageStream, StreamEvent
+from shadowcat.core.exchange import StreamEvent
 from shadowcat.core.stream import Budget, EventId, StreamLog
 from shadowcat.wire.jsonrpc import Message, RequestId
 
@@ -28,7 +28,6 @@ class Stream:
         "log",
         "primed",
         "request_id",
-        "source",
         "unread_since",
     )
 
@@ -47,8 +46,6 @@ class Stream:
         self.request_id = request_id
         """The client's request that this stream answers, if it is one."""
         self.log = StreamLog(budget)
-        self.source: MessageStream | None = None
-        """What fills it, to be closed when nobody will ever read it."""
         self.unread_since: float | None = now()
         self._now = now
         self.primed = primed

@@ -114,6 +114,7 @@ class ResumedMessages:
         self._retry_s: float | None = None
         self._opened_at = asyncio.get_running_loop().time()
         self._closed = False
+        self._waking: asyncio.Future[None] | None = None
         counters.opened += 1
 
     @property
@@ -156,8 +157,7 @@ class ResumedMessages:
         last_id = self._tracker.last_id
         assert last_id is not None
         while self._backoff.tries < self._policy.attempts and not self._closed:
-            await asyncio.sleep(self._wait_s())
-            if self._closed:
+            if await self._closed_within(self._wait_s()):
                 break
             self._counters.reconnect_attempts += 1
             try:
@@ -176,6 +176,16 @@ class ResumedMessages:
         self._counters.given_up += 1
         raise Fault(FaultKind.OUTCOME_UNKNOWN, reason="upstream_connection_lost", sent=True) from broken
 
+    async def _closed_within(self, wait_s: float) -> bool:
+        """A wait that whoever closes the stream does not have to sit out."""
+        if not self._closed:
+            self._waking = asyncio.get_running_loop().create_future()
+            try:
+                await asyncio.wait((self._waking,), timeout=wait_s)
+            finally:
+                self._waking = None
+        return self._closed
+
     def _wait_s(self) -> float:
         """What the server asked for, on the first try; after that, or unasked, the backoff."""
         asked = self._retry_s if self._backoff.tries == 0 else None
@@ -186,4 +196,6 @@ class ResumedMessages:
         if not self._closed:
             self._closed = True
             self._counters.lifetime_s += asyncio.get_running_loop().time() - self._opened_at
+            if self._waking is not None and not self._waking.done():
+                self._waking.set_result(None)
         await self._messages.aclose()
