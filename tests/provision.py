@@ -1,4 +1,6 @@
-"""Installs the named programs where it can: `python -m tests.provision redis-server nginx`.
+"""Installs the named programs where it can: `python -m tests.provision redis-server nginx npm`.
+
+`npm` stands for the packages that tests/peers names.
 
 It ends well even when something is missing: the tests that need it say so themselves, by skip or by failure.
 """
@@ -10,12 +12,28 @@ import shutil
 import subprocess
 import sys
 
-from tests import needs
+from tests import needs, npm
 
 APT_SECONDS = 600
 
 
 def main(names: list[str]) -> None:
+    _programs([name for name in names if name != "npm"])
+    if "npm" in names:
+        _npm_packages()
+
+
+def _npm_packages() -> None:
+    if needs.have_peers():
+        return
+    failure = npm.install()
+    if failure is None:
+        print("provision: installed the npm packages of tests/peers")
+    else:
+        print(f"provision: no npm packages: {failure}; what needs them will {_consequence()}")
+
+
+def _programs(names: list[str]) -> None:
     absent = [name for name in names if needs.find(name) is None]
     if not absent:
         return

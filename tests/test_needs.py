@@ -111,3 +111,43 @@ def test_provision_is_silent_when_nothing_is_missing(
     put(bare_machine, "nginx")
     provision.main(["nginx"])
     assert capsys.readouterr().out == ""
+
+
+@pytest.fixture
+def other_peers(bare_machine: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine without the npm packages; returns where they go."""
+    lock = bare_machine / "source" / "package-lock.json"
+    lock.parent.mkdir()
+    lock.write_text('{"lockfileVersion": 3, "packages": {"": {}}}')
+    lock.with_name("package.json").write_text("{}")
+    monkeypatch.setattr(needs, "PEERS_LOCK", lock)
+    monkeypatch.setattr(needs, "PEERS", bare_machine / "peers")
+    monkeypatch.setattr(needs, "PEERS_STAMP", bare_machine / "peers" / "installed")
+    return bare_machine / "peers"
+
+
+@pytest.mark.usefixtures("other_peers")
+def test_missing_npm_packages_skip() -> None:
+    with pytest.raises(pytest.skip.Exception, match=r"^the npm packages of tests/peers are not installed$"):
+        needs.peers()
+
+
+def test_npm_packages_are_installed_once_for_each_lock(
+    other_peers: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    provision.main(["npm"])
+    provision.main(["npm"])
+    assert capsys.readouterr().out == "provision: installed the npm packages of tests/peers\n"
+    assert needs.peers() == other_peers / "node_modules"
+    needs.PEERS_LOCK.write_text("{}")
+    assert not needs.have_peers()
+
+
+@pytest.mark.usefixtures("other_peers")
+def test_provision_says_what_npm_could_not_provide(capsys: pytest.CaptureFixture[str]) -> None:
+    needs.PEERS_LOCK.with_name("package.json").write_text("no JSON")
+    provision.main(["npm"])
+    out = capsys.readouterr().out
+    assert out.startswith("provision: no npm packages: npm failed: code EJSONPARSE, ")
+    assert out.endswith("; what needs them will be skipped\n")
+    assert not needs.have_peers()

@@ -89,7 +89,8 @@ class ReverseProxy:
         self._port = port
         self._server_tls = server_tls
         self._client = Client(tls=client_tls)
-        self._store: SessionStore = store or MemoryStore()
+        # An empty store may well be false.
+        self._store: SessionStore = MemoryStore() if store is None else store
         self.shared = Shared(
             upstreams=Upstreams(
                 [

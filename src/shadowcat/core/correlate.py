@@ -15,7 +15,7 @@ import msgspec
 
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.wire.jsonrpc import Message, RequestId
-from shadowcat.wire.mcp import Meta, Method
+from shadowcat.wire.mcp import Method
 
 S = TypeVar("S")
 
@@ -175,7 +175,11 @@ class Correlator(Generic[S]):
 
     def knows_token(self, progress: Message) -> InFlight[S] | None:
         """The request this progress belongs to; None once it is answered: some clients break on a stray token."""
-        return self._by_token.get(_request_id(progress, Meta.PROGRESS_TOKEN))  # type: ignore[arg-type]
+        try:
+            token = _decode_token(progress.raw_params).progressToken
+        except msgspec.MsgspecError:
+            return None
+        return None if token is None else self._by_token.get(token)
 
     # The upstream's session is gone.
 
@@ -195,6 +199,7 @@ class _Meta(msgspec.Struct, gc=False):
     meta: _Token | None = msgspec.field(name="_meta", default=None)
 
 
+_decode_token = msgspec.json.Decoder(_Token).decode
 _decode_meta = msgspec.json.Decoder(_Meta).decode
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple
 
 from shadowcat.wire.jsonrpc import RequestId
@@ -74,11 +75,8 @@ class EventId(NamedTuple):
 _EVENT_ID = re.compile(rb"([A-Za-z0-9_-]{1,32})\.([0-9]{1,15})\.([0-9]{1,15})")
 
 
-class Logged(NamedTuple):
-    seq: int
-    data: bytes
-    request_id: RequestId | None = None
-    """The id, if this is a request to the client: once answered it is not to be replayed."""
+Logged = tuple[bytes, RequestId | None]
+"""An event: its data and, if it is a request to the client, its id; once answered it is not to be replayed."""
 
 
 class Gap(Exception):
@@ -86,11 +84,13 @@ class Gap(Exception):
 
 
 class StreamLog:
-    __slots__ = ("_budget", "_events", "_held", "closed", "handed_out", "last_seq")
+    __slots__ = ("_budget", "_events", "_first", "_held", "closed", "handed_out", "last_seq")
 
     def __init__(self, budget: Budget, last_seq: int = 0) -> None:
         self._budget = budget
         self._events: deque[Logged] = deque()
+        self._first = last_seq + 1
+        """The number of the oldest event that is held, or of the next one where none is."""
         self._held = 0
         self.last_seq = last_seq
         self.handed_out = last_seq
@@ -102,12 +102,15 @@ class StreamLog:
 
     def append(self, data: bytes, request_id: RequestId | None = None) -> int:
         """Adds an event, making room by letting go of the oldest that were handed out."""
-        events = self._events
-        while events and events[0].seq <= self.handed_out and self._budget.is_spent:
-            self._evict()
+        budget, events = self._budget, self._events
+        if budget.is_spent:
+            while events and self._first <= self.handed_out and budget.is_spent:
+                self._evict()
         self.last_seq += 1
-        events.append(Logged(self.last_seq, data, request_id))
-        self._charge(len(data) + EVENT_OVERHEAD_BYTES)
+        events.append((data, request_id))
+        cost = len(data) + EVENT_OVERHEAD_BYTES
+        self._held += cost
+        budget.charge(cost)
         return self.last_seq
 
     def make_room(self) -> int:
@@ -121,16 +124,17 @@ class StreamLog:
     @property
     def must_wait(self) -> bool:
         """Whether an event more would have to push out one that no client was given."""
-        events = self._events
-        return bool(events) and events[0].seq > self.handed_out and self._budget.is_spent
+        return bool(self._events) and self._first > self.handed_out and self._budget.is_spent
 
     def clear(self) -> None:
         """Lets go of everything: the log is not used any more."""
         self._events.clear()
+        self._first = self.last_seq + 1
         self._charge(-self._held)
 
     def _evict(self) -> None:
-        self._charge(-len(self._events.popleft().data) - EVENT_OVERHEAD_BYTES)
+        self._first += 1
+        self._charge(-len(self._events.popleft()[0]) - EVENT_OVERHEAD_BYTES)
 
     def _charge(self, amount: int) -> None:
         self._held += amount
@@ -140,12 +144,11 @@ class StreamLog:
         """The events that follow `seq`. Raises `Gap` when one of them, or `seq` itself, cannot be vouched for."""
         if seq == self.last_seq:
             return []
-        events = self._events
-        if seq > self.last_seq or not events or events[0].seq > seq + 1:
+        if seq > self.last_seq or self._first > seq + 1:
             raise Gap
-        if events[0].seq == seq + 1:
-            return list(events)
-        skip = seq + 1 - events[0].seq
+        events = self._events
+        skip = seq + 1 - self._first
         if skip > len(events) // 2:
+            # From the near end: a deque is a chain of blocks.
             return [events[i] for i in range(skip - len(events), 0)]
-        return [event for event in events if event.seq > seq]
+        return list(islice(events, skip, None))

@@ -14,35 +14,23 @@ class EventTracker:
     events one id must not lose them on a connection that never broke.
     """
 
-    __slots__ = ("_order", "_replaying", "_seen", "duplicates", "last_id")
+    __slots__ = ("_before", "_recent", "last_id")
 
     def __init__(self, last_id: bytes | None = None) -> None:
         self.last_id = last_id
-        self.duplicates = 0
-        self._order: deque[bytes] = deque()
-        self._seen: set[bytes] = set()
-        self._replaying = False
-        if last_id is not None:
-            self._remember(last_id)
+        self._recent: deque[bytes] = deque(maxlen=MAX_REMEMBERED)
+        self._before: frozenset[bytes] = frozenset()
 
     def is_new(self, id: bytes | None) -> bool:
         """Notes an event; False for one that was seen before the connection broke."""
         if id is None:
             return True
-        if id in self._seen:
-            if self._replaying:
-                self.duplicates += 1
-                return False
-        else:
-            self._remember(id)
+        if id in self._before:
+            return False
+        self._recent.append(id)
         self.last_id = id or None
         return True
 
     def reconnected(self) -> None:
-        self._replaying = True
-
-    def _remember(self, id: bytes) -> None:
-        self._seen.add(id)
-        self._order.append(id)
-        if len(self._order) > MAX_REMEMBERED:
-            self._seen.discard(self._order.popleft())
+        """What was seen up to now may come again."""
+        self._before = frozenset(self._recent)

@@ -11,7 +11,7 @@ from shadowcat.errors import Fault, FaultKind
 from shadowcat.http.message import HeaderList, Response
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Message, RequestId
-from shadowcat.wire.sse import KEEPALIVE, encode_event, encode_priming
+from shadowcat.wire.sse import KEEPALIVE, encode_event, encode_message, encode_priming
 
 T = TypeVar("T")
 
@@ -99,4 +99,4 @@ class _EventBody(Generic[T]):
 def _encoded(event: StreamEvent, retry_ms: int) -> bytes:
     if event.data is None:
         return encode_priming(event.id or b"", retry_ms)
-    return encode_event(event.data, event=b"message", id=event.id)
+    return encode_message(event.id or b"", event.data)

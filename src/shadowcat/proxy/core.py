@@ -63,4 +63,5 @@ class SessionCore:
         return await pipeline.run(message, context)
 
     async def save(self) -> None:
-        await self.shared.store.put(self.record)
+        if self.state is not State.ENDED:
+            await self.shared.store.put(self.record)

@@ -61,7 +61,9 @@ async def _up_to_response(
 ) -> Message:
     async for batch in source:
         for message in batch:
-            if not message.is_response:
+            if passes_as_it_is(core, message):
+                stream.append(message)
+            elif not message.is_response:
                 await deliver(core, message, stream, request)
             elif message.id == entry.upstream_id and type(message.id) is int:
                 return await finished(core, request, entry, message)
@@ -96,6 +98,16 @@ async def _remember(core: SessionCore, request: Message) -> None:
     else:
         record.subscriptions -= {str(params.get("uri"))}
     await core.save()
+
+
+def passes_as_it_is(core: SessionCore, message: Message) -> bool:
+    """Whether a message is one of the many that nothing has to be done to, and nobody wants to see."""
+    return (
+        message.kind is Kind.NOTIFICATION
+        and not core.shared.pipeline
+        and message.method != Method.CANCELLED
+        and (message.method != Method.PROGRESS or core.correlator.knows_token(message) is not None)
+    )
 
 
 async def deliver(core: SessionCore, message: Message, stream: Stream, request: Message | None) -> None:

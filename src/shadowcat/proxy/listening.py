@@ -55,6 +55,7 @@ class Listening:
                 if source is None:
                     return
                 backoff.succeeded()
+                reopened = None
                 await self._relay(source)
             except Fault as fault:
                 if fault.kind is FaultKind.UPSTREAM_SESSION_LOST:
@@ -62,7 +63,8 @@ class Listening:
                         # A session just opened is known: this server has no such route, and 404 means that.
                         return
                     await self._recover(seen)
-                    reopened = core.correlator.epoch
+                    if core.correlator.epoch != seen:
+                        reopened = core.correlator.epoch
             await asyncio.sleep(backoff.next_s(random.random()))
 
     async def _relay(self, source: MessageStream) -> None:

@@ -38,11 +38,18 @@ class Pipeline:
                     continue
                 case Replace(message=changed):
                     message = _same_place(message, changed)
-                case Reply():
-                    return verdict
+                case Reply(message=answer):
+                    return Reply(_answering(message, answer))
                 case Reject(fault=fault):
                     raise fault
         return message
+
+
+def _answering(message: Message, answer: Message) -> Message:
+    """Whatever id an interceptor gave it: the answer to a request, or in place of one, bears that one's."""
+    if not answer.is_response:
+        raise Fault(FaultKind.INTERNAL, reason="interceptor_replied_no_response")
+    return answer if message.id is None or answer.id == message.id else answer.with_id(message.id)
 
 
 def _same_place(message: Message, changed: Message) -> Message:

@@ -63,7 +63,7 @@ class Recovery:
         core.happened(Event.UPSTREAM_LOST)
         try:
             upstream, (link, answer) = await self._reopen()
-            self._keeps_promise(answer)
+            await self._check(link, answer)
         except _PromiseShrank as shrank:
             core.happened(Event.PROMISE_SHRANK)
             core.shared.counters.promises_shrunk += 1
@@ -76,6 +76,7 @@ class Recovery:
         self._break_off()
         core.relink(upstream.name, link)
         await self._replay(link)
+        core.require_alive()
         core.happened(Event.RECOVERED)
         core.shared.counters.recoveries += 1
         await core.save()
@@ -94,6 +95,15 @@ class Recovery:
         return await core.shared.upstreams.first_reachable(
             lambda upstream: upstream.open(initialize), before=own
         )
+
+    async def _check(self, link: Link, answer: Message) -> None:
+        """Lets go again of an upstream session that the client's session cannot go on over."""
+        try:
+            self._core.require_alive()
+            self._keeps_promise(answer)
+        except BaseException:
+            await link.end()
+            raise
 
     def _keeps_promise(self, answer: Message) -> None:
         if answer.kind is Kind.ERROR:

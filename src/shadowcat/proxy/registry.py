@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from shadowcat.core.exchange import Caller
 from shadowcat.core.ports import Link
-from shadowcat.core.session import SessionRecord, State
+from shadowcat.core.session import Event, SessionRecord, State
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.proxy.core import SessionCore
 from shadowcat.proxy.session import Session
@@ -84,6 +84,8 @@ class Registry:
         ids.unbind(record.id)
         is_shared = record.upstream_id is not None and ids.own_side(record.upstream, record.upstream_id)
         self._shared.counters.sessions_ended += 1
+        # First, so that nothing under way puts it back into the store.
+        session.core.happened(Event.ENDED)
         await self._shared.store.delete(record.id)
         await session.end(tell_upstream=not is_shared)
         log.info("session %s: ended", record.id[:8])

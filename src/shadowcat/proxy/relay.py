@@ -48,15 +48,25 @@ class Relay:
             upstream, (link, answer) = await self._shared.upstreams.first_reachable(
                 lambda upstream: upstream.open(outgoing)
             )
-            answer = answer.with_id(client_id)
-            judged = await self._judged(
-                answer, Era.LEGACY, Direction.TO_CLIENT, caller, upstream.name, initialize
-            )
-            answer = judged.message if isinstance(judged, Reply) else judged
-            if answer.kind is Kind.ERROR:
-                return None, answer
-            record = self._record(outgoing, answer, link, upstream.name, caller)
-            return await self.sessions.add(record, link), answer
+            session: Session | None = None
+            try:
+                judged = await self._judged(
+                    answer.with_id(client_id),
+                    Era.LEGACY,
+                    Direction.TO_CLIENT,
+                    caller,
+                    upstream.name,
+                    initialize,
+                )
+                answer = judged.message if isinstance(judged, Reply) else judged
+                if answer.kind is not Kind.ERROR:
+                    record = self._record(outgoing, answer, link, upstream.name, caller)
+                    session = await self.sessions.add(record, link)
+                return session, answer
+            finally:
+                if session is None:
+                    # Opened up there and refused down here: nobody will ever use it.
+                    self._shared.tasks.spawn(link.end(), "end what was not wanted")
         finally:
             self.sessions.release()
 

@@ -184,6 +184,8 @@ class Session:
             if not self._may_retry(fault):
                 raise
         await self._recovery.run(seen)
+        if entry.fault is not None:
+            raise entry.fault
         if entry.cancelled:
             return None
         return await self._ask(entry, core.correlator.renew(entry, message))
@@ -308,7 +310,9 @@ class Session:
             core.shared.counters.server_requests_expired += 1
             withdraw(core, asked, "nobody answered in time")
             fault = Fault(FaultKind.DEADLINE, reason="client_did_not_answer", side=Side.DOWNSTREAM)
-            await answer_upstream(core, jsonrpc.error(asked.upstream_id, fault.error()))
+            answer = jsonrpc.error(asked.upstream_id, fault.error())
+            # Not waited for: an upstream that hangs must not keep the other sessions from being looked after.
+            core.shared.tasks.spawn(answer_upstream(core, answer), "answer for the client")
         await self._listening.stop_lingering(now)
 
     # The end.

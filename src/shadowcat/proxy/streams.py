@@ -18,9 +18,9 @@ class Stream:
     """One stored stream of a session."""
 
     __slots__ = (
-        "_epoch",
         "_is_current",
         "_now",
+        "_prefix",
         "_reader",
         "_room",
         "_wakeup",
@@ -50,7 +50,7 @@ class Stream:
         self._now = now
         self.primed = primed
         """Whether its readers start with a priming event: a client resumes from it if nothing else came."""
-        self._epoch = epoch
+        self._prefix = EventId(epoch, id, 0).encode()[:-1]
         self._is_current = is_current
         self._reader: Reader | None = None
         self._wakeup: asyncio.Future[None] | None = None
@@ -60,7 +60,8 @@ class Stream:
 
     def append(self, message: Message) -> None:
         self.log.append(one_line(message), message.id if message.is_request else None)
-        self._wake()
+        if self._wakeup is not None:
+            self._wake()
 
     async def wait_for_room(self) -> None:
         """Returns once the log can take more without losing what no client was given."""
@@ -106,17 +107,16 @@ class Stream:
         if log.last_seq > log.handed_out:
             log.handed_out = log.last_seq
             self._wake_writer()
+        prefix = self._prefix
         return [
-            StreamEvent(self._encode(event.seq), event.data)
-            for event in fresh
+            StreamEvent(b"%b%d" % (prefix, seq), data)
+            for seq, (data, request_id) in enumerate(fresh, log.last_seq + 1 - len(fresh))
             # An answered request is not asked again on a replay.
-            if event.request_id is None
-            or event.seq > reader.replayed_to
-            or self._is_current(event.request_id)
+            if request_id is None or seq > reader.replayed_to or self._is_current(request_id)
         ]
 
     def priming(self, reader: Reader) -> StreamEvent:
-        return StreamEvent(self._encode(reader.position), None)
+        return StreamEvent(b"%b%d" % (self._prefix, reader.position), None)
 
     async def wait(self) -> None:
         if self._wakeup is None:
@@ -131,9 +131,6 @@ class Stream:
         self._reader = None
         self.unread_since = self._now()
         self._wake()
-
-    def _encode(self, seq: int) -> bytes:
-        return EventId(self._epoch, self.id, seq).encode()
 
     def _wake(self) -> None:
         wakeup, self._wakeup = self._wakeup, None
@@ -179,4 +176,5 @@ class Reader:
 
 
 def one_line(message: Message) -> bytes:
-    return message.line()[:-1]
+    raw = message.raw
+    return message.line()[:-1] if b"\n" in raw or b"\r" in raw else raw

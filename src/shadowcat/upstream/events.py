@@ -139,7 +139,8 @@ class ResumedMessages:
                     raise
                 await self._reconnect(fault)
                 continue
-            messages = self._messages.parse([event for event in events if self._is_new(event)])
+            is_new = self._is_new
+            messages = self._messages.parse([event for event in events if is_new(event)])
             if messages:
                 self._backoff.succeeded()
                 return messages

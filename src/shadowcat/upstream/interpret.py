@@ -28,6 +28,8 @@ def media_type(content_type: bytes | None) -> bytes:
 def messages_of(raw: bytes) -> list[Message]:
     """What one event or body holds: a message, or the messages of a batch. Anything else is the upstream's fault."""
     try:
+        if raw[:1] == b"{":
+            return [jsonrpc.parse(raw)]
         parsed = jsonrpc.parse_body(raw)
     except Fault as fault:
         raise Fault(FaultKind.UPSTREAM_INVALID, reason="upstream_sent_garbage", sent=True) from fault

@@ -62,7 +62,11 @@ class StreamableUpstream:
         if message.kind is Kind.RESULT and 200 <= response.status < 300:
             # Python servers put a fresh, already dead id on refusals: only a successful result's id counts.
             upstream_id = _session_id(response)
-        version = promise_of(message).protocol_version if message.kind is Kind.RESULT else ""
+        try:
+            version = promise_of(message).protocol_version if message.kind is Kind.RESULT else ""
+        except Fault:
+            await StreamableLink(self, upstream_id, "").end()
+            raise
         return StreamableLink(self, upstream_id, version), message
 
     def attach(self, upstream_id: str | None, version: str) -> StreamableLink:

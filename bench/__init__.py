@@ -1,0 +1,1 @@
+"""Measurements: what Shadowcat costs beside programs that do the same job, in the same run on the same machine."""

@@ -1,0 +1,42 @@
+"""`python -m bench` runs the default set; `python -m bench relay idle` picks."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+
+from bench import envelope, idle, relay, reverse, sse
+from bench.machine import CannotMeasure, describe
+
+BENCHMARKS: dict[str, Callable[[], None]] = {
+    "relay": relay.run,
+    "reverse": reverse.run,
+    "sse": sse.run,
+    "envelope": envelope.run,
+    "idle": idle.run,
+}
+
+
+def main(names: list[str]) -> int:
+    unknown = [name for name in names if name not in BENCHMARKS]
+    if unknown:
+        print(f"no benchmark {', '.join(unknown)}; there are: {', '.join(BENCHMARKS)}", file=sys.stderr)
+        return 2
+    print(describe())
+    left_out = 0
+    for name in names or BENCHMARKS:
+        started = time.monotonic()
+        print(f"\n== {name}", flush=True)
+        try:
+            BENCHMARKS[name]()
+        except CannotMeasure as why:
+            left_out += 1
+            print(f"left out: {why}")
+        else:
+            print(f"({time.monotonic() - started:.0f} s)")
+    return 1 if left_out else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,77 @@
+"""`tools/call` in a session through `shadowcat reverse`, against nginx on the same core in the same run.
+
+nginx passes bytes on; the proxy reads them: JSON checked, session found, ids translated both ways.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+from bench import nginx
+from bench.contest import Contender, print_latency, print_throughput, rounds_of
+from bench.machine import CannotMeasure, Child, measured_core, other_cores
+
+CONNECTIONS = 32
+
+
+def run() -> None:
+    with ExitStack() as stack:
+        upstream = stack.enter_context(Child.of_module("bench.servers.mcp_upstream", on=other_cores()))
+        upstream_port = int(upstream.read_line())
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shadowcat-bench-")))
+        reverse, port = start(f"http://127.0.0.1:{upstream_port}/mcp")
+        stack.enter_context(reverse)
+        session = (f"Mcp-Session-Id: {open_session(port)}", "MCP-Protocol-Version: 2025-11-25")
+        theirs, nginx_port = nginx.start(directory, upstream_port, measured_core())
+        proxies = {
+            "shadowcat": Contender(_url(port), reverse, session),
+            "nginx": Contender(_url(nginx_port), stack.enter_context(theirs), session),
+        }
+        loaded = rounds_of(proxies, connections=CONNECTIONS, rounds=9, seconds=2)
+        print_throughput(loaded, "shadowcat", CONNECTIONS)
+        print()
+        ways = {"direct": Contender(_url(upstream_port), upstream, session), **proxies}
+        print_latency(rounds_of(ways, connections=1, rounds=7, seconds=1), "direct", "shadowcat", "nginx")
+
+
+def start(upstream_url: str) -> tuple[Child, int]:
+    """`shadowcat reverse` on the measured core, and the port it took."""
+    child = Child(
+        [sys.executable, "-m", "shadowcat", "reverse", "--listen", "127.0.0.1:0", "--log-level", "warning"]
+        + ["--upstream", upstream_url],
+        measured_core(),
+    )
+    said = child.read_line()
+    found = re.search(r":([0-9]+)/", said)
+    if found is None:
+        raise CannotMeasure(f"the proxy said {said!r}")
+    return child, int(found[1])
+
+
+def open_session(port: int) -> str:
+    """The id of a new session."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    params = {
+        "protocolVersion": "2025-11-25",
+        "capabilities": {},
+        "clientInfo": {"name": "bench", "version": "1"},
+    }
+    body = json.dumps({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params})
+    headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
+    connection.request("POST", "/mcp", body, headers)
+    response = connection.getresponse()
+    session_id = response.getheader("Mcp-Session-Id")
+    connection.close()
+    if response.status != 200 or session_id is None:
+        raise CannotMeasure(f"initialize was answered with {response.status}")
+    return session_id
+
+
+def _url(port: int) -> str:
+    return f"http://127.0.0.1:{port}/mcp"

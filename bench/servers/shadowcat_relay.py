@@ -1,0 +1,40 @@
+"""A plain relay through our server and our client: `python -m bench.servers.shadowcat_relay UPSTREAM_PORT`."""
+
+from __future__ import annotations
+
+import sys
+
+from shadowcat import app
+from shadowcat.http.client import Client, Origin
+from shadowcat.http.message import Request, Response
+from shadowcat.http.server import Server
+from shadowcat.wire.headers import HOP_BY_HOP
+
+_OURS = HOP_BY_HOP | {b"host", b"content-length", b"date"}
+_MAX_BODY_BYTES = 4 * 1024 * 1024
+
+
+async def main(upstream_port: int) -> None:
+    client = Client()
+    origin = Origin("http", "127.0.0.1", upstream_port)
+
+    async def relay(request: Request) -> Response:
+        answer = await client.send(
+            origin,
+            request.method,
+            request.target.decode("ascii"),
+            [field for field in request.headers if field[0] not in _OURS],
+            request.body,
+        )
+        body = await answer.read(_MAX_BODY_BYTES)
+        return Response(answer.status, [field for field in answer.headers if field[0] not in _OURS], body)
+
+    server = Server(relay)
+    await server.listen("127.0.0.1")
+    print(server.port, flush=True)
+    await app.until_stopped(lambda: server.drain(1.0))
+    await client.aclose()
+
+
+if __name__ == "__main__":
+    app.run(main(int(sys.argv[1])))

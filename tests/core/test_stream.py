@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from shadowcat.core.stream import EVENT_OVERHEAD_BYTES, Budget, EventId, Gap, StreamLog
+
+EVENT = 10 + EVENT_OVERHEAD_BYTES
+
+
+def log_of(count: int, budget: Budget | None = None) -> StreamLog:
+    log = StreamLog(budget or Budget(1_000_000))
+    for number in range(1, count + 1):
+        assert log.append(b"%010d" % number) == number
+    return log
+
+
+def data(log: StreamLog, seq: int) -> list[int]:
+    return [int(data) for data, _ in log.after(seq)]
+
+
+epochs = st.text("ABCxyz019_-", min_size=1, max_size=32)
+small = st.integers(0, 10**15 - 1)
+
+
+@given(epochs, small, small)
+def test_an_event_id_round_trips(epoch: str, stream: int, seq: int) -> None:
+    id = EventId(epoch, stream, seq)
+    assert EventId.decode(id.encode()) == id
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"a", b"a.1", b"a.1.", b".1.1", b"a.1.1.1", b"a.-1.1", b"a.1.x", b"a.1.1\n", b" a.1.1"]
+    + [b"a." + b"1" * 16 + b".1", b"a" * 33 + b".1.1", "a.\N{SUPERSCRIPT ONE}.1".encode(), b"a.1.+1"],
+)
+def test_no_event_id(text: bytes) -> None:
+    assert EventId.decode(text) is None
+
+
+@given(st.binary(max_size=40))
+def test_any_bytes_are_an_id_or_none(text: bytes) -> None:
+    found = EventId.decode(text)
+    assert found is None or EventId.decode(found.encode()) == found
+
+
+def test_what_follows_a_number() -> None:
+    log = log_of(5)
+    for seq in range(6):
+        assert data(log, seq) == list(range(seq + 1, 6))
+
+
+@pytest.mark.parametrize("seq", [6, 7, 10**9])
+def test_the_future_is_a_gap(seq: int) -> None:
+    with pytest.raises(Gap):
+        log_of(5).after(seq)
+
+
+def test_a_log_that_goes_on_from_an_earlier_life() -> None:
+    log = StreamLog(Budget(1_000_000), last_seq=7)
+    assert log.after(7) == []
+    with pytest.raises(Gap):
+        log.after(6)
+    assert log.append(b"8") == 8
+    assert data(log, 7) == [8]
+
+
+def test_what_was_handed_out_makes_room() -> None:
+    budget = Budget(3 * EVENT)
+    log = log_of(3, budget)
+    assert log.must_wait
+    log.handed_out = 2
+    assert not log.must_wait
+    log.append(b"%010d" % 4)
+    assert data(log, 1) == [2, 3, 4]
+    with pytest.raises(Gap):
+        log.after(0)
+    log.append(b"%010d" % 5)
+    assert log.must_wait
+    assert data(log, 2) == [3, 4, 5]
+
+
+def test_without_choice_the_oldest_go() -> None:
+    budget = Budget(3 * EVENT)
+    log = log_of(6, budget)
+    assert len(log) == 6
+    assert log.make_room() == 4
+    assert data(log, 4) == [5, 6]
+    with pytest.raises(Gap):
+        log.after(3)
+    assert log.make_room() == 0
+
+
+def test_a_cleared_log_holds_nothing_and_vouches_for_nothing() -> None:
+    budget = Budget(1_000_000)
+    log = log_of(3, budget)
+    log.clear()
+    assert (budget.used, len(log)) == (0, 0)
+    assert log.after(3) == []
+    with pytest.raises(Gap):
+        log.after(2)
+
+
+def test_budgets_nest() -> None:
+    total = Budget(100)
+    one, two = Budget(80, total), Budget(80, total)
+    one.charge(60)
+    assert not (one.is_spent or two.is_spent)
+    two.charge(40)
+    assert one.is_spent
+    assert two.is_spent
+    one.charge(-1)
+    assert not two.is_spent
+    two.charge(40)
+    assert two.is_spent
+
+
+class Logging(RuleBasedStateMachine):
+    """Against a list that never forgets, and the number of the oldest that may still be asked for."""
+
+    @initialize(limit=st.integers(0, 6), last_seq=st.integers(0, 3))
+    def begin(self, limit: int, last_seq: int) -> None:
+        self.budget = Budget(limit * EVENT)
+        self.log = StreamLog(self.budget, last_seq)
+        self.start = last_seq
+        self.events: list[tuple[bytes, Any]] = []
+        self.first = last_seq + 1
+
+    @property
+    def last(self) -> int:
+        return self.start + len(self.events)
+
+    @rule(size=st.integers(0, 20), request=st.none() | st.integers(1, 3))
+    def append(self, size: int, request: int | None) -> None:
+        oldest_kept = self.log.handed_out + 1
+        held = len(self.log)
+        assert self.log.append(b"x" * size, request) == self.last + 1
+        self.events.append((b"x" * size, request))
+        gone = held + 1 - len(self.log)
+        self.first += gone
+        # Only what a client was given may have gone.
+        assert gone == 0 or self.first <= oldest_kept
+
+    @rule(share=st.floats(0, 1))
+    def hand_out(self, share: float) -> None:
+        self.log.handed_out = max(self.log.handed_out, self.start + int(share * len(self.events)))
+
+    @rule()
+    def make_room(self) -> None:
+        self.first += self.log.make_room()
+        assert not len(self.log) or not self.budget.is_spent
+
+    @rule()
+    def clear(self) -> None:
+        self.log.clear()
+        self.first = self.last + 1
+
+    @rule(seq=st.integers(0, 30))
+    def ask(self, seq: int) -> None:
+        if seq == self.last:
+            assert self.log.after(seq) == []
+        elif seq > self.last or seq + 1 < self.first:
+            with pytest.raises(Gap):
+                self.log.after(seq)
+        else:
+            assert self.log.after(seq) == self.events[seq - self.start :]
+
+    @invariant()
+    def is_charged_for_what_it_holds(self) -> None:
+        held = self.events[self.first - self.start - 1 :]
+        assert len(self.log) == len(held)
+        assert self.budget.used == sum(len(data) + EVENT_OVERHEAD_BYTES for data, _ in held)
+        assert self.log.last_seq == self.last
+        assert self.log.must_wait is (
+            len(held) > 0 and self.first > self.log.handed_out and self.budget.is_spent
+        )
+
+
+TestLogging = Logging.TestCase

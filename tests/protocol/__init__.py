@@ -1,0 +1,1 @@
+"""The cases of the protocol, each against a scripted server behind a real proxy."""

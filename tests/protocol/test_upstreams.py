@@ -1,0 +1,169 @@
+"""Several servers behind one endpoint."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.rig.cases import refused
+from tests.rig.client import rpc
+from tests.rig.server import Call
+from tests.rig.stand import Stand, stand
+from tests.rig.wait import happens
+
+INITIALIZE = rpc("initialize", {"protocolVersion": "2025-11-25", "capabilities": {}}, 7)
+
+
+async def _who(rig: Stand) -> str:
+    return (await rig.client.call())["result"]["content"][0]["text"]
+
+
+async def test_new_sessions_go_round() -> None:
+    async with stand(servers=3) as rig:
+        seen: list[str] = []
+        for _ in range(6):
+            await rig.client.initialize()
+            seen.append(await _who(rig))
+        assert sorted(seen[:3]) == sorted(seen[3:]) == ["a", "b", "c"]
+
+
+async def test_a_session_stays_where_it_is() -> None:
+    async with stand(servers=2) as rig:
+        await rig.client.initialize()
+        first = await _who(rig)
+        other = await rig.another_client()
+        await other.initialize()
+        assert {await _who(rig) for _ in range(4)} == {first}
+
+
+async def test_one_that_is_not_there_is_passed_over() -> None:
+    async with stand(servers=2) as rig:
+        await rig.servers[0].listener.close()
+        for _ in range(4):
+            await rig.client.initialize()
+            assert await _who(rig) == "b"
+
+
+async def test_nobody_there() -> None:
+    async with stand(servers=2) as rig:
+        for server in rig.servers:
+            await server.listener.close()
+        reply = await rig.client.post(INITIALIZE)
+        await refused(reply, 503, -31005, 7)
+        await refused(await rig.client.ask("tools/list", id="x"), 503, -31005, "x")
+
+
+@pytest.mark.parametrize("callers", [1, 10])
+async def test_a_session_whose_server_is_gone_moves(callers: int) -> None:
+    async with stand(servers=2) as rig:
+        await rig.client.initialize()
+        await rig.client.call("logging/setLevel", {"level": "error"})
+        name = await _who(rig)
+        old, new = sorted(rig.servers, key=lambda server: server.name != name)
+        await old.listener.close()
+        answers = await asyncio.gather(*(rig.client.call(id=id) for id in range(1, callers + 1)))
+        assert {answer["result"]["content"][0]["text"] for answer in answers} == {new.name}
+        assert len(new.got("initialize")) == 1
+        assert new.got("logging/setLevel")[0].json["params"] == {"level": "error"}
+        assert rig.session().core.record.upstream == new.name
+        # It stays there, also when the old one is back.
+        await old.listener.open()
+        old.requests.clear()
+        assert await _who(rig) == new.name
+        assert old.requests == []
+        await rig.client.delete()
+        assert len(new.got("DELETE")) == 1
+
+
+async def test_a_session_does_not_move_to_less_than_it_was_promised() -> None:
+    async with stand(servers=2) as rig:
+        await rig.client.initialize()
+        name = await _who(rig)
+        old, new = sorted(rig.servers, key=lambda server: server.name != name)
+        new.capabilities = {"tools": {}}
+        await old.listener.close()
+        await refused(await rig.client.begin("tools/list", id=7), 404, -32600, 7)
+
+
+async def test_with_one_server_a_session_waits_for_it(rig: Stand) -> None:
+    await rig.client.initialize()
+    await rig.server.listener.close()
+    error = await refused(await rig.client.begin("tools/list", id=7), 200, -31005, 7)
+    assert rig.server.url not in str(error)
+    await rig.server.listener.open()
+    assert "result" in await rig.client.call("tools/list", id=8)
+
+
+async def test_what_may_have_been_heard_is_not_sent_elsewhere() -> None:
+    async with stand(servers=2) as rig:
+
+        async def cut(call: Call) -> None:
+            call.seen.cut()
+
+        for server in rig.servers:
+            server.handlers["tools/call"] = cut
+        await rig.client.initialize()
+        await refused(await rig.client.begin("tools/call", {"name": "t"}, 7), 200, -31004, 7)
+        await refused(await rig.client.ask("tools/call", {"name": "t"}, id="x"), 502, -31004, "x")
+        assert sum(len(server.got("tools/call")) for server in rig.servers) == 2
+
+
+async def test_modern_requests_go_where_somebody_is() -> None:
+    async with stand(servers=2) as rig:
+        spread = {
+            (await (await rig.client.ask("tools/call", {"name": "t"})).json())["result"]["content"][0]["text"]
+            for _ in range(4)
+        }
+        assert spread == {"a", "b"}
+        await rig.servers[1].listener.close()
+        for _ in range(4):
+            answer = await (await rig.client.ask("tools/call", {"name": "t"})).json()
+            assert answer["result"]["content"][0]["text"] == "a"
+
+
+async def test_a_modern_stream_stays_with_its_server() -> None:
+    async with stand(servers=2) as rig:
+
+        async def stream_two(call: Call) -> None:
+            stream = await call.stream()
+            await stream.notify("notifications/vendor")
+            await happens(call.seen.dropped)
+
+        for server in rig.servers:
+            server.handlers["subscriptions/listen"] = stream_two
+        reply = await rig.client.ask("subscriptions/listen", {"notifications": {}}, id="L")
+        assert (await reply.message())["method"] == "notifications/vendor"
+        assert sum(len(server.requests) for server in rig.servers) == 1
+        [server] = [server for server in rig.servers if server.requests]
+        reply.cut()
+        await happens(server.requests[0].dropped, within_s=1.0)
+
+
+async def test_a_reply_that_redirects_elsewhere_is_not_followed() -> None:
+    async with stand(servers=2) as rig:
+        for server, other in (rig.servers, reversed(rig.servers)):
+            target = other.url
+
+            async def redirect(call: Call, target: str = target) -> None:
+                await call.seen.respond(307, headers={"Location": target})
+
+            server.handlers["tools/call"] = redirect
+        await rig.client.initialize()
+        error = await refused(await rig.client.begin("tools/call", {"name": "t"}, 7), 200, -32603, 7)
+        assert error["data"]["reason"] == "upstream_redirected"
+        assert sum(len(server.got("tools/call")) for server in rig.servers) == 1
+
+
+async def test_a_redirect_to_itself_is_followed(session: Stand) -> None:
+    @session.server.on("tools/call")
+    async def redirect(call: Call) -> None:
+        if call.seen.target == "/mcp":
+            await call.seen.respond(308, headers={"Location": "/elsewhere?a=b"})
+        else:
+            await call.result({"content": []})
+
+    assert "result" in await session.client.call()
+    first, second = session.server.requests
+    assert second.target == "/elsewhere?a=b"
+    assert first.body == second.body
