@@ -43,8 +43,18 @@ def run() -> None:
 def start(upstream_url: str) -> tuple[Child, int]:
     """`shadowcat reverse` on the measured core, and the port it took."""
     child = Child(
-        [sys.executable, "-m", "shadowcat", "reverse", "--listen", "127.0.0.1:0", "--log-level", "warning"]
-        + ["--upstream", upstream_url],
+        [
+            sys.executable,
+            "-m",
+            "shadowcat",
+            "reverse",
+            "--listen",
+            "127.0.0.1:0",
+            "--log-level",
+            "warning",
+            "--upstream",
+            upstream_url,
+        ],
         measured_core(),
     )
     said = child.read_line()

@@ -35,8 +35,7 @@ def test_an_event_id_round_trips(epoch: str, stream: int, seq: int) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [b"", b"a", b"a.1", b"a.1.", b".1.1", b"a.1.1.1", b"a.-1.1", b"a.1.x", b"a.1.1\n", b" a.1.1"]
-    + [b"a." + b"1" * 16 + b".1", b"a" * 33 + b".1.1", "a.\N{SUPERSCRIPT ONE}.1".encode(), b"a.1.+1"],
+    [b"", b"a", b"a.1", b"a.1.", b".1.1", b"a.1.1.1", b"a.-1.1", b"a.1.x", b"a.1.1\n", b" a.1.1", b"a." + b"1" * 16 + b".1", b"a" * 33 + b".1.1", "a.¹.1".encode(), b"a.1.+1"],
 )
 def test_no_event_id(text: bytes) -> None:
     assert EventId.decode(text) is None
@@ -109,7 +108,8 @@ def test_budgets_nest() -> None:
     total = Budget(100)
     one, two = Budget(80, total), Budget(80, total)
     one.charge(60)
-    assert not (one.is_spent or two.is_spent)
+    assert not (one.is_spent)
+    assert not (two.is_spent)
     two.charge(40)
     assert one.is_spent
     assert two.is_spent
