@@ -47,6 +47,16 @@ class Headers:
         else:
             self._values[name] = value
 
+    def with_length(self, digits: bytes) -> Headers:
+        """The same fields with another Content-Length."""
+        if self.get(b"content-length") == digits:
+            return self
+        other = Headers()
+        other._values.update(self._values)
+        other._values[b"content-length"] = digits
+        other.repeated = self.repeated
+        return other
+
     def __contains__(self, name: bytes) -> bool:
         return name in self._values
 

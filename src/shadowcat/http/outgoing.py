@@ -16,6 +16,7 @@ import httptools
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.http.flow import WriteGate
 from shadowcat.http.limits import ClientLimits, Timeouts
+from shadowcat.http.memo import HeadMemo
 from shadowcat.http.message import HeaderList, Headers, size_of
 
 _FOREVER = float("inf")
@@ -122,6 +123,7 @@ class OutgoingConnection(asyncio.Protocol):
         "_in_head",
         "_informational",
         "_limits",
+        "_memo",
         "_on_free",
         "_on_idle_lost",
         "_parser",
@@ -151,6 +153,7 @@ class OutgoingConnection(asyncio.Protocol):
         self._gate = WriteGate(self.loop)
         self.idle_since = 0.0
         self._parser = httptools.HttpResponseParser(self)
+        self._memo: HeadMemo[tuple[int, Headers]] = HeadMemo()
         self._response: ClientResponse | None = None
         self._head: asyncio.Future[ClientResponse] | None = None
         self._closed = False
@@ -206,6 +209,9 @@ class OutgoingConnection(asyncio.Protocol):
             # Nobody asked: the server says something between requests, most often that it closes.
             self.abort()
             return
+        starts = self._in_head and self._fed == 0
+        if starts and self._recall(response, data):
+            return
         self._read_bytes = len(data)
         try:
             self._parser.feed_data(data)
@@ -218,6 +224,8 @@ class OutgoingConnection(asyncio.Protocol):
                 self._fail(Fault(FaultKind.UPSTREAM_INVALID, reason="head_too_large", sent=True))
             return
         if self._response is not response:
+            if starts and not self._closed:
+                self._memo.learn(data, (response.status, response.headers))
             return
         if self._head is not None:
             self._hand_over_head()
@@ -226,6 +234,20 @@ class OutgoingConnection(asyncio.Protocol):
         if self._fed > self._limits.head_bytes:
             # Nothing but chunk extensions or trailers, which httptools keeps without limit.
             self._fail(Fault(FaultKind.UPSTREAM_INVALID, reason="bad_http", sent=True))
+
+    def _recall(self, response: ClientResponse, data: bytes) -> bool:
+        """Takes a whole response whose head is the last one's; the parser stays between two responses."""
+        recalled = self._memo.recall(data)
+        if recalled is None:
+            return False
+        (response.status, headers), digits, body = recalled
+        response.headers = headers.with_length(digits)
+        self._in_head = False
+        if body:
+            response.feed(body)
+        self._hand_over_head()
+        self._complete(reusable=not self._transport.get_write_buffer_size())
+        return True
 
     def eof_received(self) -> bool:
         if self._response is not None and not self._in_head and self._eof_ends_body:

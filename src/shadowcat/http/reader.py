@@ -12,6 +12,7 @@ import httptools
 
 from shadowcat.http.check import Refusal, check_head
 from shadowcat.http.limits import ServerLimits
+from shadowcat.http.memo import HeadMemo
 from shadowcat.http.message import HeaderList, Headers, Request, size_of
 
 # What is fed to llhttp at a time: it does not say how much of it belonged to which request.
@@ -34,7 +35,9 @@ class RequestReader:
         self._deliver = deliver
         self._send_continue = send_continue
         self._parser = httptools.HttpRequestParser(self)
+        self._memo: HeadMemo[tuple[str, bytes, Headers]] = HeadMemo()
         self._refusal: Refusal | None = None
+        self._delivered = 0
         self.closed = False
         """Nothing more is read: a request was refused, or was the last of its connection."""
         self._reset()
@@ -54,11 +57,35 @@ class RequestReader:
 
     def feed(self, data: bytes) -> None:
         if len(data) <= _SLICE_BYTES:
-            self._feed(data)
+            if self.in_head or self.in_body or self.closed:
+                self._feed(data)
+            elif not self._recall(data):
+                before = self._delivered
+                self._feed(data)
+                if self._delivered == before + 1 and not self.in_head:
+                    self._learn(data)
             return
         view = memoryview(data)
         for start in range(0, len(data), _SLICE_BYTES):
             self._feed(view[start : start + _SLICE_BYTES])
+
+    def _recall(self, data: bytes) -> bool:
+        """Delivers a request whose head is the last one's; the parser stays between two requests."""
+        recalled = self._memo.recall(data)
+        if recalled is None:
+            return False
+        (method, target, headers), digits, body = recalled
+        if len(body) > self._limits.body_bytes:
+            return False
+        self._deliver(Request(method, target, headers.with_length(digits), body), True)
+        return True
+
+    def _learn(self, data: bytes) -> None:
+        request = self._request
+        headers = request.headers
+        plain = not self.closed and request.chunked_responses and not self._parser.should_upgrade()
+        if plain and headers.get(b"expect") is None and headers.get(b"transfer-encoding") is None:
+            self._memo.learn(data, (request.method, request.target, headers))
 
     def _feed(self, data: bytes | memoryview) -> None:
         while data and not self.closed:
@@ -186,6 +213,7 @@ class RequestReader:
         keep_alive = request.chunked_responses and self._parser.should_keep_alive()
         if not keep_alive:
             self.closed = True
+        self._delivered += 1
         self._deliver(request, keep_alive)
 
 
