@@ -14,8 +14,7 @@ from shadowcat.wire.mcp import Era
 ANONYMOUS = "anonymous"
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """Who is at the client's end and on which route it came: what a session is bound to."""
 
     principal: str = ANONYMOUS

@@ -17,6 +17,11 @@ from shadowcat.wire.jsonrpc import RequestId
 
 EVENT_OVERHEAD_BYTES = 128
 """What an event costs beside its data: the entry, the head of the bytes object, its place in the deque."""
+MAX_AHEAD_BYTES = 2 * 1024 * 1024
+"""How much that no client was given may push out what one was, when room is short.
+
+What a client was given may be on its way still: see `LogLimits`.
+"""
 STREAM_OVERHEAD_BYTES = 1_536
 """What a stream costs beside its events."""
 
@@ -84,7 +89,7 @@ class Gap(Exception):
 
 
 class StreamLog:
-    __slots__ = ("_budget", "_events", "_first", "_held", "closed", "handed_out", "last_seq")
+    __slots__ = ("_ahead", "_budget", "_events", "_first", "_handed_out", "_held", "closed", "last_seq")
 
     def __init__(self, budget: Budget, last_seq: int = 0) -> None:
         self._budget = budget
@@ -93,23 +98,36 @@ class StreamLog:
         """The number of the oldest event that is held, or of the next one where none is."""
         self._held = 0
         self.last_seq = last_seq
-        self.handed_out = last_seq
-        """The last event a client's connection was given; it may still have been lost on the way."""
+        self._handed_out = last_seq
+        self._ahead = 0
+        """What is held of the events after that one."""
         self.closed = False
 
     def __len__(self) -> int:
         return len(self._events)
 
+    @property
+    def handed_out(self) -> int:
+        """The last event a client's connection was given; it may still have been lost on the way."""
+        return self._handed_out
+
+    @handed_out.setter
+    def handed_out(self, seq: int) -> None:
+        self._handed_out = seq
+        ahead = () if seq >= self.last_seq else self.after(max(seq, self._first - 1))
+        self._ahead = sum(len(data) + EVENT_OVERHEAD_BYTES for data, _ in ahead)
+
     def append(self, data: bytes, request_id: RequestId | None = None) -> int:
         """Adds an event, making room by letting go of the oldest that were handed out."""
         budget, events = self._budget, self._events
         if budget.is_spent:
-            while events and self._first <= self.handed_out and budget.is_spent:
+            while events and self._first <= self._handed_out and budget.is_spent:
                 self._evict()
         self.last_seq += 1
         events.append((data, request_id))
         cost = len(data) + EVENT_OVERHEAD_BYTES
         self._held += cost
+        self._ahead += cost
         budget.charge(cost)
         return self.last_seq
 
@@ -123,18 +141,26 @@ class StreamLog:
 
     @property
     def must_wait(self) -> bool:
-        """Whether an event more would have to push out one that no client was given."""
-        return bool(self._events) and self._first > self.handed_out and self._budget.is_spent
+        """Whether an event more would have to push out one that no client was given, or that may be on its way."""
+        return (
+            bool(self._events)
+            and (self._first > self._handed_out or self._ahead >= MAX_AHEAD_BYTES)
+            and self._budget.is_spent
+        )
 
     def clear(self) -> None:
         """Lets go of everything: the log is not used any more."""
         self._events.clear()
         self._first = self.last_seq + 1
+        self._ahead = 0
         self._charge(-self._held)
 
     def _evict(self) -> None:
+        cost = len(self._events.popleft()[0]) + EVENT_OVERHEAD_BYTES
+        if self._first > self._handed_out:
+            self._ahead -= cost
         self._first += 1
-        self._charge(-len(self._events.popleft()[0]) - EVENT_OVERHEAD_BYTES)
+        self._charge(-cost)
 
     def _charge(self, amount: int) -> None:
         self._held += amount

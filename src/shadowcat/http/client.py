@@ -52,6 +52,30 @@ class Origin(NamedTuple):
         return host if self.port == usual else f"{host}:{self.port}"
 
 
+class OutgoingHead:
+    """The head of requests that are sent again and again: encoded once, but for the length."""
+
+    __slots__ = ("_encoded", "_needs_length", "headers", "method", "origin")
+
+    def __init__(self, origin: Origin, method: str, target: str, headers: HeaderList) -> None:
+        if method == "HEAD":
+            raise ValueError("llhttp cannot be told that an answer to HEAD has no body")
+        first = f"{method} {target} HTTP/1.1\r\n".encode("ascii")
+        if len(first.split()) != 3:
+            raise ValueError("a method or target with white space in it")
+        self.origin = origin
+        self.method = method
+        self.headers = headers
+        self._encoded = first + _host_line(origin) + encode_fields(headers)
+        self._needs_length = method != "GET"
+
+    def before(self, body: bytes) -> bytes:
+        """The bytes that go before this body."""
+        if body or self._needs_length:
+            return b"%bcontent-length: %d\r\n\r\n" % (self._encoded, len(body))
+        return self._encoded + b"\r\n"
+
+
 _Granted = OutgoingConnection | None
 _OriginPool = Pool[OutgoingConnection, "asyncio.Future[_Granted]"]
 
@@ -81,9 +105,13 @@ class Client:
         `Host`, `Content-Length` and `Connection` are the engine's. Raises `Fault`, whose `sent` says whether the
         server may have seen any of it.
         """
-        if method == "HEAD":
-            raise ValueError("llhttp cannot be told that an answer to HEAD has no body")
-        head = _encode_head(origin, method, target, headers, len(body))
+        return await self.send_again(OutgoingHead(origin, method, target, headers), body, timeouts)
+
+    async def send_again(
+        self, head: OutgoingHead, body: bytes = b"", timeouts: Timeouts = _NO_TIMEOUTS
+    ) -> ClientResponse:
+        """The same, with a head that was encoded before."""
+        origin = head.origin
         while True:
             self._check_open()
             pool = self._pools.get(origin) or self._new_pool(origin)
@@ -93,7 +121,7 @@ class Client:
             else:
                 connection, is_new = await self._wait_or_open(origin, pool, claim, timeouts)
             if is_new or connection.is_usable():
-                return await connection.send(head, body, timeouts)
+                return await connection.send(head.before(body), body, timeouts)
             self._discard(origin, connection)
 
     def statistics(self) -> dict[Origin, PoolStatistics]:
@@ -247,14 +275,6 @@ class Client:
                 self._retire(connection)
             if pool.is_empty:
                 del self._pools[origin]
-
-
-def _encode_head(origin: Origin, method: str, target: str, headers: HeaderList, length: int) -> bytes:
-    first = f"{method} {target} HTTP/1.1\r\n".encode("ascii")
-    if len(first.split()) != 3:
-        raise ValueError("a method or target with white space in it")
-    framing = b"content-length: %d\r\n\r\n" % length if length or method != "GET" else b"\r\n"
-    return first + _host_line(origin) + encode_fields(headers) + framing
 
 
 @lru_cache(maxsize=256)

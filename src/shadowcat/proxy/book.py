@@ -54,6 +54,7 @@ class StreamBook:
         return len(self._streams)
 
     def new(self, request_id: RequestId | None = None) -> Stream:
+        self.make_room()
         self._last += 1
         return self._add(self._last, request_id)
 
@@ -100,16 +101,30 @@ class StreamBook:
     def finish(self, stream: Stream) -> None:
         """The stream has its last event; it is kept for a while, for a client that missed the end of it."""
         stream.close()
+        # Before it is one of them: a client that is away must find it, be it as large as it may.
+        self.make_room()
         self._finished.append((stream, self._now()))
-        self.prune()
 
     def prune(self) -> None:
-        """Lets go of finished streams: the old ones, and the oldest ones where the budget is spent."""
-        finished = self._finished
+        """Lets go of the finished streams that are old."""
         now = self._now()
+        self._let_go_while(lambda since: now - since >= self._age_s)
+
+    def make_room(self) -> None:
+        """Lets go of the oldest finished streams where the budget is spent."""
+        self._let_go_while(lambda _: self._budget.is_spent)
+
+    async def wait_for_room(self, stream: Stream) -> None:
+        """Returns once the stream can take more without losing what no client was given."""
+        if stream.log.must_wait:
+            self.make_room()
+            await stream.wait_for_room()
+
+    def _let_go_while(self, due: Callable[[float], bool]) -> None:
+        finished = self._finished
         while finished:
             stream, since = finished[0]
-            if stream.is_read or not (now - since >= self._age_s or self._budget.is_spent):
+            if stream.is_read or not due(since):
                 return
             finished.popleft()
             self._let_go(stream)

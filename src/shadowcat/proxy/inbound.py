@@ -69,7 +69,7 @@ async def _up_to_response(
                 return await finished(core, request, entry, message)
             else:
                 _drop(core, "an answer to something else", message)
-        await stream.wait_for_room()
+        await core.book.wait_for_room(stream)
     raise Fault(FaultKind.OUTCOME_UNKNOWN, reason="upstream_connection_lost", sent=True)
 
 
@@ -80,8 +80,10 @@ async def finished(
     response = response.with_id(entry.client_id)
     if request.method in _REMEMBERED and response.kind is Kind.RESULT:
         await _remember(core, request)
-    judged = await core.judged(response, Direction.TO_CLIENT, request)
-    return judged.message if isinstance(judged, Reply) else judged
+    if core.shared.pipeline:
+        judged = await core.judged(response, Direction.TO_CLIENT, request)
+        response = judged.message if isinstance(judged, Reply) else judged
+    return response
 
 
 _REMEMBERED = frozenset({Method.SET_LEVEL, Method.SUBSCRIBE, Method.UNSUBSCRIBE})

@@ -76,7 +76,7 @@ class Listening:
                         self._core.shared.counters.dropped_messages += 1
                     else:
                         await deliver(self._core, message, stream, None)
-                await stream.wait_for_room()
+                await self._core.book.wait_for_room(stream)
         finally:
             await source.aclose()
 

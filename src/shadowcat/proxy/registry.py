@@ -116,6 +116,6 @@ class Registry:
 
     async def close(self) -> None:
         """Lets go of every session without ending it: the store may bring it back in another process."""
-        for session in self:
-            await session.end(tell_upstream=False)
+        # Together: each may wait for an upstream that hangs.
+        await asyncio.gather(*(session.end(tell_upstream=False) for session in self))
         self._sessions.clear()

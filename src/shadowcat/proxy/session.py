@@ -291,8 +291,10 @@ class Session:
         stream = core.book.new()
         fault = Fault(FaultKind.STREAM_NOT_RESUMABLE, reason="events_no_longer_held")
         stream.append(jsonrpc.error(core.book.request_of(cursor.stream), fault.error()))
+        # Read before it is finished, as it could not be let go of then.
+        reader = stream.read(after=0)
         core.book.finish(stream)
-        return stream.read(after=0)
+        return reader
 
     # Time.
 

@@ -46,9 +46,14 @@ class StreamCounters:
 class EventMessages:
     """The messages of one event stream response, as they come; ends where the response ends."""
 
-    def __init__(self, response: ClientResponse, *, skip_garbage: bool = False) -> None:
+    def __init__(
+        self, response: ClientResponse, event_s: float | None, *, skip_garbage: bool = False
+    ) -> None:
+        """`event_s`: how long one event may take from its first byte to its last."""
         self._response = response
         self._decoder = SseDecoder()
+        self._event_s = event_s
+        self._begun_at: float | None = None
         self._skip_garbage = skip_garbage
 
     def __aiter__(self) -> EventMessages:
@@ -62,10 +67,26 @@ class EventMessages:
 
     async def next_events(self) -> list[SseEvent]:
         try:
-            return self._decoder.feed(await anext(self._response))
+            events = self._decoder.feed(await anext(self._response))
+            if not events:
+                self._require_pace()
+            else:
+                self._begun_at = None
+            return events
         except Fault:
             self._response.abort()
             raise
+
+    def _require_pace(self) -> None:
+        """A server that sends byte by byte is never silent, and never done."""
+        if self._event_s is None or not self._decoder.has_begun:
+            self._begun_at = None
+            return
+        now = asyncio.get_running_loop().time()
+        if self._begun_at is None:
+            self._begun_at = now
+        elif now - self._begun_at > self._event_s:
+            raise Fault(FaultKind.DEADLINE, reason="event", sent=True)
 
     def parse(self, events: list[SseEvent]) -> list[Message]:
         """Priming and polling events carry no data; other event names are not MCP's."""
@@ -101,10 +122,12 @@ class ResumedMessages:
         reopen: Reopen,
         counters: StreamCounters,
         policy: ReconnectPolicy,
+        event_s: float | None,
         *,
         skip_garbage: bool = False,
     ) -> None:
-        self._messages = EventMessages(response, skip_garbage=skip_garbage)
+        self._messages = EventMessages(response, event_s, skip_garbage=skip_garbage)
+        self._event_s = event_s
         self._skip_garbage = skip_garbage
         self._reopen = reopen
         self._counters = counters
@@ -112,6 +135,7 @@ class ResumedMessages:
         self._tracker = EventTracker()
         self._backoff = Backoff(policy.first_s, policy.cap_s)
         self._retry_s: float | None = None
+        self._asks_to_poll = False
         self._opened_at = asyncio.get_running_loop().time()
         self._closed = False
         self._waking: asyncio.Future[None] | None = None
@@ -132,6 +156,9 @@ class ResumedMessages:
             except StopAsyncIteration:
                 if self._tracker.last_id is None:
                     raise
+                if self._asks_to_poll:
+                    # The server's wish, renewed on each connection, and no failure that counts.
+                    self._backoff.succeeded()
                 await self._reconnect(None)
                 continue
             except Fault as fault:
@@ -147,6 +174,7 @@ class ResumedMessages:
 
     def _is_new(self, event: SseEvent) -> bool:
         if event.retry is not None:
+            self._asks_to_poll = True
             self._retry_s = min(max(event.retry / 1000, self._policy.first_s), self._policy.cap_s)
         if self._tracker.is_new(event.id):
             return True
@@ -170,7 +198,8 @@ class ResumedMessages:
                 continue
             self._counters.reconnects += 1
             self._tracker.reconnected()
-            self._messages = EventMessages(response, skip_garbage=self._skip_garbage)
+            self._messages = EventMessages(response, self._event_s, skip_garbage=self._skip_garbage)
+            self._asks_to_poll = False
             if self._closed:
                 response.abort()
             return

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
+from functools import partial
 from urllib.parse import urljoin, urlsplit
 
 from shadowcat.core.exchange import Answer, Forwarded, MessageStream
 from shadowcat.core.session import promise_of
 from shadowcat.errors import Fault, FaultKind
-from shadowcat.http.client import Client, Origin
+from shadowcat.http.client import Client, Origin, OutgoingHead
 from shadowcat.http.limits import Timeouts
 from shadowcat.http.message import HeaderList
 from shadowcat.http.outgoing import ClientResponse
@@ -27,6 +29,7 @@ _POST: HeaderList = [
     (b"accept", b"application/json, text/event-stream"),
     (b"accept-encoding", b"identity"),
 ]
+_REDIRECTS = frozenset({307, 308})
 _GET: HeaderList = [(b"accept", SSE), (b"accept-encoding", b"identity")]
 
 CALL = Timeouts(head_s=300.0, gap_s=300.0)
@@ -55,7 +58,7 @@ class StreamableUpstream:
         self.streams = StreamCounters()
 
     async def open(self, initialize: Message) -> tuple[StreamableLink, Message]:
-        response = await self.post(_POST, initialize, self.call)
+        response = await self.request(self.head("POST", _POST), initialize.raw, self.call)
         answer = await self.answer(response, initialize)
         message = await _final(answer, initialize)
         upstream_id: str | None = None
@@ -73,7 +76,7 @@ class StreamableUpstream:
         return StreamableLink(self, upstream_id, version)
 
     async def exchange(self, request: Message, forwarded: Forwarded) -> Answer:
-        response = await self.post([*_POST, *forwarded], request, self.call)
+        response = await self.request(self.head("POST", [*_POST, *forwarded]), request.raw, self.call)
         return await self.answer(response, request)
 
     async def aclose(self) -> None:
@@ -81,18 +84,17 @@ class StreamableUpstream:
 
     # For links.
 
-    async def post(self, headers: HeaderList, message: Message, timeouts: Timeouts) -> ClientResponse:
-        return await self.request("POST", headers, message.raw, timeouts)
+    def head(self, method: str, headers: HeaderList) -> OutgoingHead:
+        return OutgoingHead(self._origin, method, self._target, headers)
 
-    async def request(
-        self, method: str, headers: HeaderList, body: bytes, timeouts: Timeouts
-    ) -> ClientResponse:
-        response = await self._client.send(self._origin, method, self._target, headers, body, timeouts)
-        if response.status in (307, 308):
+    async def request(self, head: OutgoingHead, body: bytes, timeouts: Timeouts) -> ClientResponse:
+        response = await self._client.send_again(head, body, timeouts)
+        if response.status in _REDIRECTS:
             target = self._same_origin_target(response.headers.get(b"location"))
             if target is not None:
                 await response.aclose()
-                return await self._client.send(self._origin, method, target, headers, body, timeouts)
+                there = OutgoingHead(self._origin, head.method, target, head.headers)
+                return await self._client.send_again(there, body, timeouts)
         return response
 
     def _same_origin_target(self, location: bytes | None) -> str | None:
@@ -113,27 +115,25 @@ class StreamableUpstream:
     ) -> Answer:
         """What the response means; an event stream of a link's is one that can be resumed."""
         try:
-            return await self._interpreted(response, request, link)
+            kind = media_type(response.headers.get(b"content-type"))
+            if response.status == 200:
+                if kind == JSON:
+                    return answer_of(request, 200, await response.read(MAX_BODY_BYTES))
+                if kind == SSE:
+                    event_s = self.call.gap_s
+                    return Answer(
+                        stream=EventMessages(response, event_s) if link is None else link.resumed(response)
+                    )
+            elif not 200 <= response.status < 300:
+                body = await response.read(MAX_BODY_BYTES)
+                in_session = link is not None and link.upstream_id is not None
+                return refusal_of(request, response.status, kind, body, in_session=in_session)
+            # 202 to a request, or a type that is neither: no answer will come from this.
+            raise Fault(FaultKind.UPSTREAM_FAILED, reason="upstream_sent_no_answer", sent=True)
         except BaseException:
             # Given up, by the client or by us: over HTTP a modern server is told so by the connection's end.
             response.abort()
             raise
-
-    async def _interpreted(
-        self, response: ClientResponse, request: Message, link: StreamableLink | None
-    ) -> Answer:
-        kind = media_type(response.headers.get(b"content-type"))
-        if response.status == 200:
-            if kind == JSON:
-                return answer_of(request, 200, await response.read(MAX_BODY_BYTES))
-            if kind == SSE:
-                return Answer(stream=EventMessages(response) if link is None else link.resumed(response))
-        elif not 200 <= response.status < 300:
-            body = await response.read(MAX_BODY_BYTES)
-            in_session = link is not None and link.upstream_id is not None
-            return refusal_of(request, response.status, kind, body, in_session=in_session)
-        # 202 to a request, or a type that is neither: no answer will come from this.
-        raise Fault(FaultKind.UPSTREAM_FAILED, reason="upstream_sent_no_answer", sent=True)
 
 
 class StreamableLink:
@@ -147,16 +147,15 @@ class StreamableLink:
             session.append((Header.SESSION_ID, upstream_id.encode("ascii")))
         if version in VERSION_HEADER_VERSIONS:
             session.append((Header.PROTOCOL_VERSION, version.encode("ascii")))
-        self._post_headers = [*_POST, *session]
-        self._get_headers = [*_GET, *session]
-        self._end_headers = session
+        self._post = upstream.head("POST", [*_POST, *session])
+        self._session_headers = session
 
     async def exchange(self, request: Message) -> Answer:
-        response = await self._upstream.post(self._post_headers, request, self._upstream.call)
+        response = await self._upstream.request(self._post, request.raw, self._upstream.call)
         return await self._upstream.answer(response, request, self)
 
     async def send(self, message: Message) -> None:
-        response = await self._upstream.post(self._post_headers, message, self._upstream.call)
+        response = await self._upstream.request(self._post, message.raw, self._upstream.call)
         if 200 <= response.status < 300:
             await response.aclose()
             return
@@ -165,7 +164,7 @@ class StreamableLink:
         refusal_of(None, response.status, kind, body, in_session=self.upstream_id is not None)
 
     async def listen(self) -> MessageStream | None:
-        response = await self._upstream.request("GET", self._get_headers, b"", STREAM)
+        response = await self._upstream.request(self._get(), b"", STREAM)
         kind = media_type(response.headers.get(b"content-type"))
         if response.status == 200 and kind == SSE:
             return self.resumed(response, standalone=True)
@@ -176,16 +175,27 @@ class StreamableLink:
         await response.aclose()
         return None
 
+    def _get(self, *more: tuple[bytes, bytes]) -> OutgoingHead:
+        return self._upstream.head("GET", [*_GET, *self._session_headers, *more])
+
     def resumed(self, response: ClientResponse, *, standalone: bool = False) -> ResumedMessages:
         upstream = self._upstream
         # One bad event ends the request it may have answered; on a stream that answers nothing it is left out.
+        # The rest of a call may be as long in coming as its beginning; between notifications any time may pass.
+        timeouts = STREAM if standalone else replace(STREAM, gap_s=upstream.call.gap_s)
         return ResumedMessages(
-            response, self._reopen, upstream.streams, upstream.reconnect, skip_garbage=standalone
+            response,
+            partial(self._reopen, timeouts),
+            upstream.streams,
+            upstream.reconnect,
+            upstream.call.gap_s,
+            skip_garbage=standalone,
         )
 
-    async def _reopen(self, last_event_id: bytes) -> ClientResponse:
-        headers = [*self._get_headers, (Header.LAST_EVENT_ID, last_event_id)]
-        response = await self._upstream.request("GET", headers, b"", STREAM)
+    async def _reopen(self, timeouts: Timeouts, last_event_id: bytes) -> ClientResponse:
+        response = await self._upstream.request(
+            self._get((Header.LAST_EVENT_ID, last_event_id)), b"", timeouts
+        )
         kind = media_type(response.headers.get(b"content-type"))
         if response.status == 200 and kind == SSE:
             return response
@@ -198,7 +208,9 @@ class StreamableLink:
         if self.upstream_id is None:
             return
         try:
-            response = await self._upstream.request("DELETE", self._end_headers, b"", END)
+            response = await self._upstream.request(
+                self._upstream.head("DELETE", self._session_headers), b"", END
+            )
             await response.aclose()
         except Fault as fault:
             # It may be gone, or not allow it: the client's session ends all the same.

@@ -106,6 +106,14 @@ class Message(msgspec.Struct, frozen=True, eq=False, gc=False):
         return members(self.raw_params) if self.raw_params else {}
 
     def with_id(self, id: RequestId | None) -> Message:
+        text = b"%d" % id if type(id) is int else _encode(id)
+        if self.kind is Kind.RESULT:
+            raw = b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (text, self.raw_result)
+            return Message(Kind.RESULT, id, "", raw, b"", self.raw_result)
+        if self.kind is Kind.REQUEST and self.raw_params:
+            method = _encode(self.method)
+            raw = b'{"jsonrpc":"2.0","id":%b,"method":%b,"params":%b}' % (text, method, self.raw_params)
+            return Message(Kind.REQUEST, id, self.method, raw, self.raw_params)
         return _build(self.kind, id, self.method, self.raw_params, self.raw_result, self.raw_error)
 
     def with_params(self, params: dict[str, Any] | Raw) -> Message:

@@ -37,6 +37,17 @@ class SseDecoder:
     def held_bytes(self) -> int:
         return len(self._held)
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether part of an event is held; comments and blank lines are none."""
+        held = self._held
+        at = 0
+        while at < len(held) and held[at] in b":\n":
+            at = held.find(b"\n", at) + 1
+            if not at:
+                return False
+        return at < len(held)
+
     def feed(self, data: bytes) -> list[SseEvent]:
         """Raises `Fault` when an event outgrows its bound; the stream cannot be read on after that."""
         if not self._started:
