@@ -6,12 +6,14 @@ import sys
 import time
 from collections.abc import Callable
 
-from bench import envelope, idle, relay, reverse, sse
+from bench import envelope, idle, relay, reverse, sessions, sse, stream
 from bench.machine import CannotMeasure, describe
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "relay": relay.run,
     "reverse": reverse.run,
+    "sessions": sessions.run,
+    "stream": stream.run,
     "sse": sse.run,
     "envelope": envelope.run,
     "idle": idle.run,

@@ -7,7 +7,6 @@ import platform
 import selectors
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 from collections.abc import Callable
@@ -34,10 +33,7 @@ def program(name: str) -> str:
 
 def describe() -> str:
     one, _, _ = os.getloadavg()
-    # A build of CPython with profile-guided optimisation is a fifth faster, so the ratios depend on it.
-    optimised = "--enable-optimizations" in str(sysconfig.get_config_var("CONFIG_ARGS"))
-    build = "optimised" if optimised else "unoptimised"
-    return f"{len(cores())} cores, Python {platform.python_version()} ({build} build), load {one:.1f} at the start"
+    return f"{len(cores())} cores, Python {platform.python_version()} ({sys.executable}), load {one:.1f} at the start"
 
 
 def cores() -> list[int]:

@@ -6,7 +6,6 @@ nginx passes bytes on; the proxy reads them: JSON checked, session found, ids tr
 from __future__ import annotations
 
 import http.client
-import json
 import re
 import sys
 import tempfile
@@ -18,6 +17,10 @@ from bench.contest import Contender, print_latency, print_throughput, rounds_of
 from bench.machine import CannotMeasure, Child, measured_core, other_cores
 
 CONNECTIONS = 32
+INITIALIZE = (
+    b'{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},'
+    b'"clientInfo":{"name":"bench","version":"1"}}}'
+)
 
 
 def run() -> None:
@@ -67,14 +70,8 @@ def start(upstream_url: str) -> tuple[Child, int]:
 def open_session(port: int) -> str:
     """The id of a new session."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    params = {
-        "protocolVersion": "2025-11-25",
-        "capabilities": {},
-        "clientInfo": {"name": "bench", "version": "1"},
-    }
-    body = json.dumps({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params})
     headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
-    connection.request("POST", "/mcp", body, headers)
+    connection.request("POST", "/mcp", INITIALIZE, headers)
     response = connection.getresponse()
     session_id = response.getheader("Mcp-Session-Id")
     connection.close()
