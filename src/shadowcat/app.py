@@ -123,7 +123,9 @@ class ReverseProxy:
         await self.aclose()
 
     async def drain(self, grace_s: float = DRAIN_S) -> None:
-        """Stops accepting and lets what runs finish, then closes."""
+        """Stops accepting, ends the streams that are open without end, lets what runs finish, then closes."""
+        self.server.stop_accepting()
+        await self.relay.end_open_streams()
         await self.server.drain(grace_s)
         await self.aclose()
 

@@ -164,9 +164,7 @@ def test_a_record_survives_encoding() -> None:
 def test_which_changes_were_promised() -> None:
     kinds = ("tools", "prompts", "resources")
     for promised in itertools.product([True, False, None], repeat=3):
-        capabilities = {
-            kind: {"listChanged": changes} for kind, changes in zip(kinds, promised, strict=True)
-        }
+        capabilities = {kind: {"listChanged": changes} for kind, changes in zip(kinds, promised, strict=True)}
         result = {"protocolVersion": "2025-11-25", "capabilities": {**capabilities, "logging": {}}}
         found = record(initialize_result=msgspec.json.encode(result)).list_changed_methods()
         assert found == [

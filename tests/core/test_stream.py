@@ -35,7 +35,22 @@ def test_an_event_id_round_trips(epoch: str, stream: int, seq: int) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [b"", b"a", b"a.1", b"a.1.", b".1.1", b"a.1.1.1", b"a.-1.1", b"a.1.x", b"a.1.1\n", b" a.1.1", b"a." + b"1" * 16 + b".1", b"a" * 33 + b".1.1", "a.¹.1".encode(), b"a.1.+1"],
+    [
+        b"",
+        b"a",
+        b"a.1",
+        b"a.1.",
+        b".1.1",
+        b"a.1.1.1",
+        b"a.-1.1",
+        b"a.1.x",
+        b"a.1.1\n",
+        b" a.1.1",
+        b"a." + b"1" * 16 + b".1",
+        b"a" * 33 + b".1.1",
+        "a.¹.1".encode(),
+        b"a.1.+1",
+    ],
 )
 def test_no_event_id(text: bytes) -> None:
     assert EventId.decode(text) is None

@@ -67,6 +67,24 @@ class Child:
 
 
 @asynccontextmanager
+async def server_process() -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+    """The scripted server in a process of its own, and its URL; killed at the end, stopped or not."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.rig.serve", stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        assert process.stdout is not None
+        async with soon():
+            url = (await process.stdout.readline()).decode().strip()
+        assert url
+        yield process, url
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+@asynccontextmanager
 async def reverse_process(*arguments: str) -> AsyncIterator[Child]:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "shadowcat", "reverse", "--listen", "127.0.0.1:0", *arguments,

@@ -102,8 +102,8 @@ class ClientSession(Protocol):
         """A notification, or an answer to a request of the server's."""
         ...
 
-    def listen(self, last_event_id: bytes | None) -> ClientStream:
-        """The standalone stream; or, with an id, the stream that id is of, from there on."""
+    async def listen(self, last_event_id: bytes | None) -> ClientStream | None:
+        """The standalone stream; or, with an id, the stream that id is of, from there on: None after its end."""
         ...
 
 

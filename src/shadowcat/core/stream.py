@@ -118,9 +118,12 @@ class StreamLog:
         self._ahead = sum(len(data) + EVENT_OVERHEAD_BYTES for data, _ in ahead)
 
     def append(self, data: bytes, request_id: RequestId | None = None) -> int:
-        """Adds an event, making room by letting go of the oldest that were handed out."""
+        """Adds an event, making room by letting go of the oldest that were handed out.
+
+        A writer that has to wait may bring to an end what it began: there is no room then, and nothing goes.
+        """
         budget, events = self._budget, self._events
-        if budget.is_spent:
+        if budget.is_spent and self._ahead < MAX_AHEAD_BYTES:
             while events and self._first <= self._handed_out and budget.is_spent:
                 self._evict()
         self.last_seq += 1

@@ -187,7 +187,12 @@ class StreamableEndpoint:
             Header.LAST_EVENT_ID in headers.repeated or not _LAST_EVENT_ID.fullmatch(last_event_id)
         ):
             raise Fault(FaultKind.INVALID_REQUEST, "Last-Event-ID is not an event id")
-        return self._stream(session, session.listen(last_event_id))
+        stream = await session.listen(last_event_id)
+        if stream is None:
+            # The TypeScript SDK 1.x comes back after an error response, and again whenever the stream that it gets
+            # then ends. 204 is how an event stream is told to stop.
+            return Response(204, _session_header(session))
+        return self._stream(session, stream)
 
     async def _delete(self, request: Request) -> Response:
         version = _version(request.headers)

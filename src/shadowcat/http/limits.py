@@ -21,6 +21,8 @@ class ServerLimits:
     """How long a kept-alive connection may be silent."""
     stall_s: float = 10.0
     """A client that accepts no byte for this long is cut off."""
+    vanished_s: float = 30.0
+    """A client whose machine confirms nothing of what it was sent for this long is gone (Linux)."""
     linger_s: float = 2.0
     """How long what a refused client still sends is thrown away, so that it can read why."""
     pipelined: int = 16
@@ -39,6 +41,8 @@ class ClientLimits:
     idle_per_origin: int = 256
     buffered_bytes: int = 256 * KIB
     """Of a response nobody reads yet, before its connection is no longer read."""
+    vanished_s: float = 30.0
+    """A server whose machine confirms nothing for this long is gone, also where it had nothing to say (Linux)."""
 
 
 @dataclass(frozen=True, slots=True)

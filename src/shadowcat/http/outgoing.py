@@ -14,7 +14,7 @@ from typing import cast
 import httptools
 
 from shadowcat.errors import Fault, FaultKind
-from shadowcat.http.flow import WriteGate
+from shadowcat.http.flow import WriteGate, notice_vanished
 from shadowcat.http.limits import ClientLimits, Timeouts
 from shadowcat.http.memo import HeadMemo
 from shadowcat.http.message import HeaderList, Headers, size_of
@@ -202,6 +202,7 @@ class OutgoingConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        notice_vanished(transport.get_extra_info("socket"), self._limits.vanished_s, ask=True)
 
     def data_received(self, data: bytes) -> None:
         response = self._response

@@ -11,7 +11,7 @@ from typing import Any
 
 from shadowcat.aio import cancel_and_join
 from shadowcat.http.connection import Connection, Handler, Serving
-from shadowcat.http.flow import Sweeper, interval_for
+from shadowcat.http.flow import Sweeper, interval_for, notice_vanished
 from shadowcat.http.limits import ServerLimits
 
 
@@ -61,6 +61,9 @@ class Server:
         else:
             listener = await loop.create_server(self._accept, host, port, **options)
         self._listeners.append(listener)
+        for listening in listener.sockets:
+            # The connections it accepts inherit this.
+            notice_vanished(listening, self._serving.limits.vanished_s)
 
     def _accept(self) -> Connection:
         return Connection(self._serving)
@@ -96,7 +99,7 @@ class Server:
 
     async def drain(self, grace_s: float) -> None:
         """Stops accepting, gives what runs or is arriving `grace_s` seconds to be answered, ends what is left."""
-        self._stop_accepting()
+        self.stop_accepting()
         for connection in tuple(self._serving.connections):
             connection.close_when_idle()
         await self._wait_empty(grace_s)
@@ -104,7 +107,7 @@ class Server:
 
     async def aclose(self) -> None:
         """Ends everything now."""
-        self._stop_accepting()
+        self.stop_accepting()
         connections = tuple(self._serving.connections)
         running = [connection.task for connection in connections if connection.task is not None]
         for connection in connections:
@@ -116,7 +119,7 @@ class Server:
             self._sweeper.close()
             self._sweeper = None
 
-    def _stop_accepting(self) -> None:
+    def stop_accepting(self) -> None:
         self._serving.draining = True
         for listener in self._listeners:
             listener.close()

@@ -86,11 +86,16 @@ class StreamBook:
         cursor = EventId.decode(last_event_id)
         return cursor if cursor and cursor.epoch == self._epoch and cursor.stream <= self._last else None
 
-    def resume(self, cursor: EventId) -> Reader:
-        """The stream from there on. Raises `Gap` when something after the cursor is no longer held."""
+    def resume(self, cursor: EventId) -> Reader | None:
+        """The stream from there on; None when the cursor is at its end.
+
+        Raises `Gap` when something after the cursor is no longer held.
+        """
         stream = self._streams.get(cursor.stream)
         if stream is None:
             raise Gap
+        if stream.log.closed and cursor.seq == stream.log.last_seq:
+            return None
         return stream.read(after=cursor.seq)
 
     def request_of(self, stream_id: int) -> RequestId | None:

@@ -46,8 +46,9 @@ async def follow(
     try:
         response = await until_stopped(entry, _up_to_response(core, request, entry, source, stream))
         if response is None and entry.fault is not None:
-            response = jsonrpc.error(entry.client_id, entry.fault.error())
+            raise entry.fault
     except Fault as fault:
+        give_up(core, entry, fault)
         response = jsonrpc.error(entry.client_id, fault.error())
     finally:
         core.correlator.finish(entry)
@@ -156,7 +157,16 @@ async def answer_upstream(core: SessionCore, response: Message) -> None:
     try:
         await core.link.send(response)
     except Fault as fault:
-        log.warning("session %s: an answer did not reach the upstream: %s", core.record.id[:8], fault.reason)
+        session_id = core.record.id[:8]
+        log.warning("session %s: %r did not reach the upstream: %s", session_id, response, fault.reason)
+
+
+def give_up(core: SessionCore, entry: InFlight[Stream], fault: Fault) -> None:
+    """A request that ran out of time is cancelled at the server: nobody waits for its answer any more."""
+    if fault.kind is FaultKind.DEADLINE and fault.sent:
+        params = {"requestId": entry.upstream_id, "reason": "the deadline passed"}
+        cancellation = jsonrpc.notification(Method.CANCELLED, params)
+        core.shared.tasks.spawn(answer_upstream(core, cancellation), "cancel what ran out of time")
 
 
 def withdraw(core: SessionCore, asked: ServerRequest[Stream], reason: str) -> None:

@@ -17,14 +17,18 @@ from shadowcat.proxy.recovery import Recovery
 
 log = logging.getLogger("shadowcat.session")
 
+OPENING_S = 0.5
+"""How long a client's stream waits for the server's to be open. Some servers begin theirs only with an event."""
+
 
 class Listening:
-    __slots__ = ("_core", "_recovery", "_task")
+    __slots__ = ("_core", "_recovery", "_task", "_tried")
 
     def __init__(self, core: SessionCore, recovery: Recovery) -> None:
         self._core = core
         self._recovery = recovery
         self._task: asyncio.Task[None] | None = None
+        self._tried = asyncio.Event()
 
     @property
     def is_running(self) -> bool:
@@ -32,7 +36,20 @@ class Listening:
 
     def start(self) -> None:
         if not self.is_running:
+            self._tried.clear()
             self._task = self._core.shared.tasks.spawn(self._follow(), f"listen {self._core.record.id[:8]}")
+
+    async def opened(self) -> None:
+        """Returns once the server's stream is open, or is known not to be.
+
+        A client that is told of an open stream may count on what happens next, and a server drops what it has no
+        stream for.
+        """
+        try:
+            async with asyncio.timeout(OPENING_S):
+                await self._tried.wait()
+        except TimeoutError:
+            pass
 
     async def stop(self) -> None:
         task, self._task = self._task, None
@@ -51,7 +68,10 @@ class Listening:
         while core.state in (State.OPEN, State.RECOVERING):
             seen = core.correlator.epoch
             try:
-                source = await core.link.listen()
+                try:
+                    source = await core.link.listen()
+                finally:
+                    self._tried.set()
                 if source is None:
                     return
                 backoff.succeeded()

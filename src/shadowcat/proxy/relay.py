@@ -13,10 +13,11 @@ from shadowcat.errors import Fault, FaultKind
 from shadowcat.proxy.registry import Registry
 from shadowcat.proxy.session import Session
 from shadowcat.proxy.shared import Shared
+from shadowcat.proxy.subscription import Subscription
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.headers import encode_value
 from shadowcat.wire.jsonrpc import Kind, Message
-from shadowcat.wire.mcp import LATEST_LEGACY, MODERN_VERSIONS, NAMED_BY, Era, Header
+from shadowcat.wire.mcp import LATEST_LEGACY, MODERN_VERSIONS, NAMED_BY, Era, Header, Method
 
 
 class Relay:
@@ -25,6 +26,7 @@ class Relay:
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
         self.sessions = Registry(shared)
+        self._subscriptions: set[Subscription] = set()
 
     def start(self) -> None:
         self._shared.tasks.spawn(self.sessions.watch(), "expire idle sessions")
@@ -106,6 +108,8 @@ class Relay:
             lambda upstream: upstream.exchange(judged, forwarded)
         )
         if answer.stream is not None:
+            if request.method == Method.LISTEN:
+                answer.stream = self._subscribed(request, answer.stream)
             answer.stream = _EndingStream(answer.stream, request)
         if self._shared.pipeline:
             if answer.whole is not None:
@@ -113,6 +117,18 @@ class Relay:
             elif answer.stream is not None:
                 answer.stream = _JudgedStream(self, answer.stream, caller, upstream.name, request)
         return answer
+
+    def _subscribed(self, request: Message, stream: MessageStream) -> Subscription:
+        subscription = Subscription(request, stream, self._subscriptions.discard)
+        self._subscriptions.add(subscription)
+        return subscription
+
+    async def end_open_streams(self) -> None:
+        """Ends the streams that would never end by themselves; those that answer a call go on to their end."""
+        for session in self.sessions:
+            session.stop_listening_client()
+        for subscription in tuple(self._subscriptions):
+            await subscription.end()
 
     async def judged_batch(
         self, batch: list[Message], caller: Caller, upstream: str, request: Message

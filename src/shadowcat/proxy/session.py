@@ -18,6 +18,7 @@ from shadowcat.proxy.inbound import (
     answer_upstream,
     finished,
     follow,
+    give_up,
     tell_of_changes,
     until_stopped,
     withdraw,
@@ -162,8 +163,10 @@ class Session:
         entry, outgoing = core.correlator.begin(message)
         try:
             answer = await self._first_answer(entry, message, outgoing)
-        except BaseException:
+        except BaseException as error:
             core.correlator.finish(entry)
+            if isinstance(error, Fault):
+                give_up(core, entry, error)
             raise
         if answer is not None and answer.stream is not None:
             return _Begun(message, entry, answer.stream)
@@ -260,12 +263,14 @@ class Session:
 
     # Streams.
 
-    def listen(self, last_event_id: bytes | None) -> Reader:
+    async def listen(self, last_event_id: bytes | None) -> Reader | None:
         core = self.core
         core.require_alive()
         core.last_used = core.shared.clock.monotonic()
         self._listening.start()
         if last_event_id is None:
+            await self._listening.opened()
+            core.require_alive()
             return core.book.standalone.read()
         cursor = core.book.cursor(last_event_id)
         if cursor is None:
@@ -295,6 +300,10 @@ class Session:
         reader = stream.read(after=0)
         core.book.finish(stream)
         return reader
+
+    def stop_listening_client(self) -> None:
+        """Ends the client's standalone stream; what it did not get waits for it."""
+        self.core.book.standalone.drop_reader()
 
     # Time.
 

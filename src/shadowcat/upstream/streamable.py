@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import replace
 from functools import partial
@@ -17,7 +18,7 @@ from shadowcat.http.outgoing import ClientResponse
 from shadowcat.upstream.events import EventMessages, ReconnectPolicy, ResumedMessages, StreamCounters
 from shadowcat.upstream.interpret import JSON, SSE, answer_of, media_type, refusal_of
 from shadowcat.wire.jsonrpc import Kind, Message
-from shadowcat.wire.mcp import VERSION_HEADER_VERSIONS, Header
+from shadowcat.wire.mcp import VERSION_HEADER_VERSIONS, Header, Method
 
 log = logging.getLogger("shadowcat.upstream")
 
@@ -54,6 +55,7 @@ class StreamableUpstream:
         self._origin = Origin.of(url)
         self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self.call = call
+        self._subscription = replace(call, gap_s=None)
         self.reconnect = reconnect or ReconnectPolicy()
         self.streams = StreamCounters()
 
@@ -76,7 +78,9 @@ class StreamableUpstream:
         return StreamableLink(self, upstream_id, version)
 
     async def exchange(self, request: Message, forwarded: Forwarded) -> Answer:
-        response = await self.request(self.head("POST", [*_POST, *forwarded]), request.raw, self.call)
+        # A subscription is silent for as long as nothing changes.
+        timeouts = self._subscription if request.method == Method.LISTEN else self.call
+        response = await self.request(self.head("POST", [*_POST, *forwarded]), request.raw, timeouts)
         return await self.answer(response, request)
 
     async def aclose(self) -> None:
@@ -96,6 +100,17 @@ class StreamableUpstream:
                 there = OutgoingHead(self._origin, head.method, target, head.headers)
                 return await self._client.send_again(there, body, timeouts)
         return response
+
+    async def body(self, response: ClientResponse) -> bytes:
+        """All of a body, in the time that one silence may take: byte by byte it would never be silent."""
+        if response.complete:
+            return await response.read(MAX_BODY_BYTES)
+        try:
+            async with asyncio.timeout(self.call.gap_s):
+                return await response.read(MAX_BODY_BYTES)
+        except TimeoutError as error:
+            response.abort()
+            raise Fault(FaultKind.DEADLINE, reason="body", sent=True) from error
 
     def _same_origin_target(self, location: bytes | None) -> str | None:
         """Where a redirect leads, if it stays with this server: following it elsewhere would hand over the request."""
@@ -118,14 +133,14 @@ class StreamableUpstream:
             kind = media_type(response.headers.get(b"content-type"))
             if response.status == 200:
                 if kind == JSON:
-                    return answer_of(request, 200, await response.read(MAX_BODY_BYTES))
+                    return answer_of(request, 200, await self.body(response))
                 if kind == SSE:
                     event_s = self.call.gap_s
                     return Answer(
                         stream=EventMessages(response, event_s) if link is None else link.resumed(response)
                     )
             elif not 200 <= response.status < 300:
-                body = await response.read(MAX_BODY_BYTES)
+                body = await self.body(response)
                 in_session = link is not None and link.upstream_id is not None
                 return refusal_of(request, response.status, kind, body, in_session=in_session)
             # 202 to a request, or a type that is neither: no answer will come from this.
@@ -160,7 +175,7 @@ class StreamableLink:
             await response.aclose()
             return
         kind = media_type(response.headers.get(b"content-type"))
-        body = await response.read(MAX_BODY_BYTES)
+        body = await self._upstream.body(response)
         refusal_of(None, response.status, kind, body, in_session=self.upstream_id is not None)
 
     async def listen(self) -> MessageStream | None:
@@ -169,7 +184,7 @@ class StreamableLink:
         if response.status == 200 and kind == SSE:
             return self.resumed(response, standalone=True)
         if response.status in (404, 400):
-            body = await response.read(MAX_BODY_BYTES)
+            body = await self._upstream.body(response)
             refusal_of(None, response.status, kind, body, in_session=self.upstream_id is not None)
         # 405 says it in so many words; the rest of them mean the same for us: there is nothing to listen to.
         await response.aclose()
@@ -199,7 +214,7 @@ class StreamableLink:
         kind = media_type(response.headers.get(b"content-type"))
         if response.status == 200 and kind == SSE:
             return response
-        body = await response.read(MAX_BODY_BYTES)
+        body = await self._upstream.body(response)
         if response.status != 200:
             refusal_of(None, response.status, kind, body, in_session=self.upstream_id is not None)
         raise Fault(FaultKind.UPSTREAM_FAILED, reason="upstream_sent_no_stream", sent=True)
