@@ -127,6 +127,14 @@ async def test_replace_a_request(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+async def test_reject_a_request(kind: str) -> None:
+    """In a session it is told in-band: there 403 would be taken for a matter of authorization."""
+    status, answer, called = await outcome(Rule(lambda message: NO), kind)
+    assert (status, called) == (403 if kind.startswith("modern") else 200, [])
+    assert answer["error"]["code"] == -31006
+
+
+@pytest.mark.parametrize("kind", KINDS)
 async def test_reply_to_a_request(kind: str) -> None:
     status, answer, called = await outcome(Rule(own_result), kind)
     assert (status, called) == (200, [])

@@ -249,6 +249,7 @@ async def test_a_session_outlives_the_proxy() -> None:
         assert store.closed == 1
         assert server.got("DELETE") == []
         record = store.records[id]
+        earlier = {seen.json["id"] for seen in server.requests if seen.json and "id" in seen.json}
         assert (record.upstream, record.upstream_id) == ("a", "up-a-1")
         assert (record.principal, record.route) == (ANONYMOUS, "/mcp")
         assert (record.log_level, record.subscriptions) == ("error", {"x:a"})
@@ -262,6 +263,9 @@ async def test_a_session_outlives_the_proxy() -> None:
             assert [reply["id"] for reply in replies] == [1, 2, 3, 4, 5]
             assert len(proxy.relay.sessions) == 1
             assert {seen.get("mcp-session-id") for seen in server.requests} == {"up-a-1"}
+            # The upstream's session is the old one, and so are the ids that it has seen.
+            assert earlier
+            assert earlier.isdisjoint(seen.json["id"] for seen in server.got("tools/call"))
             assert server.got("initialize") == []
             assert proxy.shared.ids.own_side("a", "up-a-1") == {id}
             # What was set before is set again when the upstream forgets.

@@ -102,6 +102,10 @@ class Correlator(Generic[S]):
         self._in_flight[entry.upstream_id] = entry
         return request.with_id(entry.upstream_id)
 
+    def skip_to(self, upstream_id: int) -> None:
+        """Later requests get higher ids than this."""
+        self._last_upstream_id = max(self._last_upstream_id, upstream_id)
+
     def next_id(self) -> int:
         """An id for a request of the proxy's own on the upstream session."""
         self._last_upstream_id += 1

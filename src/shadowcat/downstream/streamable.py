@@ -31,7 +31,7 @@ from shadowcat.downstream.answers import (
     stream_response,
 )
 from shadowcat.downstream.guard import JSON, SSE, Guard, require_accept, require_json
-from shadowcat.errors import Fault, FaultKind, Side
+from shadowcat.errors import Fault, FaultKind
 from shadowcat.http.message import HeaderList, Headers, Request, Response
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Message, RequestId
@@ -141,9 +141,10 @@ class StreamableEndpoint:
         try:
             outcome = await session.request(message)
         except Fault as fault:
-            # Any other status would end the session for some clients, and the transport for others.
-            in_band = fault.side is Side.UPSTREAM or fault.kind is FaultKind.INTERNAL
-            return fault_response(fault, message.id, status=200 if in_band else None)
+            # Any other status would end the session for some clients, and the transport for others; only what says
+            # that the session is gone, or that this was no request, is said by it.
+            told_by_status = fault.kind in (FaultKind.SESSION_UNKNOWN, FaultKind.INVALID_REQUEST)
+            return fault_response(fault, message.id, status=None if told_by_status else 200)
         if isinstance(outcome, Message):
             return json_response(outcome, 200, _session_header(session))
         return self._stream(session, outcome)

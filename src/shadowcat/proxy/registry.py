@@ -72,9 +72,12 @@ class Registry:
         if upstream is None:
             return None
         # Another request may have brought it back while the store was asked.
-        return self._sessions.get(session_id) or self._admit(
-            record, upstream.attach(record.upstream_id, record.version)
-        )
+        if session_id in self._sessions:
+            return self._sessions[session_id]
+        session = self._admit(record, upstream.attach(record.upstream_id, record.version))
+        # The upstream has seen the ids of the session's earlier life: begin above any that were counted up to.
+        session.core.correlator.skip_to(int(self._shared.clock.wall() * 1000))
+        return session
 
     async def end(self, session: Session) -> None:
         record = session.core.record
