@@ -115,7 +115,11 @@ class ReverseProxy:
         return self.server.port
 
     async def __aenter__(self) -> ReverseProxy:
-        await self.server.listen(self._host, self._port, tls=self._server_tls)
+        try:
+            await self.server.listen(self._host, self._port, tls=self._server_tls)
+        except BaseException:
+            await self.aclose()
+            raise
         self.relay.start()
         return self
 
@@ -169,7 +173,8 @@ async def serve_reverse(settings: ReverseSettings, announce: Callable[[str], Non
         ),
     )
     async with proxy:
-        announce(f"serving http://{settings.host}:{proxy.port}{settings.path} (Ctrl-C stops it)")
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        announce(f"serving http://{host}:{proxy.port}{settings.path} (Ctrl-C stops it)")
         await until_stopped(proxy.drain)
 
 

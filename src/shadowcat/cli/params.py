@@ -38,9 +38,15 @@ class UpstreamUrl(click.ParamType[tuple[str, str]]):
             return value
         named = re.fullmatch(r"([A-Za-z0-9_.-]+)=(.*)", value)
         url = named[2] if named else value
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+            parts.port  # noqa: B018 - raises for a port that is none
+        except ValueError as error:
+            self.fail(f"{value!r} is not a URL: {error}", param, ctx)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             self.fail(f"{value!r} is not a URL, for example http://127.0.0.1:3000/mcp", param, ctx)
+        if not url.isascii() or len(url.split()) != 1:
+            self.fail(f"{value!r}: write spaces and other letters as %XX", param, ctx)
         if parts.username is not None or parts.password is not None:
             self.fail("credentials do not belong into a URL", param, ctx)
         return (named[1] if named else parts.netloc), url

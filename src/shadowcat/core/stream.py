@@ -143,6 +143,10 @@ class StreamLog:
         return evicted
 
     @property
+    def is_short_of_room(self) -> bool:
+        return self._budget.is_spent
+
+    @property
     def must_wait(self) -> bool:
         """Whether an event more would have to push out one that no client was given, or that may be on its way."""
         return (

@@ -25,6 +25,7 @@ class StreamBook:
         "_gone",
         "_is_current",
         "_last",
+        "_limit",
         "_now",
         "_primed",
         "_streams",
@@ -41,7 +42,8 @@ class StreamBook:
     ) -> None:
         self._now = now
         self._age_s = limits.age_s
-        self._budget = Budget(limits.bytes, total)
+        self._limit = limits.bytes
+        self._budget = Budget(self._limit, total)
         self._primed = primed
         self._is_current = is_current
         self._epoch = secrets.token_urlsafe(9)
@@ -75,6 +77,7 @@ class StreamBook:
             self._now,
             primed=self._primed,
             is_current=self._is_current,
+            make_room=self.make_room,
             request_id=request_id,
         )
         self._streams[id] = stream
@@ -108,7 +111,8 @@ class StreamBook:
         stream.close()
         # Before it is one of them: a client that is away must find it, be it as large as it may.
         self.make_room()
-        self._finished.append((stream, self._now()))
+        if stream.id in self._streams:
+            self._finished.append((stream, self._now()))
 
     def prune(self) -> None:
         """Lets go of the finished streams that are old."""
@@ -149,6 +153,8 @@ class StreamBook:
             stream.drop_reader()
             self._let_go(stream)
         self._finished.clear()
+        # What still comes is gone with the session: nobody would give its room back to the others.
+        self._budget = Budget(self._limit)
 
     def abandoned(self) -> list[Stream]:
         """Streams whose source waits for room that no client has come to make."""

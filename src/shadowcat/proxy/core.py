@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from shadowcat.core.correlate import Correlator
 from shadowcat.core.exchange import Caller, Context, Direction, Reply
 from shadowcat.core.ports import Link
@@ -12,6 +14,8 @@ from shadowcat.proxy.shared import Shared
 from shadowcat.proxy.streams import Stream
 from shadowcat.wire.jsonrpc import Message
 from shadowcat.wire.mcp import PRIMING_VERSIONS, Era
+
+log = logging.getLogger("shadowcat.session")
 
 
 class SessionCore:
@@ -63,5 +67,11 @@ class SessionCore:
         return await pipeline.run(message, context)
 
     async def save(self) -> None:
-        if self.state is not State.ENDED:
+        """A store that fails costs what it would have kept, and no traffic."""
+        if self.state is State.ENDED:
+            return
+        try:
             await self.shared.store.put(self.record)
+        except Exception:
+            self.shared.counters.store_failures += 1
+            log.exception("session %s: not stored", self.record.id[:8])

@@ -50,6 +50,9 @@ async def follow(
     except Fault as fault:
         give_up(core, entry, fault)
         response = jsonrpc.error(entry.client_id, fault.error())
+    except Exception:
+        log.exception("session %s: %r cannot be followed", core.record.id[:8], request)
+        response = jsonrpc.error(entry.client_id, Fault(FaultKind.INTERNAL).error())
     finally:
         core.correlator.finish(entry)
         if response is not None and not entry.cancelled:
@@ -137,7 +140,11 @@ async def deliver(core: SessionCore, message: Message, stream: Stream, request: 
             _drop(core, "a cancellation of nothing", judged)
         else:
             asked, notification = withdrawn
-            (asked.stream or stream).append(notification)
+            where = asked.stream
+            if where is None or where.log.closed:
+                # The call it was asked on has ended; the client may still show the question.
+                where = stream
+            where.append(notification)
     elif judged.method == Method.PROGRESS and core.correlator.knows_token(judged) is None:
         _drop(core, "progress of a request that is not running", judged)
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Callable
 
 from shadowcat.aio import cancel_and_join
 from shadowcat.core.backoff import Backoff
@@ -17,6 +18,8 @@ from shadowcat.proxy.recovery import Recovery
 
 log = logging.getLogger("shadowcat.session")
 
+_LIVED_S = 30.0
+"""A stream that was open this long ended for a reason of its own, even if nothing came on it."""
 OPENING_S = 0.5
 """How long a client's stream waits for the server's to be open. Some servers begin theirs only with an event."""
 
@@ -57,6 +60,8 @@ class Listening:
             await cancel_and_join([task], grace_s=1.0)
 
     async def stop_lingering(self, now: float) -> None:
+        if not self.is_running:
+            return
         unread_since = self._core.book.standalone.unread_since
         if unread_since is not None and now - unread_since >= self._core.shared.limits.linger_s:
             await self.stop()
@@ -74,9 +79,9 @@ class Listening:
                     self._tried.set()
                 if source is None:
                     return
-                backoff.succeeded()
                 reopened = None
-                await self._relay(source)
+                # Not for being let in: a server that ends each stream at once must not be asked ever faster.
+                await self._relay(source, backoff.succeeded)
             except Fault as fault:
                 if fault.kind is FaultKind.UPSTREAM_SESSION_LOST:
                     if seen == reopened:
@@ -87,10 +92,13 @@ class Listening:
                         reopened = core.correlator.epoch
             await asyncio.sleep(backoff.next_s(random.random()))
 
-    async def _relay(self, source: MessageStream) -> None:
+    async def _relay(self, source: MessageStream, on_life: Callable[[], object]) -> None:
         stream = self._core.book.standalone
+        clock = self._core.shared.clock
+        opened_at = clock.monotonic()
         try:
             async for batch in source:
+                on_life()
                 for message in batch:
                     if message.is_response:
                         self._core.shared.counters.dropped_messages += 1
@@ -98,6 +106,8 @@ class Listening:
                         await deliver(self._core, message, stream, None)
                 await self._core.book.wait_for_room(stream)
         finally:
+            if clock.monotonic() - opened_at >= _LIVED_S:
+                on_life()
             await source.aclose()
 
     async def _recover(self, seen_epoch: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import assert_never
 
 from shadowcat.core.exchange import Context, Pass, Reject, Replace, Reply
 from shadowcat.core.ports import Interceptor
@@ -28,20 +29,22 @@ class Pipeline:
         for interceptor in self._interceptors:
             try:
                 verdict = await interceptor.intercept(message, context)
+                match verdict:
+                    case Pass():
+                        continue
+                    case Replace(message=changed):
+                        message = _same_place(message, changed)
+                    case Reply(message=answer):
+                        return Reply(_answering(message, answer))
+                    case Reject(fault=fault):
+                        raise fault
+                    case _:
+                        assert_never(verdict)
             except Fault:
                 raise
             except Exception as error:
                 log.exception("interceptor %s failed", type(interceptor).__name__)
                 raise Fault(FaultKind.INTERNAL, reason="interceptor_failed") from error
-            match verdict:
-                case Pass():
-                    continue
-                case Replace(message=changed):
-                    message = _same_place(message, changed)
-                case Reply(message=answer):
-                    return Reply(_answering(message, answer))
-                case Reject(fault=fault):
-                    raise fault
         return message
 
 

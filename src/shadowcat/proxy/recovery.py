@@ -63,7 +63,7 @@ class Recovery:
         core.happened(Event.UPSTREAM_LOST)
         try:
             upstream, (link, answer) = await self._reopen()
-            await self._check(link, answer)
+            await self._prepare(link, answer)
         except _PromiseShrank as shrank:
             core.happened(Event.PROMISE_SHRANK)
             core.shared.counters.promises_shrunk += 1
@@ -75,12 +75,10 @@ class Recovery:
             raise
         self._break_off()
         core.relink(upstream.name, link)
-        await self._replay(link)
-        core.require_alive()
         core.happened(Event.RECOVERED)
         core.shared.counters.recoveries += 1
-        await core.save()
         tell_of_changes(core)
+        await core.save()
         log.info("session %s: opened again on upstream %s", core.record.id[:8], upstream.name)
 
     async def _reopen(self) -> tuple[Upstream, tuple[Link, Message]]:
@@ -96,12 +94,14 @@ class Recovery:
             lambda upstream: upstream.open(initialize), before=own
         )
 
-    async def _check(self, link: Link, answer: Message) -> None:
-        """Lets go again of an upstream session that the client's session cannot go on over."""
+    async def _prepare(self, link: Link, answer: Message) -> None:
+        """Makes the upstream session ready before any request goes over it; one that cannot be used is let go of."""
         try:
             self._core.require_alive()
             self._keeps_promise(answer)
-        except BaseException:
+            await self._replay(link)
+            self._core.require_alive()
+        except (Fault, _PromiseShrank):
             await link.end()
             raise
 

@@ -23,6 +23,8 @@ class Registry:
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
         self._sessions: dict[str, Session] = {}
+        self._ending: set[str] = set()
+        """No longer served, but perhaps still in the store."""
         self._opening = 0
 
     def __len__(self) -> int:
@@ -65,8 +67,14 @@ class Registry:
         return session if session.core.state in (State.OPEN, State.RECOVERING) else None
 
     async def _revive(self, session_id: str) -> Session | None:
-        record = await self._shared.store.get(session_id)
-        if record is None:
+        try:
+            record = await self._shared.store.get(session_id)
+        except Exception as error:
+            self._shared.counters.store_failures += 1
+            log.exception("session %s: the store cannot tell whether there is one", session_id[:8])
+            # Not "unknown", on which the client would give the session up.
+            raise Fault(FaultKind.OVER_CAPACITY, reason="store_unavailable") from error
+        if record is None or session_id in self._ending:
             return None
         upstream = self._shared.upstreams.named(record.upstream)
         if upstream is None:
@@ -89,9 +97,21 @@ class Registry:
         self._shared.counters.sessions_ended += 1
         # First, so that nothing under way puts it back into the store.
         session.core.happened(Event.ENDED)
-        await self._shared.store.delete(record.id)
-        await session.end(tell_upstream=not is_shared)
+        self._ending.add(record.id)
+        try:
+            await self._forget(record.id)
+            await session.end(tell_upstream=not is_shared)
+        finally:
+            self._ending.discard(record.id)
         log.info("session %s: ended", record.id[:8])
+
+    async def _forget(self, session_id: str) -> None:
+        """A store that fails must not keep the session's streams and calls alive."""
+        try:
+            await self._shared.store.delete(session_id)
+        except Exception:
+            self._shared.counters.store_failures += 1
+            log.exception("session %s: still in the store", session_id[:8])
 
     async def watch(self) -> None:
         """Ends idle sessions, for as long as it is let."""

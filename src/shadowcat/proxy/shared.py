@@ -48,6 +48,7 @@ class Counters:
     """Resumes that could not be honoured."""
     server_requests_expired: int = 0
     streams_abandoned: int = 0
+    store_failures: int = 0
 
 
 @dataclass(slots=True)

@@ -19,6 +19,7 @@ class Stream:
 
     __slots__ = (
         "_is_current",
+        "_make_room",
         "_now",
         "_prefix",
         "_reader",
@@ -40,8 +41,10 @@ class Stream:
         *,
         primed: bool,
         is_current: Callable[[RequestId], bool],
+        make_room: Callable[[], object],
         request_id: RequestId | None = None,
     ) -> None:
+        """`make_room` lets go of what others hold, before this stream has to."""
         self.id = id
         self.request_id = request_id
         """The client's request that this stream answers, if it is one."""
@@ -52,6 +55,7 @@ class Stream:
         """Whether its readers start with a priming event: a client resumes from it if nothing else came."""
         self._prefix = EventId(epoch, id, 0).encode()[:-1]
         self._is_current = is_current
+        self._make_room = make_room
         self._reader: Reader | None = None
         self._wakeup: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
@@ -59,6 +63,11 @@ class Stream:
     # For the writer.
 
     def append(self, message: Message) -> None:
+        if self.log.closed:
+            # Its session ended meanwhile: nobody reads it any more, and nobody would give the room back.
+            return
+        if self.log.is_short_of_room:
+            self._make_room()
         self.log.append(one_line(message), message.id if message.is_request else None)
         if self._wakeup is not None:
             self._wake()
@@ -66,11 +75,10 @@ class Stream:
     async def wait_for_room(self) -> None:
         """Returns once the log can take more without losing what no client was given."""
         while self.log.must_wait and not self.log.closed:
-            self._room = asyncio.get_running_loop().create_future()
-            try:
-                await self._room
-            finally:
-                self._room = None
+            # The calls of a batch share a stream: several may wait.
+            if self._room is None:
+                self._room = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._room)
 
     def close(self) -> None:
         """The last event is in: readers end after it."""
@@ -108,12 +116,13 @@ class Stream:
             log.handed_out = log.last_seq
             self._wake_writer()
         prefix = self._prefix
-        return [
+        events = [
             StreamEvent(b"%b%d" % (prefix, seq), data)
             for seq, (data, request_id) in enumerate(fresh, log.last_seq + 1 - len(fresh))
             # An answered request is not asked again on a replay.
             if request_id is None or seq > reader.replayed_to or self._is_current(request_id)
         ]
+        return None if log.closed and not events else events
 
     def priming(self, reader: Reader) -> StreamEvent:
         return StreamEvent(b"%b%d" % (self._prefix, reader.position), None)
@@ -138,8 +147,9 @@ class Stream:
             wakeup.set_result(None)
 
     def _wake_writer(self) -> None:
-        if self._room is not None and not self._room.done():
-            self._room.set_result(None)
+        room, self._room = self._room, None
+        if room is not None:
+            room.set_result(None)
 
 
 class Reader:

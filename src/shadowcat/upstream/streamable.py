@@ -30,6 +30,8 @@ _POST: HeaderList = [
     (b"accept", b"application/json, text/event-stream"),
     (b"accept-encoding", b"identity"),
 ]
+_NOT_NOW = frozenset({400, 404, 409, 429})
+"""To a GET: the session is lost, or a stream of before is not known to have ended, or it is too much at present."""
 _REDIRECTS = frozenset({307, 308})
 _GET: HeaderList = [(b"accept", SSE), (b"accept-encoding", b"identity")]
 
@@ -109,8 +111,10 @@ class StreamableUpstream:
             async with asyncio.timeout(self.call.gap_s):
                 return await response.read(MAX_BODY_BYTES)
         except TimeoutError as error:
-            response.abort()
             raise Fault(FaultKind.DEADLINE, reason="body", sent=True) from error
+        finally:
+            # Where it was not read to its end, its connection would wait for the rest.
+            response.abort()
 
     def _same_origin_target(self, location: bytes | None) -> str | None:
         """Where a redirect leads, if it stays with this server: following it elsewhere would hand over the request."""
@@ -183,7 +187,7 @@ class StreamableLink:
         kind = media_type(response.headers.get(b"content-type"))
         if response.status == 200 and kind == SSE:
             return self.resumed(response, standalone=True)
-        if response.status in (404, 400):
+        if response.status in _NOT_NOW or 500 <= response.status != 501:
             body = await self._upstream.body(response)
             refusal_of(None, response.status, kind, body, in_session=self.upstream_id is not None)
         # 405 says it in so many words; the rest of them mean the same for us: there is nothing to listen to.

@@ -1,0 +1,1 @@
+"""Official clients of every kind against an official server: straight, and through `shadowcat reverse`."""

@@ -1,0 +1,45 @@
+"""A client whose standalone stream is open counts on hearing what the server says from then on."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from shadowcat.proxy import listening
+from tests.rig.stand import stand
+from tests.rig.wait import happens, soon
+from tests.rig.wire import Seen
+
+
+async def test_it_opens_when_that_of_the_server_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening, "OPENING_S", 20.0)
+    opens = asyncio.Event()
+
+    async def on_get(seen: Seen) -> None:
+        await happens(opens)
+        await seen.begin("text/event-stream")
+        await happens(seen.dropped)
+
+    async with stand(script={"offers_get": False, "on_get": on_get}) as rig:
+        await rig.client.initialize()
+        listens = asyncio.create_task(rig.client.listen())
+        await rig.server.gets("GET")
+        # The proxy answers another request meanwhile, but not this one.
+        await rig.client.call("ping")
+        assert not listens.done()
+        opens.set()
+        async with soon():
+            assert (await listens).status == 200
+
+
+async def test_it_does_not_wait_for_a_server_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening, "OPENING_S", 0.01)
+
+    async def on_get(seen: Seen) -> None:
+        await happens(seen.dropped)
+
+    async with stand(script={"offers_get": False, "on_get": on_get}) as rig:
+        await rig.client.initialize()
+        async with soon():
+            assert (await rig.client.listen()).status == 200
