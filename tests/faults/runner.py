@@ -1,0 +1,67 @@
+"""The reverse proxy with limits that its command line has no option for, and a way to ask what it counts.
+
+`python -m tests.faults.runner JSON`; a line on stdin is answered with its statistics as a line of JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from dataclasses import asdict, replace
+from typing import Any
+
+from shadowcat import app
+from shadowcat.core.stream import LogLimits
+from shadowcat.downstream.streamable import EndpointOptions
+from shadowcat.http.limits import ClientLimits, ServerLimits
+from shadowcat.proxy.shared import SessionLimits
+from shadowcat.upstream.streamable import CALL, StreamableUpstream
+
+
+def statistics(proxy: app.ReverseProxy) -> dict[str, Any]:
+    shared = proxy.shared
+    upstream = shared.upstreams.named("numbers")
+    assert isinstance(upstream, StreamableUpstream)
+    return {
+        **asdict(shared.counters),
+        **asdict(upstream.streams),
+        "sessions": len(proxy.relay.sessions),
+        "held_bytes": shared.log_budget.used,
+        "connections": proxy.server.statistics().connections,
+        "slow_closed": proxy.server.statistics().slow_closed,
+        "tasks": len(asyncio.all_tasks()),
+        "names": sorted(task.get_name() for task in asyncio.all_tasks()),
+    }
+
+
+async def serve(options: dict[str, Any]) -> None:
+    log = LogLimits(**options.get("log", {}))
+    proxy = app.ReverseProxy(
+        {"numbers": options["upstream"]},
+        port=0,
+        endpoint=EndpointOptions(**options.get("endpoint", {})),
+        session_limits=SessionLimits(log=log, **options.get("session", {})),
+        server_limits=ServerLimits(**options.get("server", {})),
+        call_timeouts=replace(CALL, **options.get("call", {})),
+    )
+
+    if "upstream_vanished_s" in options:
+        # Before its first connection.
+        proxy._client._limits = ClientLimits(vanished_s=options["upstream_vanished_s"])
+
+    def asked() -> None:
+        if sys.stdin.readline():
+            print(json.dumps(statistics(proxy)), flush=True)
+        else:
+            asyncio.get_running_loop().remove_reader(sys.stdin)
+
+    async with proxy:
+        print(f"serving http://127.0.0.1:{proxy.port}/mcp", flush=True)
+        asyncio.get_running_loop().add_reader(sys.stdin, asked)
+        await app.until_stopped(lambda: proxy.drain(options.get("drain_s", app.DRAIN_S)))
+
+
+if __name__ == "__main__":
+    app.set_up_logging("info")
+    app.run(serve(json.loads(sys.argv[1])))
