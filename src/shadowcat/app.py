@@ -88,6 +88,7 @@ class ReverseProxy:
         self._host = host
         self._port = port
         self._server_tls = server_tls
+        self._closed = False
         self._client = Client(tls=client_tls)
         # An empty store may well be false.
         self._store: SessionStore = MemoryStore() if store is None else store
@@ -134,6 +135,9 @@ class ReverseProxy:
         await self.aclose()
 
     async def aclose(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
         await self.server.aclose()
         await self.relay.aclose()
         await self.shared.upstreams.aclose()

@@ -258,6 +258,20 @@ async def test_a_connection_that_closed_while_idle_is_forgotten() -> None:
         assert await read(client, script.origin) == b"ok"
 
 
+async def test_a_server_that_closes_after_each_answer_without_a_word_loses_no_request() -> None:
+    async def play(wire: Wire) -> None:
+        await wire.head_of_request()
+        wire.writer.write(OK)
+        wire.writer.write_eof()
+
+    async def read_many(origin: Origin, client: Client) -> None:
+        for _ in range(20):
+            assert await read(client, origin) == b"ok"
+
+    async with scripted(play) as script, using() as client:
+        await asyncio.gather(*(read_many(script.origin, client) for _ in range(10)))
+
+
 @pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 100 Continue\r\n\r\n"])
 async def test_a_connection_lost_before_the_head_leaves_the_outcome_unknown(said: bytes) -> None:
     async with scripted(saying(said)) as script, using() as client:

@@ -298,6 +298,13 @@ async def test_a_modern_notification_on_a_stream() -> None:
         assert [m.get("method") for m in await reply.messages()] == ["notifications/other", None]
 
 
+@pytest.mark.parametrize("verdict", [None, Replace(None)], ids=["none", "of nothing"])  # type: ignore[arg-type]
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_verdict_that_is_none_refuses(kind: str, verdict: Any) -> None:
+    _, answer, _ = await outcome(Rule(lambda _: verdict, direction=DOWN), kind)
+    assert answer["error"]["data"]["reason"] == "interceptor_failed"
+
+
 async def test_interceptors_stand_in_a_row() -> None:
     first, second = Rule(renamed), Rule(own_result)
     third = Rule()

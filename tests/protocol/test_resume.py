@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from shadowcat.core.backoff import Backoff
 from tests.rig.cases import case, refused
 from tests.rig.client import Client, Reply
 from tests.rig.server import Call, Stream
@@ -346,3 +347,52 @@ async def test_a_client_may_listen_where_the_server_offers_nothing(session: Stan
     assert seen.get("mcp-session-id") == "up-a-1"
     await refused(await session.client.listen("x"), 400, -31001)
     assert "result" in await session.client.call()
+
+
+@pytest.mark.parametrize("status", [409, 429, 502, 503])
+async def test_a_server_that_cannot_be_listened_to_now_is_asked_again(session: Stand, status: int) -> None:
+    async def not_now(seen: Seen) -> None:
+        session.server.offers_get = True
+        await seen.respond(status)
+
+    session.server.offers_get = False
+    session.server.on_get = not_now
+    listening = await session.client.listen()
+    standalone = await session.server.listens()
+    await standalone.notify("notifications/vendor")
+    assert (await listening.message())["method"] == "notifications/vendor"
+
+
+async def test_a_server_that_ends_every_stream_is_asked_ever_less(
+    session: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    def at_once(backoff: Backoff, random: float) -> float:
+        waits.append(next_s(backoff, 1.0))
+        return 0.0
+
+    async def end(seen: Seen) -> None:
+        await seen.begin("text/event-stream")
+        await seen.finish()
+
+    next_s = Backoff.next_s
+    monkeypatch.setattr(Backoff, "next_s", at_once)
+    session.server.offers_get = False
+    session.server.on_get = end
+    await session.client.listen()
+    await until(lambda: len(waits) >= 4)
+    assert waits[:4] == [0.5, 1.0, 2.0, 4.0]
+
+
+async def test_a_question_withdrawn_after_its_call_ended_is_withdrawn(session: Stand) -> None:
+    tool = Tool(session)
+    listening = await session.client.listen()
+    standalone = await session.server.listens()
+    reply, call, stream = await tool.begin()
+    await stream.request("q", "roots/list")
+    await stream.send(call.response(TEXT))
+    asked, _ = await reply.messages()
+    await standalone.notify("notifications/cancelled", {"requestId": "q"})
+    withdrawn = await listening.message()
+    assert (withdrawn["method"], withdrawn["params"]["requestId"]) == ("notifications/cancelled", asked["id"])

@@ -272,6 +272,45 @@ async def test_what_was_under_way_is_not_sent_again(rig: Stand) -> None:
     assert rig.server.requests == []
 
 
+async def test_a_recovery_that_fails_on_its_last_step_is_tried_again() -> None:
+    async with stand(session_limits=SessionLimits(recovery_gap_s=0.0)) as rig:
+        await rig.client.initialize()
+        rig.server.restart()
+        rig.server.handlers["notifications/initialized"] = refusing(503)
+        await refused(await rig.client.begin("tools/list", id=1), 200, -32603, 1)
+        # What was opened in vain is not left to the server.
+        assert (await rig.server.gets("DELETE")).get("mcp-session-id") == "up-a-2"
+        del rig.server.handlers["notifications/initialized"]
+        assert "result" in await rig.client.call(id=2)
+
+
+async def test_no_request_goes_ahead_of_what_is_set_again(rig: Stand) -> None:
+    order: list[str] = []
+    release = asyncio.Event()
+
+    @rig.server.on("tools/call")
+    async def answer(call: Call) -> None:
+        order.append(call.params["name"])
+        await call.result({"content": []})
+
+    async def set_up(call: Call) -> None:
+        await happens(release)
+        order.append("initialized")
+        await call.seen.respond(202)
+
+    await rig.client.initialize()
+    rig.server.restart()
+    rig.server.handlers["notifications/initialized"] = set_up
+    first = asyncio.create_task(rig.client.call(params={"name": "first"}))
+    await rig.server.gets("notifications/initialized", 2)
+    second = asyncio.create_task(rig.client.call(params={"name": "second"}, id=2))
+    await rig.server.gets("tools/call", 2)
+    release.set()
+    await asyncio.gather(first, second)
+    assert order[0] == "initialized"
+    assert sorted(order[1:]) == ["first", "second"]
+
+
 async def test_an_upstream_that_loses_every_session_is_not_asked_forever(rig: Stand) -> None:
     rig.server.handlers["tools/call"] = refusing(404)
     await rig.client.initialize()

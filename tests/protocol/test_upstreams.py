@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from click.testing import CliRunner
 
+from shadowcat import ReverseProxy
+from shadowcat.app import ReverseSettings, serve_reverse
+from shadowcat.cli import main
+from shadowcat.wire import jsonrpc
 from tests.rig.cases import refused
 from tests.rig.client import rpc
 from tests.rig.server import Call
 from tests.rig.stand import Stand, stand
-from tests.rig.wait import happens
+from tests.rig.wait import happens, soon
 
 INITIALIZE = rpc("initialize", {"protocolVersion": "2025-11-25", "capabilities": {}}, 7)
 
@@ -167,3 +172,55 @@ async def test_a_redirect_to_itself_is_followed(session: Stand) -> None:
     first, second = session.server.requests
     assert second.target == "/elsewhere?a=b"
     assert first.body == second.body
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:99999/",
+        "http://[::1",
+        "http://a/b c",
+        "http://a/\u00e9",
+        "http://u:p@a/",
+        "ftp://a/",
+        "a",
+    ],
+)
+def test_a_url_that_is_none_is_refused_at_the_start(url: str) -> None:
+    result = CliRunner().invoke(main, ["reverse", "--listen", "127.0.0.1:0", "--upstream", url])
+    assert result.exit_code == 2
+    assert "Error: " in result.output
+
+
+async def test_the_listener_of_an_ipv6_address_is_announced_as_a_url() -> None:
+    said = asyncio.Queue[str]()
+    settings = ReverseSettings(upstreams={"a": "http://127.0.0.1:9/mcp"}, host="::1", port=0)
+    serving = asyncio.create_task(serve_reverse(settings, said.put_nowait))
+    async with soon():
+        assert (await said.get()).startswith("serving http://[::1]:")
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
+
+
+async def test_a_port_in_use_leaves_nothing_behind(rig: Stand) -> None:
+    second = ReverseProxy({"a": rig.server.url}, port=rig.proxy.port)
+    with pytest.raises(OSError, match="in use"):
+        async with second:
+            pass
+    assert second.server._sweeper is None  # pyright: ignore[reportPrivateUsage]
+
+
+async def test_a_refusal_that_nobody_waits_for_any_more_frees_its_connection(session: Stand) -> None:
+    @session.server.on("notifications/vendor")
+    async def begin(call: Call) -> None:
+        await call.seen.raw(
+            b"HTTP/1.1 400 Bad\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{"
+        )
+        await happens(call.seen.dropped)
+
+    link = session.session().core.link
+    sending = asyncio.create_task(link.send(jsonrpc.notification("notifications/vendor")))
+    seen = await session.server.gets("notifications/vendor")
+    await asyncio.wait((sending,), timeout=0.1)
+    sending.cancel()
+    await happens(seen.dropped)

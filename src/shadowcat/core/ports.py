@@ -56,7 +56,10 @@ class Link(Protocol):
 
 
 class SessionStore(Protocol):
-    """Keeps session records beyond the process. Write one of your own against this and `shadowcat.testing`."""
+    """Keeps session records beyond the process.
+
+    One that raises costs what it would have kept: the sessions that are alive go on. It must not wait for long.
+    """
 
     async def get(self, session_id: str) -> SessionRecord | None: ...
 

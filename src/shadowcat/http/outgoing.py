@@ -21,7 +21,7 @@ from shadowcat.http.message import HeaderList, Headers, size_of
 
 _FOREVER = float("inf")
 _TRUSTED_S = 0.5
-"""Servers do not close connections this soon; the look costs 2 µs."""
+"""Servers do not close connections this soon, but for those that never keep one; the look costs 2 µs."""
 
 
 class ClientResponse:
@@ -133,6 +133,7 @@ class OutgoingConnection(asyncio.Protocol):
         "_response",
         "_total_deadline",
         "_transport",
+        "_was_kept",
         "idle_since",
         "keep_s",
         "loop",
@@ -157,6 +158,8 @@ class OutgoingConnection(asyncio.Protocol):
         self._response: ClientResponse | None = None
         self._head: asyncio.Future[ClientResponse] | None = None
         self._closed = False
+        self._was_kept = False
+        """Whether the server left it open after a response before."""
         self._paused = False
         self._gap_s = _FOREVER
         self._phase_deadline = _FOREVER
@@ -170,11 +173,12 @@ class OutgoingConnection(asyncio.Protocol):
         """Whether an idle connection still stands. A closed one is readable before asyncio has told us."""
         if self.is_closed:
             return False
-        if self.loop.time() - self.idle_since < _TRUSTED_S:
+        if self._was_kept and self.loop.time() - self.idle_since < _TRUSTED_S:
             return True
         poll = select.poll()
         poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
-        return not poll.poll(0)
+        self._was_kept = not poll.poll(0)
+        return self._was_kept
 
     async def send(self, request: bytes, body: bytes, timeouts: Timeouts) -> ClientResponse:
         """Sends one request; returns when the head of its response is here."""

@@ -131,12 +131,14 @@ class StreamBook:
 
     def _let_go_while(self, due: Callable[[float], bool]) -> None:
         finished = self._finished
-        while finished:
-            stream, since = finished[0]
-            if stream.is_read or not due(since):
-                return
-            finished.popleft()
-            self._let_go(stream)
+        being_read: list[tuple[Stream, float]] = []
+        while finished and due(finished[0][1]):
+            entry = finished.popleft()
+            if entry[0].is_read:
+                being_read.append(entry)
+            else:
+                self._let_go(entry[0])
+        finished.extendleft(reversed(being_read))
 
     def _let_go(self, stream: Stream) -> None:
         stream.log.clear()
