@@ -87,7 +87,7 @@ def test_what_was_handed_out_makes_room() -> None:
     budget = Budget(3 * EVENT)
     log = log_of(3, budget)
     assert log.must_wait
-    log.handed_out = 2
+    assert log.hand_out(2 * EVENT) == [(b"%010d" % 1, None), (b"%010d" % 2, None)]
     assert not log.must_wait
     log.append(b"%010d" % 4)
     assert data(log, 1) == [2, 3, 4]
@@ -160,9 +160,30 @@ class Logging(RuleBasedStateMachine):
         # Only what a client was given may have gone.
         assert gone == 0 or self.first <= oldest_kept
 
-    @rule(share=st.floats(0, 1))
-    def hand_out(self, share: float) -> None:
-        self.log.handed_out = max(self.log.handed_out, self.start + int(share * len(self.events)))
+    @rule(max_bytes=st.integers(1, 5 * EVENT))
+    def hand_out(self, max_bytes: int) -> None:
+        at = self.log.handed_out
+        if at < self.last and self.first > at + 1:
+            with pytest.raises(Gap):
+                self.log.hand_out(max_bytes)
+            return
+        waiting = self.events[at - self.start :]
+        given = self.log.hand_out(max_bytes)
+        assert given == waiting[: len(given)]
+        assert bool(given) is bool(waiting)
+        assert self.log.handed_out == at + len(given)
+        # As much as asked for, and not an event more.
+        assert cost(given[:-1]) < max_bytes
+        assert given == waiting or cost(given) >= max_bytes
+
+    @rule(seq=st.integers(0, 30))
+    def hand_out_again(self, seq: int) -> None:
+        if seq > self.last or (seq < self.last and seq + 1 < self.first):
+            with pytest.raises(Gap):
+                self.log.hand_out_again(seq)
+        else:
+            self.log.hand_out_again(seq)
+            assert self.log.handed_out == seq
 
     @rule()
     def make_room(self) -> None:
@@ -193,6 +214,10 @@ class Logging(RuleBasedStateMachine):
         assert self.log.must_wait is (
             len(held) > 0 and self.first > self.log.handed_out and self.budget.is_spent
         )
+
+
+def cost(events: list[tuple[bytes, Any]]) -> int:
+    return sum(len(data) + EVENT_OVERHEAD_BYTES for data, _ in events)
 
 
 TestLogging = Logging.TestCase

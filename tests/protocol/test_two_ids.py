@@ -312,3 +312,14 @@ async def test_the_command_serves_the_same() -> None:
         await client.initialize()
         child.process.terminate()
         assert await child.process.wait() == 0
+
+
+async def test_subscriptions_are_bounded(session: Stand) -> None:
+    """Each is kept for a server that forgets it, and what is kept must have an end."""
+    uri = "x:" + "a" * 60_000
+    answers = [await session.client.call("resources/subscribe", {"uri": f"{uri}{n}"}, n) for n in range(1, 7)]
+    assert ["result" in answer for answer in answers] == [True] * 5 + [False]
+    assert answers[-1]["error"]["data"]["reason"] == "too_many_subscriptions"
+    assert len(session.server.got("resources/subscribe")) == 5
+    await session.client.call("resources/unsubscribe", {"uri": f"{uri}1"}, 7)
+    assert "result" in await session.client.call("resources/subscribe", {"uri": "x:b"}, 8)

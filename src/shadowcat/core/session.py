@@ -16,6 +16,9 @@ from shadowcat.errors import Fault, FaultKind
 from shadowcat.wire.jsonrpc import Message
 from shadowcat.wire.mcp import LEGACY_VERSIONS, LIST_CHANGED
 
+MAX_SUBSCRIPTIONS = 1_000
+MAX_SUBSCRIPTION_CHARS = 256 * 1024
+
 SESSION_ID = re.compile(r"[\x21-\x7e]{1,256}")
 
 
@@ -77,6 +80,12 @@ class SessionRecord(msgspec.Struct, kw_only=True, gc=False):
     subscriptions: frozenset[str] = frozenset()
     initialized: bool = False
     created_wall: float = 0.0
+
+    @property
+    def has_room_to_subscribe(self) -> bool:
+        """Subscriptions are remembered for a server that forgets them, and a client may ask for any number."""
+        held = sum(len(uri) for uri in self.subscriptions)
+        return len(self.subscriptions) < MAX_SUBSCRIPTIONS and held < MAX_SUBSCRIPTION_CHARS
 
     def promised(self) -> dict[str, Any]:
         return _decode_promise(self.initialize_result).capabilities

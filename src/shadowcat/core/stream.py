@@ -111,11 +111,29 @@ class StreamLog:
         """The last event a client's connection was given; it may still have been lost on the way."""
         return self._handed_out
 
-    @handed_out.setter
-    def handed_out(self, seq: int) -> None:
-        self._handed_out = seq
-        ahead = () if seq >= self.last_seq else self.after(max(seq, self._first - 1))
-        self._ahead = sum(len(data) + EVENT_OVERHEAD_BYTES for data, _ in ahead)
+    def hand_out_again(self, after: int) -> None:
+        """Another connection goes on after that event: what follows was not given to it. Raises `Gap`."""
+        again = self.after(after)
+        self._handed_out = after
+        self._ahead = sum(len(data) + EVENT_OVERHEAD_BYTES for data, _ in again)
+
+    def hand_out(self, max_bytes: int) -> list[Logged]:
+        """The next events for the connection: at least one, if there is any, and not many more bytes than these."""
+        waiting = self.last_seq - self._handed_out
+        if not waiting:
+            return []
+        if self._first > self._handed_out + 1:
+            raise Gap
+        size = 0
+        given: list[Logged] = []
+        for event in islice(self._events, len(self._events) - waiting, None):
+            given.append(event)
+            size += len(event[0]) + EVENT_OVERHEAD_BYTES
+            if size >= max_bytes:
+                break
+        self._handed_out += len(given)
+        self._ahead -= size
+        return given
 
     def append(self, data: bytes, request_id: RequestId | None = None) -> int:
         """Adds an event, making room by letting go of the oldest that were handed out.
@@ -179,9 +197,4 @@ class StreamLog:
             return []
         if seq > self.last_seq or self._first > seq + 1:
             raise Gap
-        events = self._events
-        skip = seq + 1 - self._first
-        if skip > len(events) // 2:
-            # From the near end: a deque is a chain of blocks.
-            return [events[i] for i in range(skip - len(events), 0)]
-        return list(islice(events, skip, None))
+        return list(islice(self._events, seq + 1 - self._first, None))

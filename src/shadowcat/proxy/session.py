@@ -160,6 +160,8 @@ class Session:
             if isinstance(judged, Reply):
                 return judged.message.with_id(message.id)
             message = judged
+        if message.method == Method.SUBSCRIBE and not core.record.has_room_to_subscribe:
+            raise Fault(FaultKind.OVER_CAPACITY, reason="too_many_subscriptions")
         entry, outgoing = core.correlator.begin(message)
         try:
             answer = await self._first_answer(entry, message, outgoing)

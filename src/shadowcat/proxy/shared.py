@@ -41,7 +41,6 @@ class Counters:
     recoveries_failed: int = 0
     promises_shrunk: int = 0
     exchanges: int = 0
-    faults: int = 0
     dropped_messages: int = 0
     client_resumes: int = 0
     gaps: int = 0

@@ -13,6 +13,9 @@ from shadowcat.core.exchange import StreamEvent
 from shadowcat.core.stream import Budget, EventId, StreamLog
 from shadowcat.wire.jsonrpc import Message, RequestId
 
+MAX_PIECE_BYTES = 256 * 1024
+"""What a reader is given at a time: one that resumes far back must not cost its whole log once more."""
+
 
 class Stream:
     """One stored stream of a session."""
@@ -94,38 +97,34 @@ class Stream:
 
     def read(self, after: int | None = None) -> Reader:
         """Attaches a reader, in place of the one there was. Raises `Gap` when `after` cannot be honoured."""
-        position = self.log.handed_out if after is None else after
-        if position != self.log.last_seq:
-            self.log.after(position)
-        reader = Reader(self, position, replayed_to=self.log.last_seq if after is not None else 0)
+        if after is not None:
+            self.log.hand_out_again(after)
+        reader = Reader(self, replayed_to=self.log.last_seq if after is not None else 0)
         self._reader = reader
         self.unread_since = None
         self._wake()
         return reader
 
     def take(self, reader: Reader) -> list[StreamEvent] | None:
-        """What the reader has not seen; None when it has seen everything there will be for it."""
+        """What the reader has not seen, piece by piece; None when it has seen everything there will be for it."""
         if self._reader is not reader:
             return None
         log = self.log
-        fresh = log.after(reader.position)
-        if not fresh:
-            return None if log.closed else []
-        reader.position = log.last_seq
-        if log.last_seq > log.handed_out:
-            log.handed_out = log.last_seq
+        while fresh := log.hand_out(MAX_PIECE_BYTES):
             self._wake_writer()
-        prefix = self._prefix
-        events = [
-            StreamEvent(b"%b%d" % (prefix, seq), data)
-            for seq, (data, request_id) in enumerate(fresh, log.last_seq + 1 - len(fresh))
-            # An answered request is not asked again on a replay.
-            if request_id is None or seq > reader.replayed_to or self._is_current(request_id)
-        ]
-        return None if log.closed and not events else events
+            prefix = self._prefix
+            events = [
+                StreamEvent(b"%b%d" % (prefix, seq), data)
+                for seq, (data, request_id) in enumerate(fresh, log.handed_out + 1 - len(fresh))
+                # An answered request is not asked again on a replay.
+                if request_id is None or seq > reader.replayed_to or self._is_current(request_id)
+            ]
+            if events:
+                return events
+        return None if log.closed else []
 
-    def priming(self, reader: Reader) -> StreamEvent:
-        return StreamEvent(b"%b%d" % (self._prefix, reader.position), None)
+    def priming(self) -> StreamEvent:
+        return StreamEvent(b"%b%d" % (self._prefix, self.log.handed_out), None)
 
     async def wait(self) -> None:
         if self._wakeup is None:
@@ -155,12 +154,11 @@ class Stream:
 class Reader:
     """One client connection's view of a stream; iterate it for batches of events."""
 
-    __slots__ = ("_stream", "_unprimed", "position", "replayed_to")
+    __slots__ = ("_stream", "_unprimed", "replayed_to")
 
-    def __init__(self, stream: Stream, position: int, replayed_to: int) -> None:
+    def __init__(self, stream: Stream, replayed_to: int) -> None:
         self._stream = stream
         self._unprimed = stream.primed
-        self.position = position
         self.replayed_to = replayed_to
 
     def __aiter__(self) -> Reader:
@@ -170,7 +168,7 @@ class Reader:
         stream = self._stream
         if self._unprimed:
             self._unprimed = False
-            priming = stream.priming(self)
+            priming = stream.priming()
             return [priming, *(stream.take(self) or ())]
         while True:
             events = stream.take(self)

@@ -32,8 +32,6 @@ PRIMING_VERSIONS: Final = frozenset({V2025_11_25})
 """Older clients parse the priming event's empty data as JSON and fail."""
 VERSION_HEADER_VERSIONS: Final = frozenset({V2025_06_18, V2025_11_25, V2026_07_28})
 """Those that have the `MCP-Protocol-Version` header."""
-ASSUMED_VERSION: Final = V2025_03_26
-"""What a session-less request without a version header is taken to speak (transport spec, 2025-06-18)."""
 
 
 def era_of(version: str) -> Era | None:
