@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -113,3 +114,13 @@ def test_data_cannot_hide_the_reason() -> None:
     fault = Fault(FaultKind.INTERNAL, reason="ours", data=data)
     assert fault.error()["data"] == {"reason": "ours", "x": 1}
     assert data["reason"] == "another"
+
+
+def test_every_reason_is_in_the_reference() -> None:
+    root = Path(__file__).parent.parent
+    page = (root / "docs/reference/errors.md").read_text("utf-8")
+    source = "".join(path.read_text("utf-8") for path in root.glob("src/shadowcat/**/*.py"))
+    reasons = set(re.findall(r'reason="([a-z_]+)"', source))
+    assert len(reasons) > 30
+    assert {reason for reason in reasons if f"`{reason}`" not in page} == set()
+    assert {kind.value for kind in FaultKind if f"`{kind.value}`" not in page} == set()

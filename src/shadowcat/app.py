@@ -7,7 +7,7 @@ import logging
 import signal
 import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from shadowcat.clock import SystemClock
@@ -15,7 +15,7 @@ from shadowcat.core.ports import Interceptor, SessionStore
 from shadowcat.downstream.guard import Guard, is_loopback
 from shadowcat.downstream.streamable import EndpointOptions, StreamableEndpoint
 from shadowcat.http.client import Client
-from shadowcat.http.limits import ServerLimits, Timeouts
+from shadowcat.http.limits import MIB, ServerLimits, Timeouts
 from shadowcat.http.message import Request, Response
 from shadowcat.http.server import Server
 from shadowcat.proxy.pipeline import Pipeline
@@ -24,6 +24,8 @@ from shadowcat.proxy.shared import SessionLimits, Shared
 from shadowcat.proxy.upstreams import Upstreams
 from shadowcat.stores.memory import MemoryStore
 from shadowcat.upstream.streamable import CALL, StreamableUpstream
+
+log = logging.getLogger("shadowcat")
 
 T = TypeVar("T")
 
@@ -157,6 +159,8 @@ class ReverseSettings:
     allowed_hosts: frozenset[str] = frozenset()
     max_sessions: int = 10_000
     session_idle_s: float = 1_800.0
+    call_deadline_s: float = 300.0
+    max_body_bytes: int = 4 * MIB
     upgrade_after_s: float | None = None
 
 
@@ -175,11 +179,20 @@ async def serve_reverse(settings: ReverseSettings, announce: Callable[[str], Non
             idle_s=settings.session_idle_s,
             upgrade_after_s=settings.upgrade_after_s,
         ),
+        server_limits=ServerLimits(body_bytes=settings.max_body_bytes),
+        call_timeouts=replace(CALL, head_s=settings.call_deadline_s, gap_s=settings.call_deadline_s),
     )
     async with proxy:
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         announce(f"serving http://{host}:{proxy.port}{settings.path} (Ctrl-C stops it)")
-        await until_stopped(proxy.drain)
+        if not is_loopback(settings.host) and not settings.allowed_hosts:
+            log.warning("whoever reaches this port is served, under any name: see --allow-host")
+
+        async def stop() -> None:
+            announce(f"stopping: running calls have {DRAIN_S:.0f} s to finish (Ctrl-C again ends at once)")
+            await proxy.drain()
+
+        await until_stopped(stop)
 
 
 def set_up_logging(level: str) -> None:

@@ -213,6 +213,8 @@ async def test_an_expiring_session_waits_for_nobody_else() -> None:
 class LastingStore:
     """A store of one's own: it only has what the port asks for, and outlives the proxy that closes it."""
 
+    lasts = True
+
     def __init__(self) -> None:
         self.records: dict[str, SessionRecord] = {}
         self.closed = 0

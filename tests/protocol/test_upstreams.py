@@ -13,7 +13,7 @@ from shadowcat.cli import main
 from shadowcat.wire import jsonrpc
 from tests.rig.cases import refused
 from tests.rig.client import rpc
-from tests.rig.server import Call
+from tests.rig.server import Call, refusing
 from tests.rig.stand import Stand, stand
 from tests.rig.wait import happens, soon
 
@@ -114,17 +114,54 @@ async def test_what_may_have_been_heard_is_not_sent_elsewhere() -> None:
         assert sum(len(server.got("tools/call")) for server in rig.servers) == 2
 
 
-async def test_modern_requests_go_where_somebody_is() -> None:
+async def test_a_modern_client_stays_with_one_server_while_it_is_there() -> None:
+    """What a server hands out to be sent back, its request state, only that server may be able to read."""
     async with stand(servers=2) as rig:
-        spread = {
-            (await (await rig.client.ask("tools/call", {"name": "t"})).json())["result"]["content"][0]["text"]
-            for _ in range(4)
-        }
-        assert spread == {"a", "b"}
-        await rig.servers[1].listener.close()
-        for _ in range(4):
-            answer = await (await rig.client.ask("tools/call", {"name": "t"})).json()
-            assert answer["result"]["content"][0]["text"] == "a"
+
+        async def asked() -> str:
+            reply = await rig.client.ask("tools/call", {"name": "t"})
+            return (await reply.json())["result"]["content"][0]["text"]
+
+        [first] = {await asked() for _ in range(4)}
+        [gone] = [server for server in rig.servers if server.name == first]
+        [other] = [server for server in rig.servers if server.name != first]
+        await gone.listener.close()
+        assert {await asked() for _ in range(4)} == {other.name}
+
+
+async def test_modern_clients_are_spread() -> None:
+    async with stand(servers=2) as rig:
+        upstreams = rig.proxy.shared.upstreams
+        assert {upstreams.of_client(f"10.0.0.{n}").name for n in range(20)} == {"a", "b"}
+
+
+async def test_what_is_wrong_with_an_upstream_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    async with stand() as rig:
+        await rig.client.initialize()
+
+        def said() -> list[str]:
+            return [record.message for record in caplog.records if record.name == "shadowcat.upstream"]
+
+        with caplog.at_level("INFO", "shadowcat"):
+            rig.server.on("tools/call")(refusing(500))
+            for id in (1, 2):
+                await rig.client.call(id=id)
+            assert said() == ["upstream a: The upstream answered with HTTP 500 (upstream_http_500)"]
+            rig.server.on("tools/call")(refusing(405))
+            await rig.client.call(id=3)
+            assert said()[1:] == [
+                "upstream a: The upstream answered with HTTP 405; is its URL that of an MCP endpoint? "
+                "(upstream_http_405)"
+            ]
+            await rig.client.call("tools/list", id=4)
+            assert said()[2:] == ["upstream a: answers again"]
+
+
+async def test_sessions_that_nothing_keeps_end_with_the_proxy() -> None:
+    async with stand() as rig:
+        await rig.client.initialize()
+        await rig.proxy.aclose()
+        assert len(rig.server.got("DELETE")) == 1
 
 
 async def test_a_modern_stream_stays_with_its_server() -> None:

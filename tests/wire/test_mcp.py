@@ -39,7 +39,7 @@ def test_versions_are_in_one_set_and_in_order() -> None:
 
 
 def test_features_belong_to_legacy_versions() -> None:
-    assert mcp.BATCH_VERSIONS | mcp.PRIMING_VERSIONS <= set(mcp.LEGACY_VERSIONS)
+    assert set(mcp.LEGACY_VERSIONS) >= mcp.BATCH_VERSIONS | mcp.PRIMING_VERSIONS
     assert frozenset({"2025-03-26"}) == mcp.BATCH_VERSIONS
     assert frozenset({"2025-11-25"}) == mcp.PRIMING_VERSIONS
 

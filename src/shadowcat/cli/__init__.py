@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
-from shadowcat.cli.params import HOST_PORT, UPSTREAM
+from shadowcat.cli.params import HOST, HOST_PORT, ORIGIN, UPSTREAM, Seconds
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -13,6 +15,13 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 @click.version_option(package_name="shadowcat")
 def main() -> None:
     """A proxy for the Model Context Protocol."""
+
+
+def _cannot_listen(listen: tuple[str, int], error: OSError) -> click.ClickException:
+    because = os.strerror(error.errno) if error.errno else str(error)
+    return click.ClickException(
+        f"cannot listen on {listen[0]}:{listen[1]}: {because}; choose another with --listen"
+    )
 
 
 @main.command()
@@ -31,7 +40,7 @@ def echo(listen: tuple[str, int]) -> None:
     try:
         app.run(app.echo(*listen, click.echo))
     except OSError as error:
-        raise click.ClickException(f"cannot listen on {listen[0]}:{listen[1]}: {error.strerror}") from error
+        raise _cannot_listen(listen, error) from error
 
 
 @main.command()
@@ -49,22 +58,46 @@ def echo(listen: tuple[str, int]) -> None:
 )
 @click.option("--path", default="/mcp", show_default=True, help="Path of the endpoint.")
 @click.option(
-    "--allow-origin", multiple=True, metavar="ORIGIN", help="A web page's origin that may use the proxy."
+    "--allow-origin",
+    type=ORIGIN,
+    multiple=True,
+    metavar="ORIGIN",
+    help="A web page's origin that may use the proxy.",
 )
-@click.option("--allow-host", multiple=True, metavar="HOST", help="A host name clients may ask for.")
+@click.option(
+    "--allow-host", type=HOST, multiple=True, metavar="HOST", help="A host name clients may ask for."
+)
 @click.option("--max-sessions", type=click.IntRange(1), default=10_000, show_default=True)
 @click.option(
     "--session-idle",
     "session_idle_s",
-    type=click.FloatRange(1),
+    type=Seconds(1),
     default=1800,
     show_default=True,
     metavar="SECONDS",
 )
 @click.option(
+    "--call-deadline",
+    "call_deadline_s",
+    type=Seconds(1),
+    default=300,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a server may be silent during a call.",
+)
+@click.option(
+    "--max-body",
+    "max_body_bytes",
+    type=click.IntRange(1),
+    default=4 * 1024 * 1024,
+    show_default=True,
+    metavar="BYTES",
+    help="The largest request a client may send.",
+)
+@click.option(
     "--upgrade-after",
     "upgrade_after_s",
-    type=click.FloatRange(0),
+    type=Seconds(0),
     metavar="SECONDS",
     help="Answer a longer call as a stream, which a 2025-11-25 client can resume.",
 )
@@ -77,6 +110,8 @@ def reverse(
     allow_host: tuple[str, ...],
     max_sessions: int,
     session_idle_s: float,
+    call_deadline_s: float,
+    max_body_bytes: int,
     upgrade_after_s: float | None,
     log_level: str,
 ) -> None:
@@ -98,14 +133,16 @@ def reverse(
         host=listen[0],
         port=listen[1],
         path=path,
-        allowed_origins=frozenset(origin.lower().rstrip("/") for origin in allow_origin),
-        allowed_hosts=frozenset(host.lower() for host in allow_host),
+        allowed_origins=frozenset(allow_origin),
+        allowed_hosts=frozenset(allow_host),
         max_sessions=max_sessions,
         session_idle_s=session_idle_s,
+        call_deadline_s=call_deadline_s,
+        max_body_bytes=max_body_bytes,
         upgrade_after_s=upgrade_after_s,
     )
     app.set_up_logging(log_level)
     try:
         app.run(app.serve_reverse(settings, click.echo))
     except OSError as error:
-        raise click.ClickException(f"cannot listen on {listen[0]}:{listen[1]}: {error.strerror}") from error
+        raise _cannot_listen(listen, error) from error

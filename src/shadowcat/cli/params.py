@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from urllib.parse import urlsplit
 
@@ -52,5 +53,43 @@ class UpstreamUrl(click.ParamType[tuple[str, str]]):
         return (named[1] if named else parts.netloc), url
 
 
+class PageOrigin(click.ParamType[str]):
+    """`scheme://host[:port]`, as browsers send it."""
+
+    name = "origin"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        origin = value.lower().rstrip("/")
+        if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/*\s]+", origin):
+            self.fail(f"{value!r} is not an origin, for example https://app.example.com", param, ctx)
+        return origin
+
+
+class HostName(click.ParamType[str]):
+    """A name or address without scheme and port."""
+
+    name = "host"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        host = value.lower().strip("[]")
+        if not re.fullmatch(r"[a-z0-9._-]+|[0-9a-f:.]+", host):
+            self.fail(f"{value!r} is not a host name, for example mcp.example.com", param, ctx)
+        return host
+
+
+class Seconds(click.FloatRange):
+    """A time that ends: neither infinite nor no number."""
+
+    name = "seconds"
+
+    def convert(self, value: float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        seconds = super().convert(value, param, ctx)
+        if not math.isfinite(seconds):
+            self.fail(f"{value!r} is not a number of seconds", param, ctx)
+        return seconds
+
+
 HOST_PORT = HostPort()
+ORIGIN = PageOrigin()
+HOST = HostName()
 UPSTREAM = UpstreamUrl()

@@ -61,6 +61,9 @@ class SessionStore(Protocol):
     One that raises costs what it would have kept: the sessions that are alive go on. It must not wait for long.
     """
 
+    lasts: bool
+    """Whether it outlives the process: sessions are then left to the next one, and otherwise ended upstream."""
+
     async def get(self, session_id: str) -> SessionRecord | None: ...
 
     async def put(self, record: SessionRecord) -> None: ...
@@ -123,6 +126,6 @@ class Gateway(Protocol):
 
     async def end(self, session: ClientSession) -> None: ...
 
-    async def exchange(self, request: Message, caller: Caller, forwarded: Forwarded) -> Answer:
-        """One modern request."""
+    async def exchange(self, request: Message, caller: Caller, forwarded: Forwarded, address: str) -> Answer:
+        """One modern request; `address` is the client's, by which it stays with one upstream."""
         ...

@@ -43,10 +43,18 @@ class Guard:
     def check(self, headers: Headers) -> None:
         host = headers.get(b"host")
         if host is not None and not self._allows_host(host):
-            raise Fault(FaultKind.FORBIDDEN, "Host is not served here", reason="foreign_host")
+            raise Fault(
+                FaultKind.FORBIDDEN,
+                "Host is not served here; --allow-host names those that are",
+                reason="foreign_host",
+            )
         origin = headers.get(b"origin")
         if origin is not None and not self._allows_origin(origin):
-            raise Fault(FaultKind.FORBIDDEN, "Origin is not allowed", reason="foreign_origin")
+            raise Fault(
+                FaultKind.FORBIDDEN,
+                "Origin is not allowed; --allow-origin names those that are",
+                reason="foreign_origin",
+            )
 
     def _judge_host(self, host: bytes) -> bool:
         name = _name(b"//" + host)

@@ -77,7 +77,8 @@ class StreamableEndpoint:
     async def _checked(self, request: Request) -> Response:
         try:
             if request.path != self._options.path:
-                return Response(404, [(b"content-type", b"text/plain")], b"not found\n")
+                hint = f"not found: the MCP endpoint is {self._options.path}\n".encode()
+                return Response(404, [(b"content-type", b"text/plain")], hint)
             match request.method:
                 case "POST":
                     return await self._post(request, _version(request.headers))
@@ -125,7 +126,8 @@ class StreamableEndpoint:
         task = asyncio.current_task()
         assert task is not None
         request.cancel_on_disconnect(task.cancel)
-        answer = await self._gateway.exchange(message, self._caller, _forwarded(headers))
+        address = request.peer.address if request.peer is not None else ""
+        answer = await self._gateway.exchange(message, self._caller, _forwarded(headers), address)
         if answer.whole is not None:
             return json_response(answer.whole, answer.status)
         assert answer.stream is not None

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Iterator
 
+from shadowcat.aio import cancel_and_join
 from shadowcat.core.exchange import Caller
 from shadowcat.core.ports import Link
 from shadowcat.core.session import Event, SessionRecord, State
@@ -17,6 +18,7 @@ from shadowcat.proxy.shared import Shared
 log = logging.getLogger("shadowcat.session")
 
 _LONGEST_LOOK_S = 30.0
+_CLOSE_S = 3.0
 
 
 class Registry:
@@ -138,7 +140,13 @@ class Registry:
         return found
 
     async def close(self) -> None:
-        """Lets go of every session without ending it: the store may bring it back in another process."""
-        # Together: each may wait for an upstream that hangs.
-        await asyncio.gather(*(session.end(tell_upstream=False) for session in self))
+        """Lets go of every session; it ends at the upstream if no store can bring it back in another process."""
+        tell_upstream = not self._shared.store.lasts
+        # Together, and not for long: each may wait for an upstream that hangs.
+        ending = [
+            self._shared.tasks.spawn(session.end(tell_upstream=tell_upstream), "close") for session in self
+        ]
+        if ending:
+            _, hanging = await asyncio.wait(ending, timeout=_CLOSE_S)
+            await cancel_and_join(hanging, grace_s=1.0)
         self._sessions.clear()

@@ -96,8 +96,8 @@ class Relay:
 
     # Modern.
 
-    async def exchange(self, request: Message, caller: Caller, forwarded: Forwarded) -> Answer:
-        """Stateless: whichever upstream can be reached. Nothing is kept, nothing is sent twice."""
+    async def exchange(self, request: Message, caller: Caller, forwarded: Forwarded, address: str) -> Answer:
+        """Stateless: the client's upstream, or any that can be reached. Nothing is kept, nothing is sent twice."""
         self._shared.counters.exchanges += 1
         judged = await self._judged(request, Era.MODERN, Direction.TO_SERVER, caller, "")
         if isinstance(judged, Reply):
@@ -105,7 +105,8 @@ class Relay:
         if judged is not request:
             forwarded = _renamed(judged, forwarded)
         upstream, answer = await self._shared.upstreams.first_reachable(
-            lambda upstream: upstream.exchange(judged, forwarded)
+            lambda upstream: upstream.exchange(judged, forwarded),
+            before=self._shared.upstreams.of_client(address),
         )
         if answer.stream is not None:
             if request.method == Method.LISTEN:

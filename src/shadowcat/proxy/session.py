@@ -203,7 +203,14 @@ class Session:
 
     async def _ask(self, entry: InFlight[Stream], outgoing: Message) -> Answer | None:
         """The upstream's answer; None when the client cancelled before it began."""
-        answer = await until_stopped(entry, self.core.link.exchange(outgoing))
+        upstreams, name = self.core.shared.upstreams, self.core.record.upstream
+        try:
+            answer = await until_stopped(entry, self.core.link.exchange(outgoing))
+        except Fault as fault:
+            if fault.kind is not FaultKind.UPSTREAM_SESSION_LOST:
+                upstreams.failed(name, fault)
+            raise
+        upstreams.answered(name)
         if answer is None and entry.fault is not None:
             raise entry.fault
         return answer

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
+from zlib import crc32
 
 from shadowcat.core.balance import RoundRobin
 from shadowcat.core.ports import Upstream
-from shadowcat.errors import Fault, FaultKind
+from shadowcat.errors import Fault, FaultKind, Side
+
+log = logging.getLogger("shadowcat.upstream")
 
 T = TypeVar("T")
 
@@ -17,7 +21,9 @@ class Upstreams:
         self._by_name = {upstream.name: upstream for upstream in upstreams}
         if len(self._by_name) != len(upstreams):
             raise ValueError("two upstreams of one name")
-        self._turn = RoundRobin(tuple(upstreams))
+        self._all = tuple(upstreams)
+        self._turn = RoundRobin(self._all)
+        self._trouble: dict[str, str] = {}
 
     def __len__(self) -> int:
         return len(self._by_name)
@@ -25,18 +31,36 @@ class Upstreams:
     def named(self, name: str) -> Upstream | None:
         return self._by_name.get(name)
 
+    def of_client(self, address: str) -> Upstream:
+        """The same one for the same client: what a modern server hands out to be sent back, only it can read."""
+        return self._all[crc32(address.encode()) % len(self._all)]
+
+    def failed(self, name: str, fault: Fault) -> None:
+        """Says once what is wrong with an upstream, and again when it is something else."""
+        if fault.side is Side.UPSTREAM and self._trouble.get(name) != fault.reason:
+            self._trouble[name] = fault.reason
+            because = f": {fault.__cause__}" if fault.__cause__ is not None else ""
+            log.warning("upstream %s: %s (%s)%s", name, fault.message, fault.reason, because)
+
+    def answered(self, name: str) -> None:
+        if self._trouble and self._trouble.pop(name, None) is not None:
+            log.info("upstream %s: answers again", name)
+
     async def first_reachable(
         self, ask: Callable[[Upstream], Awaitable[T]], *, before: Upstream | None = None
     ) -> tuple[Upstream, T]:
         """Asks each in turn until one can be reached, `before` first. Only what nobody has seen is asked twice."""
-        order = self._turn.order()
+        order = self._turn.order() if before is None else self._all
         if before is not None:
             order = (before, *(upstream for upstream in order if upstream is not before))
         unreachable: Fault | None = None
         for upstream in order:
             try:
-                return upstream, await ask(upstream)
+                answer = await ask(upstream)
+                self.answered(upstream.name)
+                return upstream, answer
             except Fault as fault:
+                self.failed(upstream.name, fault)
                 if fault.kind is not FaultKind.UPSTREAM_UNAVAILABLE or fault.sent:
                     raise
                 unreachable = fault

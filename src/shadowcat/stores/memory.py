@@ -6,6 +6,8 @@ from shadowcat.core.session import SessionRecord
 
 
 class MemoryStore:
+    lasts = False
+
     def __init__(self) -> None:
         self._records: dict[str, SessionRecord] = {}
 

@@ -62,12 +62,17 @@ def refusal_of(
         raise Fault(FaultKind.UPSTREAM_SESSION_LOST, reason="upstream_session_lost")
     if status in (401, 403):
         # Our credentials, not the client's: the challenge is not for it, and its session has not ended.
-        raise Fault(FaultKind.UPSTREAM_FAILED, reason="upstream_auth", sent=True)
+        told = f"The upstream refused the proxy with HTTP {status}"
+        raise Fault(FaultKind.UPSTREAM_FAILED, told, reason="upstream_auth", sent=True)
     if request is not None and error is not None:
         return Answer(whole=error.with_id(request.id), status=status)
     if 300 <= status < 400:
-        raise Fault(FaultKind.UPSTREAM_FAILED, reason="upstream_redirected", sent=True)
-    raise Fault(FaultKind.UPSTREAM_FAILED, reason=f"upstream_http_{status}", sent=True)
+        told = f"The upstream redirected elsewhere with HTTP {status}; that is not followed"
+        raise Fault(FaultKind.UPSTREAM_FAILED, told, reason="upstream_redirected", sent=True)
+    told = f"The upstream answered with HTTP {status}"
+    if status in (404, 405):
+        told += "; is its URL that of an MCP endpoint?"
+    raise Fault(FaultKind.UPSTREAM_FAILED, told, reason=f"upstream_http_{status}", sent=True)
 
 
 def _error_in(content_type: bytes, body: bytes) -> Message | None:

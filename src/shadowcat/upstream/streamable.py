@@ -148,7 +148,8 @@ class StreamableUpstream:
                 in_session = link is not None and link.upstream_id is not None
                 return refusal_of(request, response.status, kind, body, in_session=in_session)
             # 202 to a request, or a type that is neither: no answer will come from this.
-            raise Fault(FaultKind.UPSTREAM_FAILED, reason="upstream_sent_no_answer", sent=True)
+            told = f"The upstream answered with HTTP {response.status} and neither JSON nor an event stream"
+            raise Fault(FaultKind.UPSTREAM_FAILED, told, reason="upstream_sent_no_answer", sent=True)
         except BaseException:
             # Given up, by the client or by us: over HTTP a modern server is told so by the connection's end.
             response.abort()
