@@ -66,7 +66,9 @@ async def test_aclose_ends_what_runs() -> None:
 
 
 async def test_aclose_of_nothing() -> None:
-    await Tasks("owner").aclose()
+    tasks = Tasks("owner")
+    await tasks.aclose()
+    assert len(tasks) == 0
 
 
 async def test_a_task_may_close_its_owner() -> None:

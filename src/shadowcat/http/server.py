@@ -132,4 +132,4 @@ class Server:
                     serving.emptied.clear()
                     await serving.emptied.wait()
         except TimeoutError:
-            pass
+            pass  # whoever waits ends what is left

@@ -52,7 +52,7 @@ class Listening:
             async with asyncio.timeout(OPENING_S):
                 await self._tried.wait()
         except TimeoutError:
-            pass
+            pass  # a slow server costs the client this wait, not its stream
 
     async def stop(self) -> None:
         task, self._task = self._task, None

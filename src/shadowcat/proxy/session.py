@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable
 from typing import NamedTuple
 
 from shadowcat.aio import cancel_and_join
@@ -88,10 +89,7 @@ class Session:
         self, begun: asyncio.Task[Message | _Begun | None], request: Message, stream: Stream
     ) -> None:
         try:
-            outcome = await begun
-            await self._put(outcome, stream)
-        except Fault as fault:
-            stream.append(jsonrpc.error(request.id, fault.error()))
+            await self._put_outcome(begun, request, stream)
         finally:
             self.core.book.finish(stream)
 
@@ -105,7 +103,8 @@ class Session:
             if isinstance(element, Fault):
                 stream.append(jsonrpc.error(None, element.error()))
             elif element.is_request:
-                running.append(core.shared.tasks.spawn(self._element(element, stream), "batch element"))
+                answering = self._put_outcome(self._begin(element), element, stream)
+                running.append(core.shared.tasks.spawn(answering, "batch element"))
             else:
                 await self._receive_element(element)
         core.shared.tasks.spawn(self._close_after(running, stream), "batch end")
@@ -118,16 +117,14 @@ class Session:
             # There is no status of its own to tell it by, and the others must not suffer.
             log.warning("session %s: %r did not reach the upstream: %s", self.id[:8], message, fault.reason)
 
-    async def _element(self, request: Message, stream: Stream) -> None:
+    async def _put_outcome(
+        self, asking: Awaitable[Message | _Begun | None], request: Message, stream: Stream
+    ) -> None:
+        """What becomes of a request, on a stream that others may share."""
         try:
-            outcome = await self._begin(request)
+            outcome = await asking
         except Fault as fault:
-            stream.append(jsonrpc.error(request.id, fault.error()))
-            return
-        await self._put(outcome, stream)
-
-    async def _put(self, outcome: Message | _Begun | None, stream: Stream) -> None:
-        """The outcome of a request, on a stream that others may share."""
+            outcome = jsonrpc.error(request.id, fault.error())
         if isinstance(outcome, Message):
             stream.append(outcome)
         elif outcome is not None:
@@ -210,8 +207,9 @@ class Session:
             if fault.kind is not FaultKind.UPSTREAM_SESSION_LOST:
                 upstreams.failed(name, fault)
             raise
-        upstreams.answered(name)
-        if answer is None and entry.fault is not None:
+        if answer is not None:
+            upstreams.answered(name)
+        elif entry.fault is not None:
             raise entry.fault
         return answer
 
