@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import signal
 import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -22,7 +23,7 @@ from shadowcat.proxy.pipeline import Pipeline
 from shadowcat.proxy.relay import Relay
 from shadowcat.proxy.shared import SessionLimits, Shared
 from shadowcat.proxy.upstreams import Upstreams
-from shadowcat.stores.memory import MemoryStore
+from shadowcat.proxy.writer import Durability
 from shadowcat.upstream.streamable import CALL, StreamableUpstream
 
 log = logging.getLogger("shadowcat")
@@ -69,7 +70,8 @@ async def until_stopped(drain: Callable[[], Awaitable[None]]) -> None:
 class ReverseProxy:
     """Servers behind one endpoint, as a library: `async with ReverseProxy({"main": url}) as proxy: …`.
 
-    Everything the command line can do, this can; `store` and `interceptors` may be your own.
+    Everything the command line can do, this can; `store` and `interceptors` may be your own. Without a store,
+    sessions end with the proxy; with one, it is closed with it.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class ReverseProxy:
         port: int = 8080,
         endpoint: EndpointOptions | None = None,
         store: SessionStore | None = None,
+        durability: Durability | None = None,
         interceptors: Sequence[Interceptor] = (),
         session_limits: SessionLimits | None = None,
         server_limits: ServerLimits | None = None,
@@ -92,8 +95,7 @@ class ReverseProxy:
         self._server_tls = server_tls
         self._closed = False
         self._client = Client(tls=client_tls)
-        # An empty store may well be false.
-        self._store: SessionStore = MemoryStore() if store is None else store
+        self._store = store
         self.shared = Shared(
             upstreams=Upstreams(
                 [
@@ -105,6 +107,8 @@ class ReverseProxy:
             pipeline=Pipeline(interceptors),
             clock=SystemClock(),
             limits=session_limits or SessionLimits(),
+            durability=durability or Durability(),
+            node=secrets.token_hex(8),
         )
         self.relay = Relay(self.shared)
         self._endpoint = StreamableEndpoint(
@@ -144,7 +148,8 @@ class ReverseProxy:
         await self.relay.aclose()
         await self.shared.upstreams.aclose()
         await self._client.aclose()
-        await self._store.aclose()
+        if self._store is not None:
+            await self._store.aclose()
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,7 @@ def test_the_future_is_a_gap(seq: int) -> None:
 
 
 def test_a_log_that_goes_on_from_an_earlier_life() -> None:
-    log = StreamLog(Budget(1_000_000), last_seq=7)
+    log = StreamLog(Budget(1_000_000), first_seq=8)
     assert log.after(7) == []
     with pytest.raises(Gap):
         log.after(6)
@@ -87,7 +87,7 @@ def test_what_was_handed_out_makes_room() -> None:
     budget = Budget(3 * EVENT)
     log = log_of(3, budget)
     assert log.must_wait
-    assert log.hand_out(2 * EVENT) == [(b"%010d" % 1, None), (b"%010d" % 2, None)]
+    assert log.hand_out(log.last_seq, 2 * EVENT) == [(b"%010d" % 1, None), (b"%010d" % 2, None)]
     assert not log.must_wait
     log.append(b"%010d" % 4)
     assert data(log, 1) == [2, 3, 4]
@@ -140,7 +140,7 @@ class Logging(RuleBasedStateMachine):
     @initialize(limit=st.integers(0, 6), last_seq=st.integers(0, 3))
     def begin(self, limit: int, last_seq: int) -> None:
         self.budget = Budget(limit * EVENT)
-        self.log = StreamLog(self.budget, last_seq)
+        self.log = StreamLog(self.budget, last_seq + 1)
         self.start = last_seq
         self.events: list[tuple[bytes, Any]] = []
         self.first = last_seq + 1
@@ -160,15 +160,16 @@ class Logging(RuleBasedStateMachine):
         # Only what a client was given may have gone.
         assert gone == 0 or self.first <= oldest_kept
 
-    @rule(max_bytes=st.integers(1, 5 * EVENT))
-    def hand_out(self, max_bytes: int) -> None:
+    @rule(max_bytes=st.integers(1, 5 * EVENT), held_back=st.integers(0, 3))
+    def hand_out(self, max_bytes: int, held_back: int) -> None:
         at = self.log.handed_out
-        if at < self.last and self.first > at + 1:
+        up_to = self.last - held_back
+        if at < up_to and self.first > at + 1:
             with pytest.raises(Gap):
-                self.log.hand_out(max_bytes)
+                self.log.hand_out(up_to, max_bytes)
             return
-        waiting = self.events[at - self.start :]
-        given = self.log.hand_out(max_bytes)
+        waiting = self.events[at - self.start : max(0, up_to - self.start)]
+        given = self.log.hand_out(up_to, max_bytes)
         assert given == waiting[: len(given)]
         assert bool(given) is bool(waiting)
         assert self.log.handed_out == at + len(given)

@@ -9,7 +9,7 @@ import pytest
 from shadowcat.core.stream import Budget, LogLimits
 from shadowcat.proxy.book import StreamBook
 from shadowcat.wire import jsonrpc
-from tests.rig.stand import Stand
+from tests.rig.stand import Stand, unkept
 from tests.rig.wait import soon
 
 NOTE = jsonrpc.notification("notifications/vendor", {"text": "x" * 200})
@@ -26,7 +26,9 @@ class Now:
 
 
 def book_of(total: Budget, now: Now | None = None, room: int = 1 << 20, *, asked: bool = True) -> StreamBook:
-    return StreamBook(LogLimits(bytes=room), total, now or Now(), primed=False, is_current=lambda _: asked)
+    return StreamBook(
+        "e", LogLimits(bytes=room), total, unkept(), now or Now(), primed=False, is_current=lambda _: asked
+    )
 
 
 async def test_all_writers_of_a_stream_go_on_when_there_is_room() -> None:

@@ -1,21 +1,28 @@
-"""A store that fails: what it would have kept is lost, and nothing else."""
+"""A store that fails or hangs: what it would have kept waits for it, and nothing else does."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
 
 import pytest
 
-from shadowcat.core.session import SessionRecord
+from shadowcat import ReverseProxy
+from shadowcat.core.ledger import Held, Refusal, SessionChange, StoredSession
+from shadowcat.proxy.writer import Durability
 from shadowcat.stores.memory import MemoryStore
 from tests.rig.cases import refused
+from tests.rig.client import client_of
 from tests.rig.stand import Stand, stand
 from tests.rig.wait import until
 
+PROMPT = Durability(gather_s=0.0, patience_s=0.2, retry_first_s=0.01, retry_cap_s=0.02)
+STRICT = Durability(strict=True, gather_s=0.0, patience_s=0.2, retry_first_s=0.01, retry_cap_s=0.02)
+
 
 class FailingStore(MemoryStore):
-    """Fails at what it is told to; `gate` holds its deletes up."""
+    """Fails at what it is told to; without `gate` open it hangs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -24,26 +31,21 @@ class FailingStore(MemoryStore):
         self.gate = asyncio.Event()
         self.gate.set()
 
-    def _try(self, what: str) -> None:
+    async def _try(self, what: str) -> None:
+        await self.gate.wait()
         if what == self.failing:
             raise OSError("no space left on device")
 
-    async def get(self, session_id: str) -> SessionRecord | None:
-        self._try("get")
-        return await super().get(session_id)
+    async def claim(self, session_id: str, node: str) -> StoredSession | Held | None:
+        await self._try("claim")
+        return await super().claim(session_id, node)
 
-    async def put(self, record: SessionRecord) -> None:
-        self._try("put")
-        await super().put(record)
-
-    async def delete(self, session_id: str) -> None:
-        await self.gate.wait()
-        self._try("delete")
-        await super().delete(session_id)
+    async def write(self, changes: Sequence[SessionChange]) -> Mapping[str, Refusal]:
+        await self._try("write")
+        return await super().write(changes)
 
     async def aclose(self) -> None:
         self.closed += 1
-        await super().aclose()
 
 
 @pytest.fixture
@@ -53,35 +55,80 @@ def store() -> FailingStore:
 
 @pytest.fixture(params=[True, False], ids=["json", "sse"])
 async def rig(store: FailingStore, request: pytest.FixtureRequest) -> AsyncIterator[Stand]:
-    async with stand(store=store, script={"answers_json": request.param}) as found:
+    script = {"answers_json": request.param}
+    async with stand(store=store, durability=PROMPT, script=script) as found:
         yield found
 
 
+@pytest.fixture
+async def strict_rig(store: FailingStore) -> AsyncIterator[Stand]:
+    async with stand(store=store, durability=STRICT, script={"answers_json": False}) as found:
+        yield found
+
+
+async def fails(rig: Stand, store: FailingStore) -> None:
+    """The store fails, and the proxy has noticed."""
+    store.failing = "write"
+    rig.session().core.ledger.record_changed()
+    await until(lambda: rig.writer.is_failing)
+
+
 async def test_a_session_that_cannot_be_stored_is_served(rig: Stand, store: FailingStore) -> None:
-    store.failing = "put"
+    store.failing = "write"
     await rig.client.initialize()
     assert len(rig.server.got("notifications/initialized")) == 1
     assert "result" in await rig.client.call("logging/setLevel", {"level": "info"})
     rig.server.restart()
     assert "result" in await rig.client.call()
     assert rig.server.got("logging/setLevel")[-1].json["params"] == {"level": "info"}
-    assert rig.counters.store_failures > 0
+    assert rig.writer.is_failing
+    assert rig.writer.failures > 0
+
+
+async def test_what_was_missed_is_written_when_the_store_is_back(rig: Stand, store: FailingStore) -> None:
+    await rig.client.initialize()
+    await fails(rig, store)
+    await rig.client.call("logging/setLevel", {"level": "info"})
+    store.failing = ""
+    assert await rig.writer.flush(5.0)
+    assert not rig.writer.is_failing
+    assert rig.client.session_id is not None
+    stored = await store.read(rig.client.session_id)
+    assert stored is not None
+    assert b"info" in stored.record
+
+
+async def test_a_store_that_hangs_holds_nothing_up_for_long(rig: Stand, store: FailingStore) -> None:
+    await rig.client.initialize()
+    store.gate.clear()
+    assert "result" in await rig.client.call()
+    assert "result" in await rig.client.call(id=2)
+    other = await rig.another_client()
+    await other.initialize()
+    assert (await rig.client.delete()).status == 200
+    store.gate.set()
 
 
 async def test_a_session_that_cannot_be_deleted_ends(rig: Stand, store: FailingStore) -> None:
     await rig.client.initialize()
     listening = await rig.client.listen()
     await rig.server.listens()
-    store.failing = "delete"
+    await fails(rig, store)
     assert (await rig.client.delete()).status == 200
     assert await listening.messages() == []
     await rig.server.gets("DELETE")
     assert rig.proxy.shared.log_budget.used == 0
+    assert rig.client.session_id is not None
+    assert await store.read(rig.client.session_id) is not None
+    await refused(await rig.client.begin("tools/list", id=7), 404, -32600, 7)
+    store.failing = ""
+    assert await rig.writer.flush(5.0)
+    assert await store.read(rig.client.session_id) is None
 
 
 async def test_a_store_that_cannot_tell_makes_no_session_unknown(rig: Stand, store: FailingStore) -> None:
     """On 404 a client gives its session up."""
-    store.failing = "get"
+    store.failing = "claim"
     rig.client.session_id = "0" * 32
     error = await refused(await rig.client.begin("tools/list", id=7), 503, -31002, 7)
     assert error["data"]["reason"] == "store_unavailable"
@@ -98,7 +145,84 @@ async def test_a_session_that_ends_is_not_brought_back(rig: Stand, store: Failin
     assert not len(rig.proxy.relay.sessions)
 
 
+async def test_a_store_that_forgot_everything_gets_it_again(rig: Stand, store: FailingStore) -> None:
+    await rig.client.initialize()
+    await rig.client.call()
+    assert rig.client.session_id is not None
+    before = await store.read(rig.client.session_id)
+    await store.remove(rig.client.session_id)
+    store._ended.clear()  # pyright: ignore[reportPrivateUsage] - as FLUSHALL would
+    rig.session().core.ledger.record_changed()
+    await until(lambda: len(store._sessions))  # pyright: ignore[reportPrivateUsage]
+    assert await store.read(rig.client.session_id) == before
+
+
+async def test_a_session_ended_in_the_store_ends(rig: Stand, store: FailingStore) -> None:
+    await rig.client.initialize()
+    listening = await rig.client.listen()
+    await rig.server.listens()
+    assert rig.client.session_id is not None
+    await store.remove(rig.client.session_id)
+    rig.session().core.ledger.record_changed()
+    assert await listening.messages() == []
+    await rig.server.gets("DELETE")
+    await refused(await rig.client.begin("tools/list", id=7), 404, -32600, 7)
+
+
+async def test_a_session_that_somebody_else_took_over_is_let_go_of(rig: Stand, store: FailingStore) -> None:
+    """Its upstream session is the other one's now: it is not ended."""
+    await rig.client.initialize()
+    await rig.client.call()
+    async with (
+        ReverseProxy({rig.server.name: rig.server.url}, port=0, store=store) as second,
+        client_of(second.port) as client,
+    ):
+        client.session_id, client.version = rig.client.session_id, rig.client.version
+        assert "result" in await client.call()
+        rig.session().core.ledger.record_changed()
+        await until(lambda: not len(rig.proxy.relay.sessions))
+        assert rig.counters.sessions_lost == 1
+        assert "result" in await client.call(id=2)
+        assert rig.server.got("DELETE") == []
+
+
 async def test_a_store_is_closed_once(rig: Stand, store: FailingStore) -> None:
     await rig.proxy.drain(0.0)
     await rig.proxy.aclose()
     assert store.closed == 1
+
+
+async def test_strict_nothing_is_begun_that_cannot_be_stored(strict_rig: Stand, store: FailingStore) -> None:
+    rig = strict_rig
+    await rig.client.initialize()
+    assert "result" in await rig.client.call()
+    await fails(rig, store)
+    rig.server.requests.clear()
+    error: dict[str, Any] = (await rig.client.call(id=2))["error"]
+    assert (error["code"], error["data"]["reason"]) == (-31002, "store_unavailable")
+    assert rig.server.requests == []
+    other = await rig.another_client()
+    reply = await other.begin("initialize", {"protocolVersion": "2025-11-25", "capabilities": {}}, id=1)
+    assert reply.status == 503
+    assert "retry-after" in reply.headers
+    store.failing = ""
+    await until(lambda: not rig.writer.is_failing)
+    assert "result" in await rig.client.call(id=3)
+
+
+async def test_strict_nothing_leaves_that_is_not_stored(strict_rig: Stand, store: FailingStore) -> None:
+    rig = strict_rig
+    await rig.client.initialize()
+    listening = await rig.client.listen()
+    upstream = await rig.server.listens()
+    await upstream.notify("notifications/one")
+    assert (await listening.message())["method"] == "notifications/one"
+    store.gate.clear()
+    await upstream.notify("notifications/two")
+    two = asyncio.create_task(listening.message())
+    standalone = rig.session().core.book.standalone
+    await until(lambda: standalone.log.last_seq == 2)
+    assert standalone.log.handed_out == 1
+    store.gate.set()
+    assert (await two)["method"] == "notifications/two"
+    assert standalone.stored_seq == 2

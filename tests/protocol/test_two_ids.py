@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from shadowcat import ReverseProxy
+from shadowcat.core import kept
 from shadowcat.core.exchange import ANONYMOUS, Caller
 from shadowcat.core.session import SessionRecord
 from shadowcat.proxy.shared import SessionLimits
@@ -210,29 +211,18 @@ async def test_an_expiring_session_waits_for_nobody_else() -> None:
 # Beyond the process.
 
 
-class LastingStore:
-    """A store of one's own: it only has what the port asks for, and outlives the proxy that closes it."""
-
-    lasts = True
-
+class LastingStore(MemoryStore):
     def __init__(self) -> None:
-        self.records: dict[str, SessionRecord] = {}
+        super().__init__()
         self.closed = 0
-
-    async def get(self, session_id: str) -> SessionRecord | None:
-        await asyncio.sleep(0)
-        return self.records.get(session_id)
-
-    async def put(self, record: SessionRecord) -> None:
-        await asyncio.sleep(0)
-        self.records[record.id] = record
-
-    async def delete(self, session_id: str) -> None:
-        await asyncio.sleep(0)
-        self.records.pop(session_id, None)
 
     async def aclose(self) -> None:
         self.closed += 1
+
+    async def record(self, session_id: str) -> SessionRecord:
+        stored = await self.read(session_id)
+        assert stored is not None
+        return kept.decode_session(stored.record).record
 
 
 async def _opened_and_left(url: str, store: LastingStore) -> str:
@@ -250,7 +240,7 @@ async def test_a_session_outlives_the_proxy() -> None:
         id = await _opened_and_left(server.url, store)
         assert store.closed == 1
         assert server.got("DELETE") == []
-        record = store.records[id]
+        record = await store.record(id)
         earlier = {seen.json["id"] for seen in server.requests if seen.json and "id" in seen.json}
         assert (record.upstream, record.upstream_id) == ("a", "up-a-1")
         assert (record.principal, record.route) == (ANONYMOUS, "/mcp")
@@ -275,9 +265,11 @@ async def test_a_session_outlives_the_proxy() -> None:
             assert "result" in await client.call()
             assert server.got("logging/setLevel")[-1].json["params"] == {"level": "error"}
             assert server.got("resources/subscribe")[-1].json["params"] == {"uri": "x:a"}
-            assert store.records[id].upstream_id == "up-a-2"
+            assert proxy.shared.writer is not None
+            assert await proxy.shared.writer.flush(5.0)
+            assert (await store.record(id)).upstream_id == "up-a-2"
             await client.delete()
-            assert store.records == {}
+            assert await store.read(id) is None
 
 
 async def test_a_stored_session_of_an_upstream_no_longer_there() -> None:
@@ -290,15 +282,6 @@ async def test_a_stored_session_of_an_upstream_no_longer_there() -> None:
         ):
             client.session_id = id
             await refused(await client.begin("tools/list", id=7), 404, -32600, 7)
-
-
-async def test_the_memory_store_forgets() -> None:
-    store = MemoryStore()
-    async with stand(store=store) as rig:
-        await rig.client.initialize()
-        assert len(store) == 1
-        await rig.client.delete()
-        assert len(store) == 0
 
 
 async def test_the_command_serves_the_same() -> None:

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from shadowcat import ReverseProxy
+from shadowcat.proxy.ledger import SessionLedger
 from shadowcat.proxy.session import Session
+from shadowcat.proxy.writer import StoreWriter
 from tests.rig.client import Client, client_of
 from tests.rig.server import McpServer, mcp_server
 from tests.rig.wait import soon
@@ -33,6 +35,11 @@ class Stand:
     @property
     def counters(self) -> Any:
         return self.proxy.shared.counters
+
+    @property
+    def writer(self) -> StoreWriter:
+        assert self.proxy.shared.writer is not None
+        return self.proxy.shared.writer
 
     def session(self, client: Client | None = None) -> Session:
         """The proxy's side of a client's session."""
@@ -56,6 +63,13 @@ async def stand(
         async with ReverseProxy({server.name: server.url for server in ups}, port=0, **options) as proxy:
             client = await stack.enter_async_context(client_of(proxy.port))
             yield Stand(ups, proxy, client, stack)
+
+
+def unkept() -> SessionLedger:
+    """For streams that no store is to have."""
+    return SessionLedger(
+        None, "s", node="", fence=0, describe=lambda: b"", streams=lambda: (), on_refused=lambda _: None
+    )
 
 
 @dataclass(eq=False)

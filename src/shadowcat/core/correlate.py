@@ -62,6 +62,8 @@ class ServerRequest(Generic[S]):
     epoch: int
     asked_at: float
     stream: S | None = None
+    is_restored: bool = False
+    """By an earlier process, and not answered since."""
 
 
 @dataclass(slots=True)
@@ -90,9 +92,7 @@ class Correlator(Generic[S]):
         upstream_id = self.next_id()
         token = progress_token(request)
         entry: InFlight[S] = InFlight(client_id, upstream_id, request.method, token)
-        self._in_flight[upstream_id] = self._by_client_id[client_id] = entry
-        if token is not None:
-            self._by_token[token] = entry
+        self._note(entry)
         return entry, request.with_id(upstream_id)
 
     def renew(self, entry: InFlight[S], request: Message) -> Message:
@@ -148,8 +148,14 @@ class Correlator(Generic[S]):
     def asked_by_upstream(
         self, request: Message, stream: S | None, now: float
     ) -> tuple[ServerRequest[S], Message]:
-        """Notes a request of the upstream's and returns it as the client gets it."""
+        """Notes a request of the upstream's and returns it as the client gets it.
+
+        One that an earlier process asked keeps its id: the upstream may repeat it as its stream is resumed.
+        """
         assert request.id is not None
+        known = self._asked_as(request.id)
+        if known is not None and known.is_restored and known.stream is stream:
+            return known, request.with_id(known.client_id)
         if len(self._asked) >= MAX_SERVER_REQUESTS:
             raise Fault(FaultKind.OVER_CAPACITY, reason="too_many_server_requests")
         self._last_client_id += 1
@@ -158,6 +164,39 @@ class Correlator(Generic[S]):
         )
         self._asked[asked.client_id] = asked
         return asked, request.with_id(asked.client_id)
+
+    def unanswered(self) -> list[ServerRequest[S]]:
+        return list(self._asked.values())
+
+    @property
+    def last_question(self) -> int:
+        """The highest id a request of the upstream's was given towards the client."""
+        return self._last_client_id
+
+    def restore_question(
+        self, client_id: int, upstream_id: RequestId, method: str, stream: S | None, now: float
+    ) -> None:
+        """One that an earlier process asked: its answer may come yet."""
+        self._asked[client_id] = ServerRequest(
+            client_id, upstream_id, method, self.epoch, now, stream, is_restored=True
+        )
+
+    def skip_questions_to(self, client_id: int) -> None:
+        """Later requests of the upstream's get higher ids than this."""
+        self._last_client_id = max(self._last_client_id, client_id)
+
+    def restore(
+        self, client_id: RequestId, upstream_id: int, method: str, token: RequestId | None
+    ) -> InFlight[S]:
+        """A request that an earlier process sent, and whose answer is still to come."""
+        entry: InFlight[S] = InFlight(client_id, upstream_id, method, token)
+        self._note(entry)
+        return entry
+
+    def _note(self, entry: InFlight[S]) -> None:
+        self._in_flight[entry.upstream_id] = self._by_client_id[entry.client_id] = entry
+        if entry.token is not None:
+            self._by_token[entry.token] = entry
 
     def is_unanswered(self, client_id: RequestId) -> bool:
         return client_id in self._asked
@@ -170,11 +209,16 @@ class Correlator(Generic[S]):
         return overdue
 
     def cancelled_by_upstream(self, notification: Message) -> tuple[ServerRequest[S], Message] | None:
-        upstream_id = _request_id(notification, "requestId")
+        asked = self._asked_as(_request_id(notification, "requestId"))
+        if asked is None:
+            return None
+        del self._asked[asked.client_id]
+        return asked, _with_request_id(notification, asked.client_id)
+
+    def _asked_as(self, upstream_id: RequestId | None) -> ServerRequest[S] | None:
         for asked in self._asked.values():
             if asked.upstream_id == upstream_id and type(asked.upstream_id) is type(upstream_id):
-                del self._asked[asked.client_id]
-                return asked, _with_request_id(notification, asked.client_id)
+                return asked
         return None
 
     def knows_token(self, progress: Message) -> InFlight[S] | None:

@@ -80,6 +80,11 @@ class StreamEvent(NamedTuple):
 class MessageStream(Protocol):
     """Messages as the upstream sends them, in batches of what arrived together. Close it when done early."""
 
+    @property
+    def cursor(self) -> bytes | None:
+        """Where the stream can be resumed after what was given so far; None where it cannot."""
+        ...
+
     def __aiter__(self) -> AsyncIterator[list[Message]]: ...
 
     async def __anext__(self) -> list[Message]: ...

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
 from shadowcat.core.exchange import Answer, Caller, Context, Forwarded, MessageStream, StreamEvent, Verdict
-from shadowcat.core.session import SessionRecord
+from shadowcat.core.ledger import Held, Refusal, SessionChange, SessionSummary, StoredSession
 from shadowcat.errors import Fault
 from shadowcat.wire.jsonrpc import Message
+
+
+class StoreUnusable(Exception):
+    """A store that cannot work as it was asked for; says in one line why, and what to do."""
 
 
 class Upstream(Protocol):
@@ -50,25 +54,59 @@ class Link(Protocol):
         """The standalone stream; None when the server offers none."""
         ...
 
+    def resume(self, cursor: bytes, *, standalone: bool) -> MessageStream:
+        """The rest of a stream that another process has read up to there; reading it raises `Fault` if it is lost."""
+        ...
+
     async def end(self) -> None:
         """Tells the server that the session is over, as far as it can be told."""
         ...
 
 
 class SessionStore(Protocol):
-    """Keeps session records beyond the process.
+    """Keeps sessions and their streams beyond the process.
 
-    One that raises costs what it would have kept: the sessions that are alive go on. It must not wait for long.
+    One port for both: that an event and the upstream's cursor it stands for are written together is what lets a
+    stream go on exactly after a crash. A store may be slow or fail; no call of it holds up traffic. It opens nothing
+    before it has to, and is used from one event loop. `shadowcat.testing` has tests that any store should pass.
     """
 
-    lasts: bool
-    """Whether it outlives the process: sessions are then left to the next one, and otherwise ended upstream."""
+    @property
+    def is_shared(self) -> bool:
+        """Whether nodes may use it at the same time: then it keeps leases."""
+        ...
 
-    async def get(self, session_id: str) -> SessionRecord | None: ...
+    async def check(self) -> None:
+        """Raises `StoreUnusable` if it is clear now that it can never work."""
+        ...
 
-    async def put(self, record: SessionRecord) -> None: ...
+    async def write(self, changes: Sequence[SessionChange]) -> Mapping[str, Refusal]:
+        """Makes each change whole or not at all, and lasting. Returns the sessions whose change was refused."""
+        ...
 
-    async def delete(self, session_id: str) -> None: ...
+    async def claim(self, session_id: str, node: str) -> StoredSession | Held | None:
+        """Takes a session over, with a fence one higher than any before; None for one that is not there."""
+        ...
+
+    async def read(self, session_id: str) -> StoredSession | None:
+        """Looks, and changes nothing."""
+        ...
+
+    async def sessions(self, after: str, limit: int) -> Sequence[SessionSummary]:
+        """Those that are held, in the order of their ids, from after that one on."""
+        ...
+
+    async def remove(self, session_id: str) -> bool:
+        """Ends a session, whoever owns it: its owner's next change is refused. False if there is none."""
+        ...
+
+    async def renew(self, node: str, lease_s: float) -> None:
+        """The node lives, and keeps what it owns for that long."""
+        ...
+
+    async def expire(self, idle_s: float) -> None:
+        """Lets go of sessions that no owner has written or claimed for that long; a jump of the clock is no time."""
+        ...
 
     async def aclose(self) -> None: ...
 

@@ -80,6 +80,8 @@ class SessionRecord(msgspec.Struct, kw_only=True, gc=False):
     subscriptions: frozenset[str] = frozenset()
     initialized: bool = False
     created_wall: float = 0.0
+    epoch: str = ""
+    """Stands in the ids of the events of its streams, and of no other session's."""
 
     @property
     def has_room_to_subscribe(self) -> bool:

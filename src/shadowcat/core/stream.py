@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
@@ -89,22 +90,40 @@ class Gap(Exception):
 
 
 class StreamLog:
-    __slots__ = ("_ahead", "_budget", "_events", "_first", "_handed_out", "_held", "closed", "last_seq")
+    __slots__ = (
+        "_ahead",
+        "_budget",
+        "_events",
+        "_first",
+        "_handed_out",
+        "_held",
+        "closed",
+        "lags",
+        "last_seq",
+    )
 
-    def __init__(self, budget: Budget, last_seq: int = 0) -> None:
+    def __init__(self, budget: Budget, first_seq: int = 1, held: Iterable[Logged] = ()) -> None:
+        """`held` are events of an earlier process, numbered from `first_seq` on."""
         self._budget = budget
-        self._events: deque[Logged] = deque()
-        self._first = last_seq + 1
+        self._events: deque[Logged] = deque(held)
+        self._first = first_seq
         """The number of the oldest event that is held, or of the next one where none is."""
-        self._held = 0
-        self.last_seq = last_seq
-        self._handed_out = last_seq
+        self._held = sum(len(data) + EVENT_OVERHEAD_BYTES for data, _ in self._events)
+        budget.charge(self._held)
+        self.last_seq = first_seq - 1 + len(self._events)
+        self._handed_out = self.last_seq
         self._ahead = 0
         """What is held of the events after that one."""
         self.closed = False
+        self.lags = False
+        """Whether events that a client may have seen are yet to come again, under the numbers they had."""
 
     def __len__(self) -> int:
         return len(self._events)
+
+    @property
+    def first_seq(self) -> int:
+        return self._first
 
     @property
     def handed_out(self) -> int:
@@ -113,20 +132,24 @@ class StreamLog:
 
     def hand_out_again(self, after: int) -> None:
         """Another connection goes on after that event: what follows was not given to it. Raises `Gap`."""
+        if self.lags and after > self.last_seq:
+            self._handed_out, self._ahead = after, 0
+            if self.closed:
+                self._give_last_again()
+            return
         again = self.after(after)
         self._handed_out = after
         self._ahead = sum(len(data) + EVENT_OVERHEAD_BYTES for data, _ in again)
 
-    def hand_out(self, max_bytes: int) -> list[Logged]:
+    def hand_out(self, up_to: int, max_bytes: int) -> list[Logged]:
         """The next events for the connection: at least one, if there is any, and not many more bytes than these."""
-        waiting = self.last_seq - self._handed_out
-        if not waiting:
+        if up_to <= self._handed_out:
             return []
         if self._first > self._handed_out + 1:
             raise Gap
         size = 0
         given: list[Logged] = []
-        for event in islice(self._events, len(self._events) - waiting, None):
+        for event in self._between(self._handed_out + 1, up_to):
             given.append(event)
             size += len(event[0]) + EVENT_OVERHEAD_BYTES
             if size >= max_bytes:
@@ -134,6 +157,16 @@ class StreamLog:
         self._handed_out += len(given)
         self._ahead -= size
         return given
+
+    def close(self) -> None:
+        """The last event is in."""
+        self.closed = True
+        if self._handed_out > self.last_seq:
+            self._give_last_again()
+
+    def _give_last_again(self) -> None:
+        """What came again was less than what a client has seen: the last event tells it how that ended."""
+        self.hand_out_again(max(self.last_seq, self._first) - 1)
 
     def append(self, data: bytes, request_id: RequestId | None = None) -> int:
         """Adds an event, making room by letting go of the oldest that were handed out.
@@ -148,7 +181,8 @@ class StreamLog:
         events.append((data, request_id))
         cost = len(data) + EVENT_OVERHEAD_BYTES
         self._held += cost
-        self._ahead += cost
+        if self.last_seq > self._handed_out:
+            self._ahead += cost
         budget.charge(cost)
         return self.last_seq
 
@@ -197,4 +231,13 @@ class StreamLog:
             return []
         if seq > self.last_seq or self._first > seq + 1:
             raise Gap
-        return list(islice(self._events, seq + 1 - self._first, None))
+        return self._between(seq + 1, self.last_seq)
+
+    def _between(self, seq: int, last: int) -> list[Logged]:
+        """Those events, found from the nearer end: a deque is walked, and most readers are near its right end."""
+        before, beyond = seq - self._first, self.last_seq - last
+        if before <= len(self._events) - before:
+            return list(islice(self._events, before, last + 1 - self._first))
+        found = list(islice(reversed(self._events), beyond, len(self._events) - before))
+        found.reverse()
+        return found

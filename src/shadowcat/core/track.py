@@ -16,8 +16,8 @@ class EventTracker:
 
     __slots__ = ("_before", "_recent", "last_id")
 
-    def __init__(self, last_id: bytes | None = None) -> None:
-        self.last_id = last_id
+    def __init__(self) -> None:
+        self.last_id: bytes | None = None
         self._recent: deque[bytes] = deque(maxlen=MAX_REMEMBERED)
         self._before: frozenset[bytes] = frozenset()
 
@@ -34,3 +34,8 @@ class EventTracker:
     def reconnected(self) -> None:
         """What was seen up to now may come again."""
         self._before = frozenset(self._recent)
+
+    def broke_off_at(self, id: bytes) -> None:
+        """The last event that an earlier process saw."""
+        self._recent.append(id)
+        self.last_id = id

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import secrets
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
+from typing import Protocol
 
-from shadowcat.core.stream import STREAM_OVERHEAD_BYTES, Budget, EventId, Gap, LogLimits
-from shadowcat.proxy.streams import Reader, Stream
+from shadowcat.core import kept
+from shadowcat.core.ledger import StoredStream
+from shadowcat.core.stream import STREAM_OVERHEAD_BYTES, Budget, EventId, Gap, LogLimits, StreamLog
+from shadowcat.proxy.streams import Keeper, Reader, Stream
 from shadowcat.wire.jsonrpc import RequestId
 
 STANDALONE = 0
 
 MAX_GONE = 1_000
 """Streams whose request is remembered after their events are gone, to name it to who asks for them."""
+
+
+class BookKeeper(Keeper, Protocol):
+    def stream_dropped(self, stream: Stream) -> None: ...
 
 
 class StreamBook:
@@ -24,6 +30,7 @@ class StreamBook:
         "_finished",
         "_gone",
         "_is_current",
+        "_keeper",
         "_last",
         "_limit",
         "_now",
@@ -33,8 +40,10 @@ class StreamBook:
 
     def __init__(
         self,
+        epoch: str,
         limits: LogLimits,
         total: Budget,
+        keeper: BookKeeper,
         now: Callable[[], float],
         *,
         primed: bool,
@@ -46,7 +55,8 @@ class StreamBook:
         self._budget = Budget(self._limit, total)
         self._primed = primed
         self._is_current = is_current
-        self._epoch = secrets.token_urlsafe(9)
+        self._epoch = epoch
+        self._keeper = keeper
         self._last = STANDALONE
         self._streams: dict[int, Stream] = {}
         self._finished: deque[tuple[Stream, float]] = deque()
@@ -69,16 +79,45 @@ class StreamBook:
     def has_readers(self) -> bool:
         return any(stream.is_read for stream in self._streams.values())
 
-    def _add(self, id: int, request_id: RequestId | None) -> Stream:
+    @property
+    def all(self) -> Collection[Stream]:
+        return self._streams.values()
+
+    def find(self, id: int | None) -> Stream | None:
+        return None if id is None else self._streams.get(id)
+
+    def restore(self, last: int, streams: Sequence[StoredStream]) -> list[Stream]:
+        """As an earlier process left them; returns those that are not finished. Raises `Unreadable`."""
+        self._last = last
+        unfinished: list[Stream] = []
+        for held in streams:
+            head = kept.decode_stream(held.head)
+            log = StreamLog(self._budget, held.first_seq, map(kept.decode_event, held.events))
+            stream = self._add(held.id, head.request_id, log, head)
+            if head.is_finished:
+                self._finished.append((stream, self._now()))
+            elif stream.id != STANDALONE:
+                unfinished.append(stream)
+        return unfinished
+
+    def _add(
+        self,
+        id: int,
+        request_id: RequestId | None,
+        log: StreamLog | None = None,
+        held: kept.KeptStream | None = None,
+    ) -> Stream:
         stream = Stream(
             self._epoch,
             id,
-            self._budget,
+            StreamLog(self._budget) if log is None else log,
+            self._keeper,
             self._now,
             primed=self._primed,
             is_current=self._is_current,
             make_room=self.make_room,
             request_id=request_id,
+            held=held,
         )
         self._streams[id] = stream
         self._budget.charge(STREAM_OVERHEAD_BYTES)
@@ -144,6 +183,7 @@ class StreamBook:
         stream.log.clear()
         self._budget.charge(-STREAM_OVERHEAD_BYTES)
         del self._streams[stream.id]
+        self._keeper.stream_dropped(stream)
         self._gone[stream.id] = stream.request_id
         if len(self._gone) > MAX_GONE:
             del self._gone[next(iter(self._gone))]

@@ -2,40 +2,79 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Callable
 
+from shadowcat.core import kept
 from shadowcat.core.correlate import Correlator
 from shadowcat.core.exchange import Caller, Context, Direction, Reply
+from shadowcat.core.ledger import Refusal
 from shadowcat.core.ports import Link
 from shadowcat.core.session import Event, SessionRecord, State, after
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.proxy.book import StreamBook
+from shadowcat.proxy.ledger import SessionLedger
 from shadowcat.proxy.shared import Shared
 from shadowcat.proxy.streams import Stream
 from shadowcat.wire.jsonrpc import Message
 from shadowcat.wire.mcp import PRIMING_VERSIONS, Era
 
-log = logging.getLogger("shadowcat.session")
-
 
 class SessionCore:
-    __slots__ = ("book", "caller", "correlator", "last_used", "link", "record", "shared", "state")
+    __slots__ = (
+        "book",
+        "caller",
+        "correlator",
+        "last_used",
+        "ledger",
+        "link",
+        "record",
+        "shared",
+        "state",
+        "touched_at",
+    )
 
-    def __init__(self, record: SessionRecord, link: Link, shared: Shared) -> None:
+    def __init__(
+        self,
+        record: SessionRecord,
+        link: Link,
+        shared: Shared,
+        *,
+        fence: int,
+        on_refused: Callable[[Refusal], object],
+    ) -> None:
+        """`fence` is what the store gave who took the session over, or 0 for a new session."""
         self.record = record
         self.link = link
         self.shared = shared
         self.state = State.OPEN
         self.caller = Caller(record.principal, record.route)
         self.correlator: Correlator[Stream] = Correlator()
+        self.ledger = SessionLedger(
+            shared.writer,
+            record.id,
+            node=shared.node,
+            fence=fence,
+            describe=self._kept,
+            streams=lambda: self.book.all,
+            on_refused=on_refused,
+        )
         self.book = StreamBook(
+            record.epoch,
             shared.limits.log,
             shared.log_budget,
+            self.ledger,
             shared.clock.monotonic,
             primed=record.version in PRIMING_VERSIONS,
             is_current=self.correlator.is_unanswered,
         )
-        self.last_used = shared.clock.monotonic()
+        self.last_used = self.touched_at = shared.clock.monotonic()
+
+    def touch(self) -> None:
+        """Tells the store that the session is in use: its calls alone change nothing there."""
+        now = self.shared.clock.monotonic()
+        if self.last_used > self.touched_at and now - self.touched_at >= self.shared.limits.idle_s / 4:
+            self.touched_at = now
+            self.ledger.record_changed()
 
     def happened(self, event: Event) -> None:
         self.state = after(self.state, event)
@@ -44,12 +83,18 @@ class SessionCore:
         if self.state is State.BROKEN or self.state is State.ENDED:
             raise Fault(FaultKind.SESSION_UNKNOWN)
 
+    def require_store(self) -> None:
+        """Nothing is begun that could not be brought to its end as promised."""
+        if self.ledger.refuses:
+            raise Fault(FaultKind.OVER_CAPACITY, reason="store_unavailable")
+
     def relink(self, upstream: str, link: Link) -> None:
         """The session goes on over another upstream session."""
         self.link = link
         self.record.upstream = upstream
         self.record.upstream_id = link.upstream_id
         self.shared.ids.bind(self.record.id, upstream, link.upstream_id)
+        self.ledger.record_changed()
 
     @property
     def is_busy(self) -> bool:
@@ -66,12 +111,17 @@ class SessionCore:
         context = Context(Era.LEGACY, direction, self.caller, self.record.upstream, self.record.id, request)
         return await pipeline.run(message, context)
 
-    async def save(self) -> None:
-        """A store that fails costs what it would have kept, and no traffic."""
-        if self.state is State.ENDED:
-            return
-        try:
-            await self.shared.store.put(self.record)
-        except Exception:
-            self.shared.counters.store_failures += 1
-            log.exception("session %s: not stored", self.record.id[:8])
+    def _kept(self) -> bytes:
+        """The record and the open questions, as the store has them."""
+        correlator = self.correlator
+        questions = [
+            kept.KeptQuestion(
+                asked.client_id,
+                asked.upstream_id,
+                asked.method,
+                None if asked.stream is None else asked.stream.id,
+            )
+            for asked in correlator.unanswered()
+        ]
+        last = correlator.last_question
+        return kept.encode(kept.KeptSession(record=self.record, questions=questions, last_question=last))

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from shadowcat.core.correlate import InFlight, ServerRequest
 from shadowcat.core.exchange import Direction, MessageStream, Reply
+from shadowcat.core.kept import KeptRequest
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.proxy.core import SessionCore
 from shadowcat.proxy.streams import Stream
@@ -43,6 +44,7 @@ async def follow(
     """Reads the answer to a request to its end, also when nobody listens: a lost client cancels nothing."""
     response: Message | None = None
     entry.stream = stream
+    stream.unanswered[entry.client_id] = _kept(entry, request)
     try:
         response = await until_stopped(entry, _up_to_response(core, request, entry, source, stream))
         if response is None and entry.fault is not None:
@@ -57,7 +59,14 @@ async def follow(
         core.correlator.finish(entry)
         if response is not None and not entry.cancelled:
             stream.append(response)
+        elif entry.cancelled:
+            stream.unanswered.pop(entry.client_id, None)
         await source.aclose()
+
+
+def _kept(entry: InFlight[Stream], request: Message) -> KeptRequest:
+    params = request.raw_params if request.method in _REMEMBERED else b""
+    return KeptRequest(entry.upstream_id, entry.method, entry.token, params)
 
 
 async def _up_to_response(
@@ -73,6 +82,7 @@ async def _up_to_response(
                 return await finished(core, request, entry, message)
             else:
                 _drop(core, "an answer to something else", message)
+        stream.mark(source.cursor)
         await core.book.wait_for_room(stream)
     raise Fault(FaultKind.OUTCOME_UNKNOWN, reason="upstream_connection_lost", sent=True)
 
@@ -83,7 +93,7 @@ async def finished(
     """The response as the client gets it, with what it means for the session noted."""
     response = response.with_id(entry.client_id)
     if request.method in _REMEMBERED and response.kind is Kind.RESULT:
-        await _remember(core, request)
+        _remember(core, request)
     if core.shared.pipeline:
         judged = await core.judged(response, Direction.TO_CLIENT, request)
         response = judged.message if isinstance(judged, Reply) else judged
@@ -93,7 +103,7 @@ async def finished(
 _REMEMBERED = frozenset({Method.SET_LEVEL, Method.SUBSCRIBE, Method.UNSUBSCRIBE})
 
 
-async def _remember(core: SessionCore, request: Message) -> None:
+def _remember(core: SessionCore, request: Message) -> None:
     """What an upstream that forgot the session has to be told again."""
     record = core.record
     params = request.params()
@@ -103,7 +113,7 @@ async def _remember(core: SessionCore, request: Message) -> None:
         record.subscriptions |= {str(params.get("uri"))}
     else:
         record.subscriptions -= {str(params.get("uri"))}
-    await core.save()
+    core.ledger.record_changed()
 
 
 def passes_as_it_is(core: SessionCore, message: Message) -> bool:
@@ -144,7 +154,8 @@ async def deliver(core: SessionCore, message: Message, stream: Stream, request: 
             if where is None or where.log.closed:
                 # The call it was asked on has ended; the client may still show the question.
                 where = stream
-            where.append(notification)
+            core.ledger.record_changed()
+            where.append(notification, own=where is not stream)
     elif judged.method == Method.PROGRESS and core.correlator.knows_token(judged) is None:
         _drop(core, "progress of a request that is not running", judged)
     else:
@@ -157,6 +168,7 @@ async def _ask_client(core: SessionCore, request: Message, stream: Stream) -> No
     except Fault as fault:
         await answer_upstream(core, jsonrpc.error(_id(request), fault.error()))
         return
+    core.ledger.record_changed()
     stream.append(renamed)
 
 
@@ -179,18 +191,17 @@ def give_up(core: SessionCore, entry: InFlight[Stream], fault: Fault) -> None:
 def withdraw(core: SessionCore, asked: ServerRequest[Stream], reason: str) -> None:
     """Tells the client that a request of the server's needs no answer any more."""
     if asked.stream is not None and not asked.stream.log.closed:
-        asked.stream.append(
-            jsonrpc.notification(Method.CANCELLED, {"requestId": asked.client_id, "reason": reason})
-        )
+        params = {"requestId": asked.client_id, "reason": reason}
+        asked.stream.append(jsonrpc.notification(Method.CANCELLED, params), own=True)
 
 
 def tell_of_changes(core: SessionCore) -> None:
     """Events may have been missed: says on the standalone stream that all that can change may have changed."""
     standalone = core.book.standalone
     for method in core.record.list_changed_methods():
-        standalone.append(jsonrpc.notification(method))
+        standalone.append(jsonrpc.notification(method), own=True)
     for uri in sorted(core.record.subscriptions):
-        standalone.append(jsonrpc.notification(Method.RESOURCE_UPDATED, {"uri": uri}))
+        standalone.append(jsonrpc.notification(Method.RESOURCE_UPDATED, {"uri": uri}), own=True)
 
 
 def _drop(core: SessionCore, what: str, message: Message) -> None:

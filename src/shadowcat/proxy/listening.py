@@ -13,7 +13,7 @@ from shadowcat.core.exchange import MessageStream
 from shadowcat.core.session import State
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.proxy.core import SessionCore
-from shadowcat.proxy.inbound import deliver
+from shadowcat.proxy.inbound import deliver, tell_of_changes
 from shadowcat.proxy.recovery import Recovery
 
 log = logging.getLogger("shadowcat.session")
@@ -25,13 +25,22 @@ OPENING_S = 0.5
 
 
 class Listening:
-    __slots__ = ("_core", "_recovery", "_task", "_tried")
+    __slots__ = ("_core", "_cursor", "_followed_in", "_recovery", "_task", "_tried")
 
     def __init__(self, core: SessionCore, recovery: Recovery) -> None:
         self._core = core
+        self._cursor: bytes | None = None
+        """Where an earlier process was in the stream."""
+        self._followed_in: int | None = None
+        """The epoch of the upstream session whose stream was followed: what came since it broke was missed."""
         self._recovery = recovery
         self._task: asyncio.Task[None] | None = None
         self._tried = asyncio.Event()
+
+    def go_on_from(self, cursor: bytes | None) -> None:
+        """An earlier process followed the stream: what was said meanwhile is caught up with, or owned up to."""
+        self._cursor = cursor
+        self._followed_in = self._core.correlator.epoch
 
     @property
     def is_running(self) -> bool:
@@ -73,10 +82,7 @@ class Listening:
         while core.state in (State.OPEN, State.RECOVERING):
             seen = core.correlator.epoch
             try:
-                try:
-                    source = await core.link.listen()
-                finally:
-                    self._tried.set()
+                source = await self._open()
                 if source is None:
                     return
                 reopened = None
@@ -92,18 +98,36 @@ class Listening:
                         reopened = core.correlator.epoch
             await asyncio.sleep(backoff.next_s(random.random()))
 
+    async def _open(self) -> MessageStream | None:
+        core = self._core
+        cursor, self._cursor = self._cursor, None
+        try:
+            if cursor is not None:
+                return core.link.resume(cursor, standalone=True)
+            source = await core.link.listen()
+        finally:
+            self._tried.set()
+        core.book.standalone.start_afresh()
+        if self._followed_in == core.correlator.epoch:
+            # There is nothing to ask for it with. Where the upstream session is another one, that was said already.
+            tell_of_changes(core)
+        self._followed_in = None if source is None else core.correlator.epoch
+        return source
+
     async def _relay(self, source: MessageStream, on_life: Callable[[], object]) -> None:
         stream = self._core.book.standalone
         clock = self._core.shared.clock
         opened_at = clock.monotonic()
         try:
             async for batch in source:
-                on_life()
+                if batch:
+                    on_life()
                 for message in batch:
                     if message.is_response:
                         self._core.shared.counters.dropped_messages += 1
                     else:
                         await deliver(self._core, message, stream, None)
+                stream.mark(source.cursor)
                 await self._core.book.wait_for_room(stream)
         finally:
             if clock.monotonic() - opened_at >= _LIVED_S:

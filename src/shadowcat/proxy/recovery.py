@@ -78,7 +78,7 @@ class Recovery:
         core.happened(Event.RECOVERED)
         core.shared.counters.recoveries += 1
         tell_of_changes(core)
-        await core.save()
+        core.ledger.record_changed()
         log.info("session %s: opened again on upstream %s", core.record.id[:8], upstream.name)
 
     async def _reopen(self) -> tuple[Upstream, tuple[Link, Message]]:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
+from functools import partial
 
 from shadowcat.aio import cancel_and_join
+from shadowcat.core import kept
 from shadowcat.core.exchange import Caller
-from shadowcat.core.ports import Link
+from shadowcat.core.ledger import Held, Refusal
+from shadowcat.core.ports import Link, SessionStore
 from shadowcat.core.session import Event, SessionRecord, State
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.proxy.core import SessionCore
+from shadowcat.proxy.ledger import SessionLedger
 from shadowcat.proxy.session import Session
 from shadowcat.proxy.shared import Shared
 
@@ -19,15 +23,19 @@ log = logging.getLogger("shadowcat.session")
 
 _LONGEST_LOOK_S = 30.0
 _CLOSE_S = 3.0
+_FLUSH_S = 5.0
+_REVIVE_S = 5.0
+"""How long a request waits for the store to say whether there is a session."""
 
 
 class Registry:
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
         self._sessions: dict[str, Session] = {}
-        self._ending: set[str] = set()
+        self._ending: dict[str, SessionLedger] = {}
         """No longer served, but perhaps still in the store."""
         self._opening = 0
+        self._reviving: dict[str, asyncio.Task[Session | None]] = {}
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -38,6 +46,8 @@ class Registry:
     def reserve(self) -> None:
         """Takes a place for a session about to be opened, before the upstream is bothered; `add` or `release` it."""
         shared = self._shared
+        if shared.writer is not None and shared.writer.refuses:
+            raise Fault(FaultKind.OVER_CAPACITY, reason="store_unavailable")
         if len(self._sessions) + self._opening >= shared.limits.sessions:
             shared.counters.sessions_refused += 1
             raise Fault(FaultKind.OVER_CAPACITY, reason="too_many_sessions")
@@ -47,73 +57,114 @@ class Registry:
         self._opening -= 1
 
     async def add(self, record: SessionRecord, link: Link) -> Session:
-        session = self._admit(record, link)
+        session = self._admit(record, link, fence=0)
+        core = session.core
+        core.ledger.record_changed()
+        # Before the client hears of it: a session it was given must not be gone after a crash.
+        if not await core.ledger.committed() and core.ledger.refuses:
+            self._let_go(session)
+            raise Fault(FaultKind.OVER_CAPACITY, reason="store_unavailable")
         self._shared.counters.sessions_opened += 1
-        await session.core.save()
         sharers = self._shared.ids.own_side(record.upstream, record.upstream_id) if record.upstream_id else ()
         if len(sharers) > 1:
             log.warning("upstream %s issued one session id to %d sessions", record.upstream, len(sharers))
         log.info("session %s: opened on upstream %s (%s)", record.id[:8], record.upstream, record.version)
         return session
 
-    def _admit(self, record: SessionRecord, link: Link) -> Session:
-        session = Session(SessionCore(record, link, self._shared))
+    def _admit(self, record: SessionRecord, link: Link, *, fence: int) -> Session:
+        core = SessionCore(record, link, self._shared, fence=fence, on_refused=partial(self._lost, record.id))
+        session = Session(core)
         self._sessions[record.id] = session
         self._shared.ids.bind(record.id, record.upstream, record.upstream_id)
         return session
 
     async def find(self, session_id: str, caller: Caller) -> Session | None:
-        session = self._sessions.get(session_id) or await self._revive(session_id)
+        session = self._sessions.get(session_id)
+        if session is None and self._shared.store is not None and session_id not in self._ending:
+            session = await self._revived(self._shared.store, session_id)
         if session is None or session.core.caller != caller:
             return None
         return session if session.core.state in (State.OPEN, State.RECOVERING) else None
 
-    async def _revive(self, session_id: str) -> Session | None:
+    async def _revived(self, store: SessionStore, session_id: str) -> Session | None:
+        """The session as the store has it. Taken over once, for all who ask at the same time."""
+        reviving = self._reviving.get(session_id)
+        if reviving is None:
+            reviving = self._shared.tasks.spawn(
+                self._revive(store, session_id), f"revive {session_id[:8]}", awaited=True
+            )
+            self._reviving[session_id] = reviving
+            reviving.add_done_callback(lambda _: self._reviving.pop(session_id, None))
+        done, _ = await asyncio.wait((reviving,), timeout=_REVIVE_S)
+        if done and reviving.exception() is None:
+            return reviving.result()
+        self._shared.counters.store_failures += 1
+        because = repr(reviving.exception()) if done else f"no answer within {_REVIVE_S:g} s"
+        log.error("session %s: the store cannot tell whether there is one: %s", session_id[:8], because)
+        # Not "unknown", on which the client would give the session up.
+        raise Fault(FaultKind.OVER_CAPACITY, reason="store_unavailable")
+
+    async def _revive(self, store: SessionStore, session_id: str) -> Session | None:
+        stored = await store.claim(session_id, self._shared.node)
+        if stored is None or isinstance(stored, Held):
+            return None
         try:
-            record = await self._shared.store.get(session_id)
-        except Exception as error:
-            self._shared.counters.store_failures += 1
-            log.exception("session %s: the store cannot tell whether there is one", session_id[:8])
-            # Not "unknown", on which the client would give the session up.
-            raise Fault(FaultKind.OVER_CAPACITY, reason="store_unavailable") from error
-        if record is None or session_id in self._ending:
+            held = kept.decode_session(stored.record)
+            upstream = self._shared.upstreams.named(held.record.upstream)
+            if upstream is None:
+                return None
+            link = upstream.attach(held.record.upstream_id, held.record.version)
+            session = self._admit(held.record, link, fence=stored.fence)
+            session.go_on(held, stored)
+        except kept.Unreadable as error:
+            log.error("session %s: the store has it, but not readably: %s", session_id[:8], error)
+            self._sessions.pop(session_id, None)
             return None
-        upstream = self._shared.upstreams.named(record.upstream)
-        if upstream is None:
-            return None
-        # Another request may have brought it back while the store was asked.
-        if session_id in self._sessions:
-            return self._sessions[session_id]
-        session = self._admit(record, upstream.attach(record.upstream_id, record.version))
-        # The upstream has seen the ids of the session's earlier life: begin above any that were counted up to.
-        session.core.correlator.skip_to(int(self._shared.clock.wall() * 1000))
+        self._shared.counters.sessions_revived += 1
+        log.info("session %s: taken up from the store", session_id[:8])
         return session
+
+    def _lost(self, session_id: str, refusal: Refusal) -> None:
+        """The store has refused a change: the session is another's now, or over."""
+        session = self._sessions.get(session_id)
+        if session is None:
+            return
+        self._shared.counters.sessions_lost += 1
+        log.warning("session %s: given up here: %s", session_id[:8], refusal.value)
+        if refusal is Refusal.ENDED:
+            self._shared.tasks.spawn(self.end(session), f"end {session_id[:8]}")
+        else:
+            self._let_go(session)
+            self._shared.tasks.spawn(session.suspend(), f"let go of {session_id[:8]}")
+
+    def _let_go(self, session: Session) -> bool:
+        """Takes it off the list; whether it was there."""
+        if self._sessions.pop(session.id, None) is None:
+            return False
+        self._shared.ids.unbind(session.id)
+        # First, so that nothing under way changes it any more.
+        session.core.happened(Event.ENDED)
+        return True
 
     async def end(self, session: Session) -> None:
         record = session.core.record
-        if self._sessions.pop(record.id, None) is None:
+        if not self._let_go(session):
             return
-        ids = self._shared.ids
-        ids.unbind(record.id)
-        is_shared = record.upstream_id is not None and ids.own_side(record.upstream, record.upstream_id)
+        is_shared = record.upstream_id is not None and self._shared.ids.own_side(
+            record.upstream, record.upstream_id
+        )
         self._shared.counters.sessions_ended += 1
-        # First, so that nothing under way puts it back into the store.
-        session.core.happened(Event.ENDED)
-        self._ending.add(record.id)
-        try:
-            await self._forget(record.id)
-            await session.end(tell_upstream=not is_shared)
-        finally:
-            self._ending.discard(record.id)
+        ledger = self._ending[record.id] = session.core.ledger
+        ledger.end()
+        await session.end(tell_upstream=not is_shared)
+        if await ledger.committed():
+            self._ending.pop(record.id, None)
         log.info("session %s: ended", record.id[:8])
 
-    async def _forget(self, session_id: str) -> None:
-        """A store that fails must not keep the session's streams and calls alive."""
-        try:
-            await self._shared.store.delete(session_id)
-        except Exception:
-            self._shared.counters.store_failures += 1
-            log.exception("session %s: still in the store", session_id[:8])
+    def give_up_waiting(self) -> None:
+        """The store fails: nothing more waits for it."""
+        for session in self:
+            session.core.ledger.give_up_waiting()
 
     async def watch(self) -> None:
         """Ends idle sessions, for as long as it is let."""
@@ -127,6 +178,20 @@ class Registry:
                 self._shared.counters.sessions_expired += 1
                 # One upstream that does not answer its DELETE must not hold up the rest.
                 self._shared.tasks.spawn(self.end(session), f"expire {session.id[:8]}")
+            for session in self:
+                session.core.touch()
+            self._ending = {id: ledger for id, ledger in self._ending.items() if not ledger.is_written}
+
+    async def watch_store(self, store: SessionStore) -> None:
+        """Has the store let go of the sessions that nobody came back for, for as long as it is let."""
+        idle_s = self._shared.limits.idle_s
+        while True:
+            await asyncio.sleep(idle_s / 4)
+            try:
+                await store.expire(idle_s)
+            except Exception as error:
+                self._shared.counters.store_failures += 1
+                log.error("the store cannot let go of old sessions: %s", error)
 
     def expired(self) -> list[Session]:
         now = self._shared.clock.monotonic()
@@ -141,12 +206,21 @@ class Registry:
 
     async def close(self) -> None:
         """Lets go of every session; it ends at the upstream if no store can bring it back in another process."""
-        tell_upstream = not self._shared.store.lasts
+        writer = self._shared.writer
+        if writer is not None:
+            for session in self:
+                session.core.ledger.release()
+            await writer.flush(_FLUSH_S)
+            writer.close()
         # Together, and not for long: each may wait for an upstream that hangs.
-        ending = [
-            self._shared.tasks.spawn(session.end(tell_upstream=tell_upstream), "close") for session in self
-        ]
-        if ending:
-            _, hanging = await asyncio.wait(ending, timeout=_CLOSE_S)
+        leaving = [self._shared.tasks.spawn(self._leave(session), "close") for session in self]
+        if leaving:
+            _, hanging = await asyncio.wait(leaving, timeout=_CLOSE_S)
             await cancel_and_join(hanging, grace_s=1.0)
         self._sessions.clear()
+
+    async def _leave(self, session: Session) -> None:
+        if self._shared.store is None:
+            await session.end(tell_upstream=True)
+        else:
+            await session.suspend()

@@ -30,6 +30,11 @@ class Relay:
 
     def start(self) -> None:
         self._shared.tasks.spawn(self.sessions.watch(), "expire idle sessions")
+        store, writer = self._shared.store, self._shared.writer
+        if store is not None and writer is not None:
+            writer.on_failing = self.sessions.give_up_waiting
+            self._shared.tasks.spawn(writer.run(), "write to the store")
+            self._shared.tasks.spawn(self.sessions.watch_store(store), "expire stored sessions")
 
     async def aclose(self) -> None:
         await self.sessions.close()
@@ -85,6 +90,7 @@ class Relay:
             initialize_params=initialize.raw_params,
             initialize_result=answer.raw_result,
             created_wall=self._shared.clock.wall(),
+            epoch=secrets.token_urlsafe(9),
         )
 
     async def find(self, session_id: str, caller: Caller) -> Session | None:
@@ -178,6 +184,8 @@ def _renamed(request: Message, forwarded: Forwarded) -> Forwarded:
 class _EndingStream:
     """A stream that ends with the response, whatever the server does: with an error where it gave none."""
 
+    cursor = None
+
     def __init__(self, stream: MessageStream, request: Message) -> None:
         self._stream = stream
         self._request = request
@@ -209,6 +217,8 @@ class _EndingStream:
 
 class _JudgedStream:
     """A stream whose messages pass the interceptors, one by one."""
+
+    cursor = None
 
     def __init__(
         self, relay: Relay, stream: MessageStream, caller: Caller, upstream: str, request: Message

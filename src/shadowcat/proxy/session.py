@@ -7,9 +7,13 @@ import logging
 from collections.abc import Awaitable
 from typing import NamedTuple
 
+import msgspec
+
 from shadowcat.aio import cancel_and_join
 from shadowcat.core.correlate import InFlight
 from shadowcat.core.exchange import Answer, Direction, MessageStream, Reply
+from shadowcat.core.kept import KeptSession
+from shadowcat.core.ledger import StoredSession
 from shadowcat.core.session import Event
 from shadowcat.core.stream import EventId, Gap
 from shadowcat.errors import Fault, FaultKind, Side
@@ -98,6 +102,8 @@ class Session:
         core = self.core
         core.require_alive()
         stream = core.book.new()
+        asked = [element for element in elements if isinstance(element, Message) and element.is_request]
+        stream.expect(request.id for request in asked)
         running: list[asyncio.Task[None]] = []
         for element in elements:
             if isinstance(element, Fault):
@@ -147,6 +153,7 @@ class Session:
         """Asks the upstream: the whole response, an answer that has begun, or None for a cancelled request."""
         core = self.core
         core.require_alive()
+        core.require_store()
         core.last_used = core.shared.clock.monotonic()
         core.shared.counters.exchanges += 1
         assert message.id is not None
@@ -234,13 +241,14 @@ class Session:
             if answer is None:
                 core.shared.counters.dropped_messages += 1
             else:
+                core.ledger.record_changed()
                 await core.link.send(answer)
         elif judged.method == Method.CANCELLED:
             await self._cancel(judged)
         else:
             if judged.method == Method.INITIALIZED:
                 core.record.initialized = True
-                await core.save()
+                core.ledger.record_changed()
             await self._notify(judged)
 
     async def _cancel(self, notification: Message) -> None:
@@ -273,6 +281,7 @@ class Session:
     async def listen(self, last_event_id: bytes | None) -> Reader | None:
         core = self.core
         core.require_alive()
+        core.require_store()
         core.last_used = core.shared.clock.monotonic()
         self._listening.start()
         if last_event_id is None:
@@ -326,12 +335,61 @@ class Session:
                 entry.fail(Fault(FaultKind.DEADLINE, reason="nobody_read_the_stream", sent=True))
         for asked in core.correlator.overdue(now - core.shared.limits.server_request_s):
             core.shared.counters.server_requests_expired += 1
+            core.ledger.record_changed()
             withdraw(core, asked, "nobody answered in time")
             fault = Fault(FaultKind.DEADLINE, reason="client_did_not_answer", side=Side.DOWNSTREAM)
             answer = jsonrpc.error(asked.upstream_id, fault.error())
             # Not waited for: an upstream that hangs must not keep the other sessions from being looked after.
             core.shared.tasks.spawn(answer_upstream(core, answer), "answer for the client")
         await self._listening.stop_lingering(now)
+
+    # From one process to the next.
+
+    def go_on(self, held: KeptSession, stored: StoredSession) -> None:
+        """Takes up what an earlier process left: the rest of its streams is asked for, or given up in so many words.
+
+        Raises `Unreadable`.
+        """
+        core = self.core
+        unfinished = core.book.restore(stored.last_stream, stored.streams)
+        # The upstream has seen the ids of the session's earlier life, and the client those of its questions.
+        now_ms = int(core.shared.clock.wall() * 1000)
+        core.correlator.skip_to(now_ms)
+        core.correlator.skip_questions_to(held.last_question)
+        now = core.shared.clock.monotonic()
+        for asked in held.questions:
+            stream = core.book.find(asked.stream)
+            core.correlator.restore_question(asked.client_id, asked.upstream_id, asked.method, stream, now)
+        standalone = core.book.find(STANDALONE)
+        if standalone is not None:
+            self._listening.go_on_from(standalone.resume())
+        for stream in unfinished:
+            # Before a client can ask for what is to come again.
+            cursor = stream.resume()
+            core.shared.tasks.spawn(self._go_on_with(stream, cursor), "go on")
+
+    async def _go_on_with(self, stream: Stream, cursor: bytes | None) -> None:
+        core = self.core
+        try:
+            for client_id, known in list(stream.unanswered.items()):
+                if known is None or cursor is None:
+                    lost = Fault(
+                        FaultKind.OUTCOME_UNKNOWN, reason="proxy_restarted", side=Side.OURS, sent=True
+                    )
+                    stream.append(jsonrpc.error(client_id, lost.error()), own=True)
+                    continue
+                request = jsonrpc.request(client_id, known.method)
+                if known.params:
+                    request = request.with_params(msgspec.Raw(known.params))
+                entry = core.correlator.restore(client_id, known.upstream_id, known.method, known.token)
+                await follow(core, request, entry, core.link.resume(cursor, standalone=False), stream)
+        finally:
+            core.book.finish(stream)
+
+    async def suspend(self) -> None:
+        """The process goes, and the store has what another one needs: nobody is told that anything has ended."""
+        await self._listening.stop()
+        self.core.book.close_all()
 
     # The end.
 

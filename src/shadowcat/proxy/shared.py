@@ -11,6 +11,7 @@ from shadowcat.core.ports import SessionStore
 from shadowcat.core.stream import Budget, LogLimits
 from shadowcat.proxy.pipeline import Pipeline
 from shadowcat.proxy.upstreams import Upstreams
+from shadowcat.proxy.writer import Durability, StoreWriter
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +48,25 @@ class Counters:
     """Resumes that could not be honoured."""
     server_requests_expired: int = 0
     streams_abandoned: int = 0
+    sessions_revived: int = 0
+    sessions_lost: int = 0
+    """Taken over or ended by somebody else."""
     store_failures: int = 0
+    """Of reading; those of writing are the writer's."""
 
 
 @dataclass(slots=True)
 class Shared:
     upstreams: Upstreams
-    store: SessionStore
+    store: SessionStore | None
+    """None: sessions end with the process."""
     pipeline: Pipeline
     clock: Clock
     limits: SessionLimits
+    durability: Durability = field(default_factory=Durability)
+    node: str = ""
+    """By what the store knows this process."""
+    writer: StoreWriter | None = field(init=False)
     log_budget: Budget = field(init=False)
     ids: IdMap = field(default_factory=IdMap)
     counters: Counters = field(default_factory=Counters)
@@ -64,3 +74,5 @@ class Shared:
 
     def __post_init__(self) -> None:
         self.log_budget = Budget(self.limits.all_log_bytes)
+        store = self.store
+        self.writer = None if store is None else StoreWriter(store, self.tasks, self.durability)

@@ -7,31 +7,69 @@ a newer one takes over, because a half-open connection can look alive for minute
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from shadowcat.core.exchange import StreamEvent
-from shadowcat.core.stream import Budget, EventId, StreamLog
+from shadowcat.core.kept import KeptRequest, KeptStream
+from shadowcat.core.stream import EventId, StreamLog
 from shadowcat.wire.jsonrpc import Message, RequestId
 
 MAX_PIECE_BYTES = 256 * 1024
 """What a reader is given at a time: one that resumes far back must not cost its whole log once more."""
+HELD_BACK_S = 5.0
+"""How long a connection waits for events that must be in the store first."""
+
+
+NOT_STORED = -1
+STORED_NOWHERE = sys.maxsize
+"""For a stream that no store is to have: nothing waits for its being stored."""
+
+
+class Keeper(Protocol):
+    """Who sees to it that a stream gets into a store."""
+
+    @property
+    def never_stored(self) -> int: ...
+
+    @property
+    def is_strict(self) -> bool: ...
+
+    @property
+    def is_lenient(self) -> bool: ...
+
+    def stream_changed(self, stream: Stream) -> None: ...
+
+    def hurry(self) -> None: ...
 
 
 class Stream:
     """One stored stream of a session."""
 
     __slots__ = (
+        "_barrier",
+        "_cursor",
+        "_cursor_seq",
         "_is_current",
+        "_keeper",
         "_make_room",
         "_now",
+        "_own_after",
         "_prefix",
         "_reader",
+        "_repeats",
         "_room",
+        "_strict",
         "_wakeup",
         "id",
+        "is_changed",
+        "is_in_store",
         "log",
         "primed",
         "request_id",
+        "stored_seq",
+        "unanswered",
         "unread_since",
     )
 
@@ -39,19 +77,25 @@ class Stream:
         self,
         epoch: str,
         id: int,
-        budget: Budget,
+        log: StreamLog,
+        keeper: Keeper,
         now: Callable[[], float],
         *,
         primed: bool,
         is_current: Callable[[RequestId], bool],
         make_room: Callable[[], object],
         request_id: RequestId | None = None,
+        held: KeptStream | None = None,
     ) -> None:
-        """`make_room` lets go of what others hold, before this stream has to."""
+        """`make_room` lets go of what others hold, before this stream has to; `held` is what a store had of it."""
         self.id = id
         self.request_id = request_id
         """The client's request that this stream answers, if it is one."""
-        self.log = StreamLog(budget)
+        self.unanswered: dict[RequestId, KeptRequest | None] = {}
+        """The requests whose answer it waits for, and what the upstream knows them by."""
+        if request_id is not None:
+            self.unanswered[request_id] = None
+        self.log = log
         self.unread_since: float | None = now()
         self._now = now
         self.primed = primed
@@ -62,18 +106,75 @@ class Stream:
         self._reader: Reader | None = None
         self._wakeup: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
+        self._keeper = keeper
+        self._strict = keeper.is_strict
+        self.stored_seq = keeper.never_stored
+        """The last event that the store has."""
+        self.is_changed = self.stored_seq == STORED_NOWHERE
+        """Whether the keeper knows that there is something to be stored; where nothing is, it never hears of it."""
+        self.is_in_store = False
+        """Whether the store may have anything of it."""
+        self._barrier = 0
+        """The last event that must be in the store before it, or anything after it, is handed out.
+
+        At first that is the stream itself: a client that comes back for one the store has not heard of after a
+        crash has lost it. Then each event that the upstream would not give once more under the same number.
+        """
+        self._cursor: bytes | None = None
+        self._cursor_seq = 0
+        self._own_after = 0
+        self._repeats = 0
+        """How many of the events that come from the upstream are in the log already."""
+        if held is not None:
+            self._restore(held)
+        elif not self.is_changed:
+            keeper.stream_changed(self)
 
     # For the writer.
 
-    def append(self, message: Message) -> None:
-        if self.log.closed:
+    def append(self, message: Message, *, own: bool = False) -> None:
+        """`own`: the proxy's word, which no upstream will repeat."""
+        log = self.log
+        if log.closed:
             # Its session ended meanwhile: nobody reads it any more, and nobody would give the room back.
             return
-        if self.log.is_short_of_room:
+        if self._repeats and not own:
+            self._repeats -= 1
+            return
+        if log.is_short_of_room:
             self._make_room()
-        self.log.append(one_line(message), message.id if message.is_request else None)
+        question: RequestId | None = None
+        if message.id is not None:
+            if message.is_request:
+                question = message.id
+            else:
+                self.unanswered.pop(message.id, None)
+        seq = log.append(one_line(message), question)
+        if own:
+            self._own_after += 1
+        if own or question is not None or self._strict:
+            self._barrier = seq
+        if not self.is_changed:
+            self._keeper.stream_changed(self)
         if self._wakeup is not None:
             self._wake()
+
+    def expect(self, request_ids: Iterable[RequestId | None]) -> None:
+        """The requests that are answered on it."""
+        self.unanswered.update((id, None) for id in request_ids if id is not None)
+
+    def mark(self, cursor: bytes | None) -> None:
+        """The upstream can be asked for what comes after all that was appended until now."""
+        if cursor is None or (cursor == self._cursor and self.log.last_seq == self._cursor_seq):
+            return
+        if self.request_id is None and self.id:
+            # The answers to a batch: what each upstream stream would repeat is not told apart here.
+            return
+        self._cursor = cursor
+        self._cursor_seq = self.log.last_seq
+        self._own_after = 0
+        if not self.is_changed:
+            self._keeper.stream_changed(self)
 
     async def wait_for_room(self) -> None:
         """Returns once the log can take more without losing what no client was given."""
@@ -85,9 +186,50 @@ class Stream:
 
     def close(self) -> None:
         """The last event is in: readers end after it."""
-        self.log.closed = True
+        self.log.close()
+        if not self.is_changed:
+            self._keeper.stream_changed(self)
         self._wake()
         self._wake_writer()
+
+    # For the store.
+
+    def kept(self) -> KeptStream:
+        return KeptStream(
+            request_id=self.request_id,
+            unanswered=list(self.unanswered.items()),
+            is_finished=self.log.closed,
+            cursor=self._cursor,
+            cursor_seq=self._cursor_seq,
+            own_after=self._own_after,
+        )
+
+    def stored(self, last_seq: int) -> None:
+        """The store has it, with the events up to that one."""
+        self.stored_seq = last_seq
+        if self._wakeup is not None:
+            self._wake()
+
+    def _restore(self, held: KeptStream) -> None:
+        self.stored_seq = self.log.last_seq
+        self.is_in_store = True
+        self.unanswered = dict(held.unanswered)
+        self.log.closed = held.is_finished
+        self._cursor, self._cursor_seq, self._own_after = held.cursor, held.cursor_seq, held.own_after
+
+    def resume(self) -> bytes | None:
+        """The cursor to ask the upstream for the rest with; what was stored of that rest is skipped when it comes."""
+        if self._cursor is not None:
+            self._repeats = max(0, self.log.last_seq - self._cursor_seq - self._own_after)
+        self.log.lags = True
+        return self._cursor
+
+    def start_afresh(self) -> None:
+        """What comes now continues nothing: no event of it was stored, or seen by a client, before."""
+        self._repeats = 0
+        if self.log.lags:
+            self.log.lags = False
+            self.log.hand_out_again(min(self.log.handed_out, self.log.last_seq))
 
     # For readers.
 
@@ -110,26 +252,51 @@ class Stream:
         if self._reader is not reader:
             return None
         log = self.log
-        while fresh := log.hand_out(MAX_PIECE_BYTES):
+        released = self._released
+        events: list[StreamEvent] = []
+        if reader.unprimed and released >= 0:
+            reader.unprimed = False
+            events.append(StreamEvent(b"%b%d" % (self._prefix, log.handed_out), None))
+        while fresh := log.hand_out(released, MAX_PIECE_BYTES):
             self._wake_writer()
             prefix = self._prefix
-            events = [
+            events += [
                 StreamEvent(b"%b%d" % (prefix, seq), data)
                 for seq, (data, request_id) in enumerate(fresh, log.handed_out + 1 - len(fresh))
                 # An answered request is not asked again on a replay.
                 if request_id is None or seq > reader.replayed_to or self._is_current(request_id)
             ]
             if events:
-                return events
-        return None if log.closed else []
+                break
+        if events or not log.closed or log.handed_out < log.last_seq:
+            return events
+        return None
 
-    def priming(self) -> StreamEvent:
-        return StreamEvent(b"%b%d" % (self._prefix, self.log.handed_out), None)
+    @property
+    def _released(self) -> int:
+        """The last event that may be handed out; before the stream itself may be known to a client, not even 0."""
+        if self.stored_seq >= self._barrier or self._keeper.is_lenient:
+            return self.log.last_seq
+        return self._barrier - 1
 
-    async def wait(self) -> None:
+    @property
+    def is_held_back(self) -> bool:
+        """Whether something is handed out as soon as the store has it."""
+        return self._released < self.log.last_seq or self._released < 0
+
+    async def wait(self, at_most_s: float | None = None) -> None:
+        """Returns when there may be something to take."""
         if self._wakeup is None:
             self._wakeup = asyncio.get_running_loop().create_future()
-        await asyncio.shield(self._wakeup)
+        if at_most_s is None:
+            await asyncio.shield(self._wakeup)
+        else:
+            self._keeper.hurry()
+            await asyncio.wait((self._wakeup,), timeout=at_most_s)
+
+    def wake_reader(self) -> None:
+        """What was held back may be let go of now."""
+        self._wake()
 
     def detach(self, reader: Reader) -> None:
         if self._reader is reader:
@@ -154,30 +321,40 @@ class Stream:
 class Reader:
     """One client connection's view of a stream; iterate it for batches of events."""
 
-    __slots__ = ("_stream", "_unprimed", "replayed_to")
+    __slots__ = ("_stream", "_waits_until", "replayed_to", "unprimed")
 
     def __init__(self, stream: Stream, replayed_to: int) -> None:
         self._stream = stream
-        self._unprimed = stream.primed
+        self.unprimed = stream.primed
         self.replayed_to = replayed_to
+        self._waits_until: float | None = None
 
     def __aiter__(self) -> Reader:
         return self
 
     async def __anext__(self) -> list[StreamEvent]:
         stream = self._stream
-        if self._unprimed:
-            self._unprimed = False
-            priming = stream.priming()
-            return [priming, *(stream.take(self) or ())]
         while True:
             events = stream.take(self)
-            if events is None:
-                stream.detach(self)
-                raise StopAsyncIteration
             if events:
+                self._waits_until = None
                 return events
-            await stream.wait()
+            if events is not None:
+                if not stream.is_held_back:
+                    await stream.wait()
+                    continue
+                if await self._let_go():
+                    continue
+            stream.detach(self)
+            raise StopAsyncIteration
+
+    async def _let_go(self) -> bool:
+        """Waits for the store; False for one that takes too long: the client may come back for it."""
+        now = asyncio.get_running_loop().time()
+        if self._waits_until is None:
+            self._waits_until = now + HELD_BACK_S
+        await self._stream.wait(self._waits_until - now)
+        return asyncio.get_running_loop().time() < self._waits_until
 
     async def aclose(self) -> None:
         self._stream.detach(self)

@@ -14,6 +14,8 @@ from shadowcat.wire.mcp import Meta
 class Subscription:
     """The stream of one listen request. `on_close` hears when it is over."""
 
+    cursor = None
+
     def __init__(
         self, request: Message, stream: MessageStream, on_close: Callable[[Subscription], object]
     ) -> None:

@@ -102,6 +102,10 @@ class EventMessages:
                     log.warning("an event that was not JSON-RPC is left out (%s)", fault.reason)
         return messages
 
+    @property
+    def cursor(self) -> bytes | None:
+        return None
+
     async def aclose(self) -> None:
         await self._response.aclose()
 
@@ -118,7 +122,7 @@ class ResumedMessages:
 
     def __init__(
         self,
-        response: ClientResponse,
+        begun: ClientResponse | bytes,
         reopen: Reopen,
         counters: StreamCounters,
         policy: ReconnectPolicy,
@@ -126,13 +130,18 @@ class ResumedMessages:
         *,
         skip_garbage: bool = False,
     ) -> None:
-        self._messages = EventMessages(response, event_s, skip_garbage=skip_garbage)
+        """`begun` is what the server answers with; or the last event id of a stream that broke in another process."""
+        self._messages: EventMessages | None = None
         self._event_s = event_s
         self._skip_garbage = skip_garbage
         self._reopen = reopen
         self._counters = counters
         self._policy = policy
         self._tracker = EventTracker()
+        if isinstance(begun, bytes):
+            self._tracker.broke_off_at(begun)
+        else:
+            self._messages = EventMessages(begun, event_s, skip_garbage=skip_garbage)
         self._backoff = Backoff(policy.first_s, policy.cap_s)
         self._retry_s: float | None = None
         self._asks_to_poll = False
@@ -151,6 +160,9 @@ class ResumedMessages:
 
     async def __anext__(self) -> list[Message]:
         while True:
+            if self._messages is None:
+                await self._reconnect(None)
+                continue
             try:
                 events = await self._messages.next_events()
             except StopAsyncIteration:
@@ -167,9 +179,13 @@ class ResumedMessages:
                 await self._reconnect(fault)
                 continue
             is_new = self._is_new
+            before = self._tracker.last_id
             messages = self._messages.parse([event for event in events if is_new(event)])
             if messages:
                 self._backoff.succeeded()
+                return messages
+            if self._tracker.last_id is not before:
+                # Nothing was said, but there is a new place to go on from.
                 return messages
 
     def _is_new(self, event: SseEvent) -> bool:
@@ -219,6 +235,9 @@ class ResumedMessages:
     def _wait_s(self) -> float:
         """What the server asked for, on the first try; after that, or unasked, the backoff."""
         asked = self._retry_s if self._backoff.tries == 0 else None
+        if self._messages is None and self._backoff.tries == 0:
+            # Whoever broke off has been away for long enough.
+            asked = 0.0
         wait_s = self._backoff.next_s(random.random())
         return wait_s if asked is None else asked
 
@@ -228,4 +247,5 @@ class ResumedMessages:
             self._counters.lifetime_s += asyncio.get_running_loop().time() - self._opened_at
             if self._waking is not None and not self._waking.done():
                 self._waking.set_result(None)
-        await self._messages.aclose()
+        if self._messages is not None:
+            await self._messages.aclose()

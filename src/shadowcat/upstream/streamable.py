@@ -198,13 +198,16 @@ class StreamableLink:
     def _get(self, *more: tuple[bytes, bytes]) -> OutgoingHead:
         return self._upstream.head("GET", [*_GET, *self._session_headers, *more])
 
-    def resumed(self, response: ClientResponse, *, standalone: bool = False) -> ResumedMessages:
+    def resume(self, cursor: bytes, *, standalone: bool) -> MessageStream:
+        return self.resumed(cursor, standalone=standalone)
+
+    def resumed(self, begun: ClientResponse | bytes, *, standalone: bool = False) -> ResumedMessages:
         upstream = self._upstream
         # One bad event ends the request it may have answered; on a stream that answers nothing it is left out.
         # The rest of a call may be as long in coming as its beginning; between notifications any time may pass.
         timeouts = STREAM if standalone else replace(STREAM, gap_s=upstream.call.gap_s)
         return ResumedMessages(
-            response,
+            begun,
             partial(self._reopen, timeouts),
             upstream.streams,
             upstream.reconnect,

@@ -1,0 +1,110 @@
+"""A session and its streams as the bytes that a store is given, and back.
+
+Each carries the number of its format: what a newer version wrote is not guessed at.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+
+from shadowcat.core.session import SessionRecord
+from shadowcat.core.stream import Logged
+from shadowcat.wire.jsonrpc import RequestId
+
+FORMAT = 1
+
+S = TypeVar("S", bound="KeptSession | KeptStream")
+
+
+class Unreadable(Exception):
+    """Not what this version writes."""
+
+
+class KeptQuestion(msgspec.Struct, gc=False, omit_defaults=True):
+    """A request of the server's that the client has not answered."""
+
+    client_id: int
+    upstream_id: RequestId
+    method: str
+    stream: int | None = None
+
+
+class KeptRequest(msgspec.Struct, gc=False, omit_defaults=True):
+    """A client's request that the upstream has not answered."""
+
+    upstream_id: int
+    method: str
+    token: RequestId | None = None
+    params: bytes = b""
+    """Only of one that changes what the session remembers: the others' arguments have no business on a disk."""
+
+
+class KeptSession(msgspec.Struct, kw_only=True, omit_defaults=True):
+    format: int = FORMAT
+    record: SessionRecord
+    questions: list[KeptQuestion] = []
+    last_question: int = 0
+    """The highest id any question had: none is given out twice."""
+
+
+class KeptStream(msgspec.Struct, kw_only=True, gc=False, omit_defaults=True):
+    """All of a stream but its events."""
+
+    format: int = FORMAT
+    request_id: RequestId | None = None
+    """The client's request that it answers, if it is one."""
+    unanswered: list[tuple[RequestId, KeptRequest | None]] = []
+    """The requests that wait for their answer on it; without more where the upstream has not begun to answer."""
+    is_finished: bool = False
+    cursor: bytes | None = None
+    """The upstream's id of an event, from which it can be asked for the rest."""
+    cursor_seq: int = 0
+    """The last event that is not part of the rest."""
+    own_after: int = 0
+    """How many of the events since then were the proxy's own: the upstream will not repeat those."""
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_session = msgspec.msgpack.Decoder(KeptSession).decode
+_stream = msgspec.msgpack.Decoder(KeptStream).decode
+
+
+def encode(kept: KeptSession | KeptStream) -> bytes:
+    return _encode(kept)
+
+
+def decode_session(data: bytes) -> KeptSession:
+    """Raises `Unreadable`."""
+    try:
+        return _current(_session(data))
+    except msgspec.MsgspecError as error:
+        raise Unreadable(str(error)) from error
+
+
+def decode_stream(data: bytes) -> KeptStream:
+    """Raises `Unreadable`."""
+    try:
+        return _current(_stream(data))
+    except msgspec.MsgspecError as error:
+        raise Unreadable(str(error)) from error
+
+
+def _current(kept: S) -> S:
+    if kept.format != FORMAT:
+        raise Unreadable(f"format {kept.format} is not {FORMAT}")
+    return kept
+
+
+def encode_event(event: Logged) -> bytes:
+    """The data as it is, which never begins with a digit; before it the id of a question, if it is one."""
+    data, question = event
+    return data if question is None else b"%d%b" % (question, data)
+
+
+def decode_event(frame: bytes) -> Logged:
+    if not frame[:1].isdigit():
+        return frame, None
+    question, brace, data = frame.partition(b"{")
+    return brace + data, int(question)

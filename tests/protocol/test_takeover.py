@@ -1,0 +1,453 @@
+"""A second proxy takes a session up where the store says the first one was: by then that one is gone, or as good as.
+
+The first proxy is not stopped but cut off from the store at the moment of its crash: what it did until then is what
+a killed one would have left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from shadowcat import ReverseProxy
+from shadowcat.core.ledger import Refusal, SessionChange
+from shadowcat.proxy.session import Session
+from shadowcat.proxy.shared import SessionLimits
+from shadowcat.proxy.writer import Durability, StoreWriter
+from shadowcat.stores.memory import MemoryStore
+from tests.rig.cases import refused
+from tests.rig.client import Client, Reply, client_of, rpc
+from tests.rig.server import Call, McpServer, Stream, mcp_server
+from tests.rig.wait import until
+from tests.rig.wire import Seen
+
+
+class Cut:
+    """A store as one proxy sees it, until nothing that it writes arrives any more."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+        self.arrives = asyncio.Event()
+        self.arrives.set()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def write(self, changes: Sequence[SessionChange]) -> Mapping[str, Refusal]:
+        await self.arrives.wait()
+        return await self._store.write(changes)
+
+
+@dataclass(eq=False)
+class Crash:
+    """Two proxies, one store, one server, one client."""
+
+    server: McpServer
+    store: MemoryStore
+    client: Client
+    first: ReverseProxy
+    _stack: AsyncExitStack
+    _seen_by_first: Cut
+    _options: dict[str, Any]
+    second: ReverseProxy | None = None
+    streams: list[Stream] = field(default_factory=list[Stream])
+    resumed: list[tuple[str, Stream]] = field(default_factory=list[tuple[str, Stream]])
+    """What was asked of the server with Last-Event-ID."""
+
+    @property
+    def writer(self) -> StoreWriter:
+        assert self.first.shared.writer is not None
+        return self.first.shared.writer
+
+    @property
+    def session(self) -> Session:
+        return next(iter(self.first.relay.sessions))
+
+    async def written(self) -> None:
+        assert await self.writer.flush(5.0)
+
+    def stop_writing(self) -> None:
+        self._seen_by_first.arrives.clear()
+
+    async def crash(self) -> None:
+        """The first proxy is no more; the client goes to the second."""
+        self._seen_by_first.arrives.clear()
+        self.second = await self._stack.enter_async_context(
+            ReverseProxy({"a": self.server.url}, port=0, store=self.store, **self._options)
+        )
+        self.client.port = self.second.port
+
+    async def begin(self, method: str = "tools/call", id: int = 1) -> tuple[Reply, Stream]:
+        """A call and the server's side of its answer."""
+        reply = await self.client.begin(method, {"name": "t", "_meta": {"progressToken": "p"}}, id)
+        await until(lambda: self.streams)
+        return reply, self.streams[-1]
+
+    async def asked_again(self) -> tuple[str, Stream]:
+        await until(lambda: self.resumed)
+        return self.resumed[-1]
+
+
+Make = Callable[..., Awaitable[Crash]]
+
+
+@asynccontextmanager
+async def crash_rig(**options: Any) -> AsyncIterator[Crash]:
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(mcp_server(name="a", answers_json=False))
+        store = MemoryStore()
+        seen: Any = Cut(store)
+        durability = Durability(gather_s=0.0, patience_s=0.3, strict=options.pop("strict", False))
+        options = {"durability": durability, **options}
+        first = await stack.enter_async_context(
+            ReverseProxy({"a": server.url}, port=0, store=seen, **options)
+        )
+        client = await stack.enter_async_context(client_of(first.port))
+        found = Crash(server, store, client, first, stack, seen, options)
+
+        async def on_get(seen: Seen) -> None:
+            cursor = seen.get("last-event-id")
+            assert cursor is not None
+            await seen.begin("text/event-stream")
+            stream = Stream(seen)
+            found.resumed.append((cursor, stream))
+            await stream.over.wait()
+
+        async def on_call(call: Call) -> None:
+            stream = await call.stream()
+            found.streams.append(stream)
+            await stream.over.wait()
+
+        server.on_get = on_get
+        server.handlers["tools/call"] = on_call
+        yield found
+        # What arrives now is refused: the session is another's.
+        seen.arrives.set()
+        for stream in [*found.streams, *server.listening, *(stream for _, stream in found.resumed)]:
+            stream.over.set()
+
+
+@pytest.fixture
+async def rig() -> AsyncIterator[Crash]:
+    async with crash_rig() as found:
+        await found.client.initialize()
+        yield found
+
+
+def note(number: int) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "method": "notifications/vendor", "params": {"n": number}}
+
+
+def numbers(messages: list[Any]) -> list[int]:
+    return [message["params"]["n"] for message in messages if "method" in message]
+
+
+async def say(stream: Stream, first: int, last: int) -> None:
+    for number in range(first, last + 1):
+        await stream.send(note(number), id=f"u{number}")
+
+
+async def hear(reply: Reply, count: int) -> list[int]:
+    return numbers([await reply.message() for _ in range(count)])
+
+
+def result(id: Any) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": id, "result": {"content": []}}
+
+
+async def test_the_rest_of_a_finished_stream(rig: Crash) -> None:
+    reply, stream = await rig.begin()
+    await say(stream, 1, 4)
+    heard = await hear(reply, 2)
+    cursor = reply.last_id
+    await stream.send(result(stream.seen.json["id"]))
+    await stream.end()
+    await until(lambda: rig.session.core.correlator.is_idle)
+    await rig.written()
+    await rig.crash()
+    again = await rig.client.listen(cursor)
+    rest = await again.messages()
+    assert heard + numbers(rest) == [1, 2, 3, 4]
+    assert rest[-1] == result(1)
+    assert rig.resumed == []
+
+
+async def test_a_running_call_is_resumed_at_the_server(rig: Crash) -> None:
+    reply, stream = await rig.begin()
+    await say(stream, 1, 3)
+    assert await hear(reply, 3) == [1, 2, 3]
+    await rig.written()
+    await rig.crash()
+    again = await rig.client.listen(reply.last_id)
+    cursor, more = await rig.asked_again()
+    assert cursor == "u3"
+    assert more.seen.get("mcp-session-id") == "up-a-1"
+    await say(more, 4, 5)
+    await more.send(result(stream.seen.json["id"]), id="u6")
+    rest = await again.messages()
+    assert numbers(rest) == [4, 5]
+    assert rest[-1] == result(1)
+    ids = [event.id for event in again.seen if event.data]
+    epoch = reply.last_id.rpartition(".")[0]
+    assert ids == [f"{epoch}.{seq}" for seq in (4, 5, 6)]
+
+
+async def test_what_the_client_saw_and_the_store_did_not_comes_once(rig: Crash) -> None:
+    """The window of writing behind: the server repeats it, and it gets the numbers that it had."""
+    reply, stream = await rig.begin()
+    await say(stream, 1, 2)
+    assert await hear(reply, 2) == [1, 2]
+    await rig.written()
+    rig.stop_writing()
+    await say(stream, 3, 6)
+    assert await hear(reply, 4) == [3, 4, 5, 6]
+    await rig.crash()
+    again = await rig.client.listen(reply.last_id)
+    cursor, more = await rig.asked_again()
+    assert cursor == "u2"
+    await say(more, 3, 8)
+    await more.send(result(stream.seen.json["id"]), id="u9")
+    rest = await again.messages()
+    assert numbers(rest) == [7, 8]
+    assert rest[-1] == result(1)
+
+
+async def test_what_the_store_had_beyond_the_cursor_comes_once(rig: Crash) -> None:
+    """The crash came in the middle of what the server had sent in one go."""
+    reply, stream = await rig.begin()
+    await say(stream, 1, 2)
+    assert await hear(reply, 2) == [1, 2]
+    held = next(held for held in rig.session.core.book.all if held.request_id == 1)
+    mark = held._cursor, held._cursor_seq  # pyright: ignore[reportPrivateUsage]
+    await say(stream, 3, 4)
+    assert await hear(reply, 2) == [3, 4]
+    held._cursor, held._cursor_seq = mark  # pyright: ignore[reportPrivateUsage]
+    held._keeper.stream_changed(held)  # pyright: ignore[reportPrivateUsage]
+    await rig.written()
+    await rig.crash()
+    again = await rig.client.listen(reply.last_id)
+    cursor, more = await rig.asked_again()
+    assert cursor == "u2"
+    await say(more, 3, 5)
+    await more.send(result(stream.seen.json["id"]), id="u6")
+    rest = await again.messages()
+    assert numbers(rest) == [5]
+
+
+async def test_a_call_that_cannot_be_resumed_is_given_up_in_so_many_words(rig: Crash) -> None:
+    reply, stream = await rig.begin()
+    await stream.send(note(1))
+    assert await hear(reply, 1) == [1]
+    await rig.written()
+    await rig.crash()
+    again = await rig.client.listen(reply.last_id)
+    (only,) = await again.messages()
+    assert (only["id"], only["error"]["code"]) == (1, -31004)
+    assert only["error"]["data"]["reason"] == "proxy_restarted"
+
+
+async def test_so_is_one_whose_last_events_only_the_client_had(rig: Crash) -> None:
+    reply, stream = await rig.begin()
+    await stream.send(note(1))
+    assert await hear(reply, 1) == [1]
+    await rig.written()
+    rig.stop_writing()
+    for number in (2, 3, 4):
+        await stream.send(note(number))
+    assert await hear(reply, 3) == [2, 3, 4]
+    await rig.crash()
+    again = await rig.client.listen(reply.last_id)
+    (only,) = await again.messages()
+    assert (only["id"], only["error"]["code"]) == (1, -31004)
+
+
+async def test_a_call_that_the_server_has_not_begun_to_answer() -> None:
+    async with crash_rig(session_limits=SessionLimits(upgrade_after_s=0.01)) as rig:
+        await rig.client.initialize()
+        waits = asyncio.Event()
+
+        async def on_call(call: Call) -> None:
+            await waits.wait()
+            await call.json(call.response({}))
+
+        rig.server.handlers["tools/call"] = on_call
+        reply = await rig.client.begin("tools/call", {"name": "t"}, 1)
+        priming = await reply.event()
+        assert priming is not None
+        await rig.written()
+        await rig.crash()
+        again = await rig.client.listen(priming.id)
+        (only,) = await again.messages()
+        assert (only["id"], only["error"]["code"]) == (1, -31004)
+        waits.set()
+
+
+async def test_a_server_that_forgot_the_session_meanwhile(rig: Crash) -> None:
+    reply, stream = await rig.begin()
+    await say(stream, 1, 1)
+    await hear(reply, 1)
+    await rig.written()
+    await rig.crash()
+
+    async def on_get(seen: Seen) -> None:
+        await seen.respond(404)
+
+    rig.server.on_get = on_get
+    again = await rig.client.listen(reply.last_id)
+    (only,) = await again.messages()
+    assert only["id"] == 1
+    assert "error" in only
+
+
+async def test_each_call_of_a_batch_is_answered() -> None:
+    async with crash_rig() as rig:
+        await rig.client.initialize("2025-03-26")
+        done = asyncio.Event()
+
+        async def on_list(call: Call) -> None:
+            await done.wait()
+            await call.json(call.response({"tools": []}))
+
+        rig.server.handlers["tools/list"] = on_list
+        reply = await rig.client.send([rpc("tools/call", {"name": "t"}, 1), rpc("tools/list", {}, 2)])
+        await until(lambda: rig.streams)
+        await say(rig.streams[0], 1, 1)
+        await hear(reply, 1)
+        await rig.written()
+        await rig.crash()
+        again = await rig.client.listen(reply.last_id)
+        errors = await again.messages()
+        assert {(error["id"], error["error"]["code"]) for error in errors} == {(1, -31004), (2, -31004)}
+        done.set()
+
+
+async def test_the_standalone_stream_goes_on_where_it_was(rig: Crash) -> None:
+    listening = await rig.client.listen()
+    upstream = await rig.server.listens()
+    await say(upstream, 1, 2)
+    assert await hear(listening, 2) == [1, 2]
+    await rig.written()
+    await rig.crash()
+    again = await rig.client.listen(listening.last_id)
+    cursor, more = await rig.asked_again()
+    assert cursor == "u2"
+    await say(more, 3, 4)
+    assert await hear(again, 2) == [3, 4]
+    assert len(rig.server.listening) == 1
+
+
+async def test_a_standalone_stream_that_cannot_says_what_may_have_changed(rig: Crash) -> None:
+    listening = await rig.client.listen()
+    upstream = await rig.server.listens()
+    await upstream.send(note(1))
+    assert await hear(listening, 1) == [1]
+    await rig.written()
+    rig.stop_writing()
+    await upstream.send(note(2))
+    assert await hear(listening, 1) == [2]
+    await rig.crash()
+    again = await rig.client.listen(listening.last_id)
+    told = {(await again.message())["method"] for _ in range(3)}
+    assert told == {
+        "notifications/tools/list_changed",
+        "notifications/prompts/list_changed",
+        "notifications/resources/list_changed",
+    }
+    second = await rig.server.listens(2)
+    await second.send(note(3))
+    while (message := await again.message())["method"] != "notifications/vendor":
+        pass
+    assert message["params"] == {"n": 3}
+
+
+async def test_an_answer_finds_who_asked_before_the_crash(rig: Crash) -> None:
+    reply, stream = await rig.begin()
+    await stream.send({"jsonrpc": "2.0", "id": "q1", "method": "elicitation/create", "params": {}}, id="u1")
+    question = await reply.message()
+    await rig.written()
+    await rig.crash()
+    again = await rig.client.listen(reply.last_id)
+    _, more = await rig.asked_again()
+    answer = {"jsonrpc": "2.0", "id": question["id"], "result": {"action": "accept"}}
+    assert (await rig.client.send(answer)).status == 202
+    seen = await rig.server.answer_to("q1")
+    assert seen.json["result"] == {"action": "accept"}
+    await more.send(result(stream.seen.json["id"]), id="u2")
+    assert await again.messages() == [result(1)]
+
+
+async def test_a_question_never_leaves_before_the_store_has_it(rig: Crash) -> None:
+    reply, stream = await rig.begin()
+    await say(stream, 1, 1)
+    assert await hear(reply, 1) == [1]
+    await rig.written()
+    rig.stop_writing()
+    await stream.send({"jsonrpc": "2.0", "id": "q1", "method": "elicitation/create", "params": {}}, id="u2")
+    held = next(held for held in rig.session.core.book.all if held.request_id == 1)
+    await until(lambda: held.log.last_seq == 2)
+    assert held.log.handed_out == 1
+    await rig.crash()
+    again = await rig.client.listen(reply.last_id)
+    _, more = await rig.asked_again()
+    await more.send({"jsonrpc": "2.0", "id": "q1", "method": "elicitation/create", "params": {}}, id="u2")
+    question = await again.message()
+    answer = {"jsonrpc": "2.0", "id": question["id"], "result": {"action": "accept"}}
+    assert (await rig.client.send(answer)).status == 202
+    await rig.server.answer_to("q1")
+
+
+async def test_a_session_is_known_as_soon_as_the_client_knows_it(rig: Crash) -> None:
+    await rig.crash()
+    reply = await rig.client.begin("logging/setLevel", {"level": "info"}, 1)
+    assert (await reply.json())["result"] == {}
+
+
+async def test_one_that_was_ended_is_not(rig: Crash) -> None:
+    assert (await rig.client.delete()).status == 200
+    await rig.crash()
+    await refused(await rig.client.begin("tools/list", id=7), 404, -32600, 7)
+
+
+async def test_ids_are_new_after_the_crash(rig: Crash) -> None:
+    """The server would take a number that it has seen for the request it was of."""
+    _, stream = await rig.begin(id=1)
+    await rig.written()
+    await rig.crash()
+    _, other = await rig.begin(id=2)
+    assert other.seen.json["id"] > stream.seen.json["id"] + 1_000
+
+
+async def test_stopping_leaves_a_running_call_to_the_next(rig: Crash) -> None:
+    """Not only a crash: what did not end within the drain goes on in the next process."""
+    reply, stream = await rig.begin()
+    await say(stream, 1, 2)
+    assert await hear(reply, 2) == [1, 2]
+    await rig.first.drain(0.0)
+    assert rig.server.got("DELETE") == []
+    assert rig.server.got("notifications/cancelled") == []
+    await rig.crash()
+    again = await rig.client.listen(reply.last_id)
+    cursor, more = await rig.asked_again()
+    assert cursor == "u2"
+    await more.send(result(stream.seen.json["id"]), id="u3")
+    assert await again.messages() == [result(1)]
+
+
+async def test_strict_nothing_is_repeated() -> None:
+    """With each event in the store before it leaves, the server is asked from the very last one on."""
+    async with crash_rig(strict=True) as rig:
+        await rig.client.initialize()
+        reply, stream = await rig.begin()
+        await say(stream, 1, 3)
+        assert await hear(reply, 3) == [1, 2, 3]
+        await rig.crash()
+        again = await rig.client.listen(reply.last_id)
+        cursor, more = await rig.asked_again()
+        assert cursor == "u3"
+        await more.send(result(stream.seen.json["id"]), id="u4")
+        assert await again.messages() == [result(1)]
