@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from bench import envelope, idle, relay, reverse, sessions, sse, stream
+from bench import envelope, idle, relay, reverse, sessions, sse, store, stream
 from bench.machine import CannotMeasure, describe
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
@@ -15,6 +15,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "sessions": sessions.run,
     "stream": stream.run,
     "sse": sse.run,
+    "store": store.run,
     "envelope": envelope.run,
     "idle": idle.run,
 }

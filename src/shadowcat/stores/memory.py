@@ -41,9 +41,7 @@ class _Stream:
         if change.next_seq > self.next_seq:
             self.first_seq, self.events = change.next_seq, []
         # A change may come twice, when nobody could tell what became of it: then it has events that are held.
-        added = change.events[max(0, self.first_seq - change.next_seq) :]
-        at = max(0, change.next_seq - self.first_seq)
-        self.events[at : at + len(added)] = added
+        self.events += change.events[self.next_seq - change.next_seq :]
         if change.first_seq > self.first_seq:
             del self.events[: change.first_seq - self.first_seq]
             self.first_seq = change.first_seq

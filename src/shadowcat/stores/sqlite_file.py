@@ -1,0 +1,201 @@
+"""The file of an SQLite store: how it is found good, made, brought up to date, and set aside when it is broken."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+from collections.abc import Generator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from shadowcat.core.ports import StoreUnusable
+
+log = logging.getLogger("shadowcat.store")
+
+APPLICATION_ID = 0x53484341
+"""Says that a file is ours, in the place that SQLite has for it."""
+BUSY_S = 2.0
+"""How long another process may hold the file before a call fails."""
+WAL_BYTES = 16 * 1024 * 1024
+"""What the -wal file is cut down to after a transaction that was longer."""
+
+# A schema version is the number of steps that lead to it; a step that was released is never changed.
+# Nothing newer than SQLite 3.24 is used: Python 3.11 runs on systems that have no later one.
+STEPS: Sequence[Sequence[str]] = (
+    (
+        # What is looked at for many sessions stands before the record, which may fill pages of its own.
+        """CREATE TABLE session (
+            key INTEGER PRIMARY KEY,
+            id TEXT NOT NULL UNIQUE,
+            fence INTEGER NOT NULL,
+            node TEXT NOT NULL,
+            last_stream INTEGER NOT NULL,
+            touched_at INTEGER NOT NULL,
+            record BLOB NOT NULL
+        )""",
+        """CREATE TABLE stream (
+            session INTEGER NOT NULL,
+            id INTEGER NOT NULL,
+            first_seq INTEGER NOT NULL,
+            next_seq INTEGER NOT NULL,
+            last_event INTEGER NOT NULL,
+            kept INTEGER NOT NULL,
+            head BLOB NOT NULL,
+            PRIMARY KEY (session, id)
+        ) WITHOUT ROWID""",
+        # In the order they came, whatever stream they are of, each with the one before it in its own: a batch then
+        # changes a few pages at the end. In the order of streams it would change a page for each, and take thrice
+        # as long.
+        """CREATE TABLE event (
+            number INTEGER PRIMARY KEY,
+            previous INTEGER NOT NULL,
+            data BLOB NOT NULL
+        )""",
+        """CREATE TABLE ended (
+            number INTEGER PRIMARY KEY,
+            id TEXT NOT NULL UNIQUE,
+            at INTEGER NOT NULL
+        )""",
+        # Seconds that the file was open: see SqliteLedger.
+        "CREATE TABLE clock (seconds INTEGER NOT NULL)",
+        "INSERT INTO clock VALUES (0)",
+    ),
+)
+
+_HEADER_BYTES = 100
+_MAGIC = b"SQLite format 3\0"
+_CORRUPT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def check(path: Path) -> None:
+    """Raises `StoreUnusable` if no store can be at that path; makes and changes nothing."""
+    if path.is_dir():
+        raise StoreUnusable(f"{path} is a directory; name a file in it")
+    if path.exists():
+        _refuse_foreign(path)
+        if not os.access(path, os.R_OK | os.W_OK):
+            raise StoreUnusable(f"{path} cannot be read and written; change its owner or its mode")
+    # SQLite makes files beside the one it is given.
+    there = next(parent for parent in path.absolute().parents if parent.exists())
+    if not there.is_dir():
+        raise StoreUnusable(f"{there} is not a directory")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise StoreUnusable(
+            f"no file can be made in {there}; change its owner or its mode, or name another place"
+        )
+
+
+def open_file(path: Path) -> sqlite3.Connection:
+    """The store at that path, made if there is none; in place of a broken one, which is set aside."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        return _open(path)
+    except sqlite3.DatabaseError as error:
+        if not is_corrupt(error):
+            raise
+        set_aside(path, error)
+        return _open(path)
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    # The files that SQLite makes beside it get the same mode.
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    _refuse_foreign(path)
+    db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
+    try:
+        # Has to come before the first table; see SqliteLedger.expire.
+        db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        migrate(db, STEPS)
+        _look_through(db)
+        # With NORMAL a commit is safe from the end of this process but not from the end of power, which may take the
+        # last ones; no transaction is ever torn. With FULL each commit would wait for the disk.
+        for setting in ("journal_mode = WAL", "synchronous = NORMAL", f"journal_size_limit = {WAL_BYTES}"):
+            db.execute(f"PRAGMA {setting}").fetchall()
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def migrate(db: sqlite3.Connection, steps: Sequence[Sequence[str]]) -> None:
+    with transaction(db):
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if version > len(steps):
+            raise _newer(version, len(steps))
+        if version == len(steps):
+            return
+        for statement in (statement for step in steps[version:] for statement in step):
+            db.execute(statement)
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        db.execute(f"PRAGMA user_version = {len(steps)}")
+    # From then on whoever reads only the header sees the version.
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+@contextmanager
+def transaction(db: sqlite3.Connection, begin: str = "BEGIN IMMEDIATE") -> Generator[None]:
+    db.execute(begin)
+    try:
+        yield
+        db.execute("COMMIT")
+    finally:
+        # SQLite rolls back by itself after some failures, and not after others.
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+
+
+def is_corrupt(error: sqlite3.Error) -> bool:
+    """Extended codes have the plain one in their low byte."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _CORRUPT
+
+
+def broken(what: str) -> sqlite3.DatabaseError:
+    """What SQLite did not find by itself."""
+    error = sqlite3.DatabaseError(what)
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    return error
+
+
+def set_aside(path: Path, why: object) -> None:
+    number = 1
+    while (aside := path.with_name(f"{path.name}.corrupt-{number}")).exists():
+        number += 1
+    log.error(
+        "the store %s is broken (%s): it is set aside as %s, and a new one begun", path, why, aside.name
+    )
+    # The -wal goes first: left alone with the next file it could not be told from its own.
+    for suffix in ("-wal", "-shm", "-journal", ""):
+        beside = path.with_name(path.name + suffix)
+        if beside.exists():
+            beside.rename(aside.with_name(aside.name + suffix))
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Reads the header without SQLite, which could change a file by opening it."""
+    try:
+        with path.open("rb") as file:
+            header = file.read(_HEADER_BYTES)
+    except OSError as error:
+        raise StoreUnusable(f"{path} cannot be read: {error.strerror}") from error
+    if len(header) < _HEADER_BYTES or not header.startswith(_MAGIC):
+        return
+    version, owner = (int.from_bytes(header[at : at + 4], "big") for at in (60, 68))
+    if owner != APPLICATION_ID:
+        raise StoreUnusable(f"{path} is a database of another program; name another file")
+    if version > len(STEPS):
+        raise _newer(version, len(STEPS))
+
+
+def _newer(version: int, known: int) -> StoreUnusable:
+    return StoreUnusable(
+        f"the store has version {version}, and this release knows versions up to {known}; "
+        "use the release that wrote it, or another file"
+    )
+
+
+def _look_through(db: sqlite3.Connection) -> None:
+    with closing(db.execute("PRAGMA quick_check(1)")) as found:
+        (first,) = found.fetchone()
+    if first != "ok":
+        raise broken(first)

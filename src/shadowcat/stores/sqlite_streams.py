@@ -1,0 +1,168 @@
+"""The streams of an SQLite store: their rows, and the chains of their events."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from shadowcat.core.ledger import StoredStream, StreamChange
+from shadowcat.stores.sqlite_file import broken
+
+MIN_DEAD = 32
+"""So many events that a stream has let go of may stay in the file until `sweep`, or as many as it holds."""
+
+_COLUMNS = "first_seq, next_seq, last_event, kept"
+# From the last event of a stream back, so many.
+_READ = """
+    WITH RECURSIVE chain(previous, data, wanted) AS (
+        SELECT previous, data, ?2 FROM event WHERE number = ?1
+        UNION ALL
+        SELECT event.previous, event.data, wanted - 1 FROM chain JOIN event ON event.number = chain.previous
+        WHERE wanted > 1
+    )
+    SELECT data FROM chain
+"""
+# The same, and what comes before the first so many goes.
+_DELETE = """
+    WITH RECURSIVE chain(number, place) AS (
+        SELECT ?1, 0
+        UNION ALL
+        SELECT event.previous, place + 1 FROM chain JOIN event ON event.number = chain.number WHERE place + 1 < ?2
+    )
+    DELETE FROM event WHERE number IN (SELECT number FROM chain WHERE place >= ?3)
+"""
+
+Place = tuple[int, int]
+"""The key of a session, and the id of a stream in it."""
+
+
+@dataclass(slots=True)
+class StreamRow:
+    """What is held of a stream is the end of its chain; before that may be dead events, which were let go of."""
+
+    first_seq: int = 1
+    next_seq: int = 1
+    last_event: int = 0
+    """Its number in the file."""
+    kept: int = 0
+    """The length of the chain."""
+
+    @property
+    def live(self) -> int:
+        return self.next_seq - self.first_seq
+
+    @property
+    def is_due(self) -> bool:
+        """To find the dead takes a walk along the chain, so they wait until they are half of it."""
+        dead = self.kept - self.live
+        return dead > 0 and (self.live == 0 or dead >= max(MIN_DEAD, self.live))
+
+    def fits(self, change: StreamChange) -> bool:
+        """Whether no event is missing between what is held and what is added."""
+        return change.next_seq <= self.next_seq or change.first_seq >= self.next_seq
+
+    def apply(self, change: StreamChange, number: int) -> Iterator[tuple[int, int, bytes]]:
+        """The rows to insert for the events that are new, the first of them with that number."""
+        if change.next_seq > self.next_seq:
+            self.first_seq = self.next_seq = change.next_seq
+        # A change may come twice, when nobody could tell what became of it: then it has events that are held.
+        for data in change.events[self.next_seq - change.next_seq :]:
+            yield number, self.last_event, data
+            self.last_event = number
+            self.next_seq += 1
+            self.kept += 1
+            number += 1
+        self.first_seq = max(self.first_seq, change.first_seq)
+        self.next_seq = max(self.next_seq, self.first_seq)
+
+
+class SqliteStreams:
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def find(self, places: Iterable[Place]) -> dict[Place, StreamRow]:
+        found = self._db.execute(
+            f"""SELECT session, id, {_COLUMNS} FROM stream WHERE (session, id) IN
+            (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))""",
+            (json.dumps(list(places)),),
+        )
+        return {(session, id): StreamRow(*row) for session, id, *row in found}
+
+    def write(self, changes: Iterable[tuple[Place, StreamRow, StreamChange]]) -> None:
+        (number,) = self._db.execute("SELECT coalesce(max(number), 0) + 1 FROM event").fetchone()
+        events: list[tuple[int, int, bytes]] = []
+        written: list[tuple[Place, StreamRow, bytes]] = []
+        for place, row, change in changes:
+            events += row.apply(change, number + len(events))
+            written.append((place, row, change.head))
+        self._db.executemany("INSERT INTO event VALUES (?, ?, ?)", events)
+        for _, row, _ in written:
+            if row.is_due:
+                self._delete_dead(row)
+        self._db.executemany(
+            f"INSERT OR REPLACE INTO stream (session, id, {_COLUMNS}, head) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [
+                (*place, row.first_seq, row.next_seq, row.last_event, row.kept, head)
+                for place, row, head in written
+            ],
+        )
+
+    def read(self, session: int) -> list[StoredStream]:
+        found = self._db.execute(
+            f"SELECT id, head, {_COLUMNS} FROM stream WHERE session = ? ORDER BY id", (session,)
+        ).fetchall()
+        return [
+            StoredStream(id, head, row.first_seq, self._events(row))
+            for id, head, row in ((id, head, StreamRow(*columns)) for id, head, *columns in found)
+        ]
+
+    def measure(self, session: int) -> tuple[int, int, int]:
+        """How many streams it has, how many events, and how long these are together."""
+        found = [
+            StreamRow(*row)
+            for row in self._db.execute(f"SELECT {_COLUMNS} FROM stream WHERE session = ?", (session,))
+        ]
+        events = [event for row in found for event in self._events(row)]
+        return len(found), len(events), sum(map(len, events))
+
+    def drop(self, places: Iterable[Place]) -> None:
+        for place, row in self.find(places).items():
+            self._delete_chain(row, 0)
+            self._db.execute("DELETE FROM stream WHERE session = ? AND id = ?", place)
+
+    def clear(self, session: int) -> None:
+        for row in self._db.execute(
+            f"SELECT {_COLUMNS} FROM stream WHERE session = ?", (session,)
+        ).fetchall():
+            self._delete_chain(StreamRow(*row), 0)
+        self._db.execute("DELETE FROM stream WHERE session = ?", (session,))
+
+    def sweep(self) -> None:
+        """Deletes all the dead."""
+        found = self._db.execute(
+            f"SELECT session, id, {_COLUMNS} FROM stream WHERE kept > next_seq - first_seq"
+        ).fetchall()
+        for session, id, *columns in found:
+            row = StreamRow(*columns)
+            self._delete_dead(row)
+            self._db.execute(
+                "UPDATE stream SET kept = ? WHERE session = ? AND id = ?", (row.kept, session, id)
+            )
+
+    def _events(self, row: StreamRow) -> tuple[bytes, ...]:
+        if not row.live:
+            return ()
+        found = [data for (data,) in self._db.execute(_READ, (row.last_event, row.live))]
+        if len(found) != row.live:
+            raise broken("the chain of a stream's events is torn")
+        return tuple(reversed(found))
+
+    def _delete_dead(self, row: StreamRow) -> None:
+        self._delete_chain(row, row.live)
+        row.kept = row.live
+
+    def _delete_chain(self, row: StreamRow, live: int) -> None:
+        if row.kept:
+            self._db.execute(_DELETE, (row.last_event, row.kept, live))
