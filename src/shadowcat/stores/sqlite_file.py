@@ -70,20 +70,31 @@ _CORRUPT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 def check(path: Path) -> None:
     """Raises `StoreUnusable` if no store can be at that path; makes and changes nothing."""
+    try:
+        _check(path)
+    except OSError as error:
+        raise StoreUnusable(f"{path} cannot be reached: {error.strerror}") from error
+
+
+def _check(path: Path) -> None:
     if path.is_dir():
         raise StoreUnusable(f"{path} is a directory; name a file in it")
     if path.exists():
-        _refuse_foreign(path)
-        if not os.access(path, os.R_OK | os.W_OK):
+        if not _may(path, os.R_OK | os.W_OK):
             raise StoreUnusable(f"{path} cannot be read and written; change its owner or its mode")
-    # SQLite makes files beside the one it is given.
+        _refuse_foreign(path)
     there = next(parent for parent in path.absolute().parents if parent.exists())
     if not there.is_dir():
         raise StoreUnusable(f"{there} is not a directory")
-    if not os.access(there, os.W_OK | os.X_OK):
+    # SQLite makes files beside the one it is given.
+    if not _may(there, os.W_OK | os.X_OK):
         raise StoreUnusable(
             f"no file can be made in {there}; change its owner or its mode, or name another place"
         )
+
+
+def _may(path: Path, mode: int) -> bool:
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
 
 
 def open_file(path: Path) -> sqlite3.Connection:
@@ -173,11 +184,8 @@ def set_aside(path: Path, why: object) -> None:
 
 def _refuse_foreign(path: Path) -> None:
     """Reads the header without SQLite, which could change a file by opening it."""
-    try:
-        with path.open("rb") as file:
-            header = file.read(_HEADER_BYTES)
-    except OSError as error:
-        raise StoreUnusable(f"{path} cannot be read: {error.strerror}") from error
+    with path.open("rb") as file:
+        header = file.read(_HEADER_BYTES)
     if len(header) < _HEADER_BYTES or not header.startswith(_MAGIC):
         return
     version, owner = (int.from_bytes(header[at : at + 4], "big") for at in (60, 68))

@@ -115,7 +115,8 @@ class SqliteLedger:
                 self._delete(key)
             self._db.execute("DELETE FROM ended WHERE at <= ?", (now - ENDED_S,))
             self._streams.sweep()
-        self._db.execute(f"PRAGMA incremental_vacuum({FREED_PAGES})").fetchall()
+        # It steps from page to page, which `execute` would do once.
+        self._db.executescript(f"PRAGMA incremental_vacuum({FREED_PAGES})")
 
     def _tick(self) -> int:
         """The time; two processes that have the file open agree on it through the file."""
