@@ -188,8 +188,9 @@ def _refuse_foreign(path: Path) -> None:
         header = file.read(_HEADER_BYTES)
     if len(header) < _HEADER_BYTES or not header.startswith(_MAGIC):
         return
-    version, owner = (int.from_bytes(header[at : at + 4], "big") for at in (60, 68))
-    if owner != APPLICATION_ID:
+    pages, version, owner = (int.from_bytes(header[at : at + 4], "big") for at in (28, 60, 68))
+    # One page has room for no table: that is how far we get when we are stopped at the first step.
+    if owner != APPLICATION_ID and pages > 1:
         raise StoreUnusable(f"{path} is a database of another program; name another file")
     if version > len(STEPS):
         raise _newer(version, len(STEPS))
