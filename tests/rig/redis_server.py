@@ -32,7 +32,6 @@ class RedisServer:
             "dir": str(directory),
             "save": "",
             "loglevel": "warning",
-            "enable-debug-command": "yes",
         } | {name.replace("_", "-"): value for name, value in settings.items()}
         self._process: asyncio.subprocess.Process | None = None
 

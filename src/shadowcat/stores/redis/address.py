@@ -30,6 +30,10 @@ class Address:
     arguments: Mapping[str, Any]
     """What the class is made with, the password included."""
 
+    @property
+    def is_tls(self) -> bool:
+        return self.connection_class is SSLConnection
+
     @classmethod
     def parse(cls, url: str) -> Address:
         try:

@@ -35,6 +35,10 @@ Command = tuple[Argument, ...]
 Reply = Any
 
 
+CLOSED = "it closed the connection"
+SILENT = "no answer in time"
+
+
 class RedisFailed(Exception):
     """Redis could not be asked, or refused; says in one line why. Asking again later may help."""
 
@@ -185,19 +189,21 @@ def explain(error: RedisError) -> str:
     if (tls := _tls_error(error)) is not None:
         return f"TLS failed: {tls}"
     match error:
+        case _ if "closed by server" in text or "reset by peer" in text:
+            return CLOSED
+        case _ if "Authentication required" in text or "HELLO must be called" in text:
+            return "it wants a password: redis://:PASSWORD@HOST"
         case AuthenticationError():
             return "it refuses the user name or password in its URL"
         case InvalidResponse():
             return "what answers there is not Redis"
         case RedisTimeout():
-            return "no answer in time"
+            return SILENT
         case OutOfMemoryError():
             return "it is full (maxmemory)"
         case ReadOnlyError():
             return "it is a read-only replica; its URL has to name the primary"
-        case ResponseError() if "NOAUTH" in text or "HELLO must be called" in text:
-            return "it wants a password: redis://:PASSWORD@HOST"
-        case ResponseError() if "unknown command" in text and "HELLO" in text.upper():
+        case ResponseError() if "unknown command" in text and "HELLO" in text:
             return "it is too old: Redis 6.2 or newer is needed"
         case _:
             return text[:200]

@@ -18,7 +18,15 @@ from shadowcat.core.ledger import Held, Refusal, SessionChange, SessionSummary, 
 from shadowcat.core.ports import StoreUnusable
 from shadowcat.stores.redis import scripts
 from shadowcat.stores.redis.address import Address
-from shadowcat.stores.redis.connections import Argument, Connections, RedisFailed, RedisLimits, Reply, explain
+from shadowcat.stores.redis.connections import (
+    CLOSED,
+    Argument,
+    Connections,
+    RedisFailed,
+    RedisLimits,
+    Reply,
+    explain,
+)
 from shadowcat.stores.redis.packing import pack_change, unpack_session, unpack_summary
 from shadowcat.stores.redis.scripts import Script
 
@@ -43,6 +51,7 @@ class RedisStore:
     def __init__(self, url: str, limits: RedisLimits | None = None, clock: Clock | None = None) -> None:
         address = Address.parse(url)
         self._where = address.where
+        self._is_tls = address.is_tls
         self._connections = Connections(address, limits or RedisLimits())
         self._clock = clock or SystemClock()
         self._name = secrets.token_hex(8)
@@ -66,15 +75,15 @@ class RedisStore:
                 [("HELLO",), ("SET", self._format, FORMAT, "NX"), ("GET", self._format)]
             )
         except RedisFailed as failure:
-            raise StoreUnusable(str(failure)) from failure
+            raise StoreUnusable(f"{failure}{_hint(str(failure), self._is_tls)}") from failure
         why_not = _why_unfit(hello) or _why_foreign(replies)
         if why_not is not None:
             raise StoreUnusable(f"redis at {self._where}: {why_not}")
 
     async def write(self, changes: Sequence[SessionChange]) -> Mapping[str, Refusal]:
-        at = await self._now()
         refused: dict[str, Refusal] = {}
         for piece in _pieces(changes):
+            at = await self._now()
             replies = await self._run(scripts.WRITE, [self._write_call(*packed, at) for packed in piece])
             for (session_id, *_), reply in zip(piece, replies, strict=True):
                 if reply is not None:
@@ -173,6 +182,15 @@ def _pieces(changes: Sequence[SessionChange]) -> Iterator[list[tuple[str, bytes,
 
 def _ms(seconds: float) -> int:
     return max(0, round(seconds * 1000))
+
+
+def _hint(failure: str, is_tls: bool) -> str:
+    """One side speaks TLS and the other does not: neither is told, one hangs up and the other waits."""
+    if failure.endswith(CLOSED) and not is_tls:
+        return "; if it wants TLS, its URL begins with rediss://"
+    if failure.endswith(SILENT) and is_tls:
+        return "; if it does not speak TLS, its URL begins with redis://"
+    return ""
 
 
 def _why_unfit(hello: Reply) -> str | None:
