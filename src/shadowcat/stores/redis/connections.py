@@ -89,16 +89,14 @@ class Connections:
 
     async def call(self, commands: Sequence[Command]) -> list[Reply]:
         """The replies in order, asked for together. An error reply stands in its place as a `ResponseError`."""
-        if self._is_closed:
-            raise self._failed("the store is closed")
+        self._refuse_when_closed()
         if asyncio.get_running_loop().time() < self._away_until:
             raise self._failed(self._away_because)
         try:
             async with asyncio.timeout(self._limits.call_s):
                 await self._slots.acquire()
                 # From here on to the end of the task the slot is the task's.
-                task = self._tasks.spawn(self._exchange(commands), "call", awaited=True)
-                return await asyncio.shield(task)
+                return await asyncio.shield(self._tasks.spawn(self._exchange(commands), "call", awaited=True))
         except TimeoutError:
             raise self._failed(f"no answer within {self._limits.call_s:g} s") from None
         except RedisError as error:
@@ -106,6 +104,8 @@ class Connections:
 
     async def aclose(self) -> None:
         """Lets what is under way end, as long as that takes no longer than it may."""
+        if self._is_closed:
+            return
         self._is_closed = True
         try:
             async with asyncio.timeout(self._limits.close_s):
@@ -119,12 +119,18 @@ class Connections:
     async def _exchange(self, commands: Sequence[Command]) -> list[Reply]:
         connection = self._unused.pop() if self._unused else self._new()
         try:
-            replies = await self._ask(connection, commands)
+            self._refuse_when_closed()
+            # Longer than anybody waits for it: a Redis that answers drop by drop must not keep the connection.
+            async with asyncio.timeout(2 * self._limits.call_s):
+                replies = await self._ask(connection, commands)
         except BaseException as error:
             # The rest of its replies may still come: this connection is done for.
             await connection.disconnect(nowait=True)
             if isinstance(error, RedisError):
                 await self._found_away(error)
+            if isinstance(error, asyncio.CancelledError):
+                # Only closing cancels, and whoever waits for the reply was not cancelled.
+                self._refuse_when_closed()
             raise
         else:
             self._backoff.succeeded()
@@ -171,6 +177,10 @@ class Connections:
     async def _drop_unused(self) -> None:
         for connection in self._unused:
             await connection.disconnect(nowait=True)
+
+    def _refuse_when_closed(self) -> None:
+        if self._is_closed:
+            raise self._failed("the store is closed")
 
     def _failed(self, why: str) -> RedisFailed:
         return RedisFailed(f"redis at {self._address.where}: {why}")

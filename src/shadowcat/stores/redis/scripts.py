@@ -64,6 +64,13 @@ local function time(clock, at)
   return math.max(tonumber(redis.call('GET', clock) or 0), tonumber(at))
 end
 
+local function move_on(clock, at, keep_ms)
+  local now = time(clock, at)
+  redis.call('PEXPIRE', clock, keep_ms)
+  redis.call('SET', clock, text(now), 'PX', keep_ms)
+  return now
+end
+
 -- Whether this store has been heard with a later turn: "store number".
 local function is_overtaken(held, turn)
   if not held then return false end
@@ -290,9 +297,12 @@ return 1
 )
 
 RENEW = Script(
-    """
-redis.call('PEXPIRE', KEYS[1], ARGV[1])
-redis.call('SET', KEYS[1], '', 'PX', ARGV[1])
+    _SHARED
+    + """
+local lease, clock = KEYS[1], KEYS[2]
+local at, keep_ms, lease_ms = ARGV[1], ARGV[2], ARGV[3]
+move_on(clock, at, keep_ms)
+redis.call('SET', lease, '', 'PX', lease_ms)
 """
 )
 
@@ -302,9 +312,7 @@ EXPIRE = Script(
     + """
 local index, clock = KEYS[1], KEYS[2]
 local at, keep_ms, idle_ms, prefix, after, limit = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
-local now = time(clock, at)
-redis.call('PEXPIRE', clock, keep_ms)
-redis.call('SET', clock, text(now), 'PX', keep_ms)
+local now = move_on(clock, at, keep_ms)
 local ids = redis.call('ZRANGE', index, '(' .. after, '+', 'BYLEX', 'LIMIT', 0, limit)
 for _, id in ipairs(ids) do
   local session = prefix .. '{' .. id .. '}'

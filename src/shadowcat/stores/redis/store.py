@@ -20,6 +20,7 @@ from shadowcat.stores.redis import scripts
 from shadowcat.stores.redis.address import Address
 from shadowcat.stores.redis.connections import (
     CLOSED,
+    SILENT,
     Argument,
     Connections,
     RedisFailed,
@@ -113,7 +114,8 @@ class RedisStore:
         return reply == 1
 
     async def renew(self, node: str, lease_s: float) -> None:
-        await self._run(scripts.RENEW, [((self._leases + node,), (_ms(lease_s),))])
+        keys = (self._leases + node, self._common_clock)
+        await self._run(scripts.RENEW, [(keys, (await self._now(), KEEP_MS, _ms(lease_s)))])
 
     async def expire(self, idle_s: float) -> None:
         keys = (self._index, self._common_clock)
