@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
 import signal
 import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from shadowcat.clock import SystemClock
 from shadowcat.core.ports import Interceptor, SessionStore
@@ -24,6 +27,7 @@ from shadowcat.proxy.relay import Relay
 from shadowcat.proxy.shared import SessionLimits, Shared
 from shadowcat.proxy.upstreams import Upstreams
 from shadowcat.proxy.writer import Durability
+from shadowcat.stores.urls import store_of
 from shadowcat.upstream.streamable import CALL, StreamableUpstream
 
 log = logging.getLogger("shadowcat")
@@ -122,7 +126,10 @@ class ReverseProxy:
         return self.server.port
 
     async def __aenter__(self) -> ReverseProxy:
+        """Raises `StoreUnusable` or `OSError` where it cannot begin."""
         try:
+            if self._store is not None:
+                await self._store.check()
             await self.server.listen(self._host, self._port, tls=self._server_tls)
         except BaseException:
             await self.aclose()
@@ -167,6 +174,19 @@ class ReverseSettings:
     call_deadline_s: float = 300.0
     max_body_bytes: int = 4 * MIB
     upgrade_after_s: float | None = None
+    store: str = "memory:"
+    """The URL of one."""
+    strict: bool = False
+    """Nothing leaves that the store does not have."""
+
+
+def default_store(host: str, port: int) -> str:
+    """A file in the user's state directory, of whoever serves that address; none for a port of chance."""
+    if port == 0:
+        return "memory:"
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    path = Path(state) / "shadowcat" / f"reverse-{host.replace(':', '_')}-{port}.db"
+    return f"sqlite:///{quote(str(path.absolute()))}"
 
 
 async def serve_reverse(settings: ReverseSettings, announce: Callable[[str], None]) -> None:
@@ -186,6 +206,8 @@ async def serve_reverse(settings: ReverseSettings, announce: Callable[[str], Non
         ),
         server_limits=ServerLimits(body_bytes=settings.max_body_bytes),
         call_timeouts=replace(CALL, head_s=settings.call_deadline_s, gap_s=settings.call_deadline_s),
+        store=store_of(settings.store, SystemClock()),
+        durability=Durability(strict=settings.strict),
     )
     async with proxy:
         host = f"[{settings.host}]" if ":" in settings.host else settings.host

@@ -12,10 +12,13 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from shadowcat import app
+from shadowcat.clock import SystemClock
 from shadowcat.core.stream import LogLimits
 from shadowcat.downstream.streamable import EndpointOptions
 from shadowcat.http.limits import ClientLimits, ServerLimits
 from shadowcat.proxy.shared import SessionLimits
+from shadowcat.proxy.writer import Durability
+from shadowcat.stores.urls import store_of
 from shadowcat.upstream.streamable import CALL, StreamableUpstream
 
 
@@ -30,6 +33,8 @@ def statistics(proxy: app.ReverseProxy) -> dict[str, Any]:
         "held_bytes": shared.log_budget.used,
         "connections": proxy.server.statistics().connections,
         "slow_closed": proxy.server.statistics().slow_closed,
+        "store_failing": shared.writer is not None and shared.writer.is_failing,
+        "store_waiting": 0 if shared.writer is None else len(shared.writer),
         "tasks": len(asyncio.all_tasks()),
         "names": sorted(task.get_name() for task in asyncio.all_tasks()),
     }
@@ -39,11 +44,13 @@ async def serve(options: dict[str, Any]) -> None:
     log = LogLimits(**options.get("log", {}))
     proxy = app.ReverseProxy(
         {"numbers": options["upstream"]},
-        port=0,
+        port=options.get("port", 0),
         endpoint=EndpointOptions(**options.get("endpoint", {})),
         session_limits=SessionLimits(log=log, **options.get("session", {})),
         server_limits=ServerLimits(**options.get("server", {})),
         call_timeouts=replace(CALL, **options.get("call", {})),
+        store=store_of(options.get("store", "memory:"), SystemClock()),
+        durability=Durability(**options.get("durability", {})),
     )
 
     if "upstream_vanished_s" in options:
