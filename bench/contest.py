@@ -66,7 +66,7 @@ def print_throughput(samples: Mapping[str, Sequence[Sample]], ours: str, connect
             [
                 f"{ours} : {name}",
                 _rate_ratio(samples[ours], found),
-                ratio([s.cpu_us for s in samples[ours]], [s.cpu_us for s in found]).text(),
+                ratio([s.cpu_us for s in samples[ours]], [s.cpu_us for s in found]).text(".3g"),
             ]
             for name, found in samples.items()
             if name != ours
@@ -79,7 +79,7 @@ def _rate_ratio(ours: Sequence[Sample], theirs: Sequence[Sample]) -> str:
     full = [(a, b) for a, b in zip(ours, theirs, strict=True) if min(a.busy, b.busy) >= _BUSY]
     if len(full) < _ENOUGH_ROUNDS:
         return "the machine was busy"
-    text = ratio([a.rate for a, _ in full], [b.rate for _, b in full]).text()
+    text = ratio([a.rate for a, _ in full], [b.rate for _, b in full]).text(".3g")
     return text if len(full) == len(ours) else f"{text} in {len(full)} of {len(ours)} rounds"
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import platform
 import selectors
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -51,6 +53,17 @@ def other_cores() -> set[int]:
     """The load and what answers it share the rest."""
     every = cores()
     return set(every[1:] or every)
+
+
+@contextmanager
+def on_cores(allowed: set[int]) -> Iterator[None]:
+    """This process on the given cores for a while; a child that is started meanwhile would count no others."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, allowed)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 class Child:
@@ -134,3 +147,11 @@ def wait_until(what: str, happened: Callable[[], bool], child: Child) -> None:
         if not child.is_running() or time.monotonic() > deadline:
             raise CannotMeasure(f"{what}: {child.errors()}")
         time.sleep(0.005)
+
+
+def accepts(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
+    except OSError:
+        return False
+    return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
-from bench.machine import Child, program, wait_until
+from bench.machine import Child, accepts, program, wait_until
 
 # One process, so that its CPU time is that of one pid. The numbers of requests are out of reach of any run: their
 # defaults would make nginx reconnect in the middle of it.
@@ -48,7 +48,7 @@ def start(directory: Path, upstream_port: int, on: set[int]) -> tuple[Child, int
     config.write_text(_CONFIG.format(directory=directory, upstream_port=upstream_port, port=port))
     child = Child([path, "-p", str(directory), "-e", "stderr", "-c", str(config)], on)
     try:
-        wait_until("nginx did not start", lambda: _accepts(port), child)
+        wait_until("nginx did not start", lambda: accepts(port), child)
     except BaseException:
         child.close()
         raise
@@ -59,11 +59,3 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-def _accepts(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
-    except OSError:
-        return False
-    return True

@@ -1,6 +1,7 @@
 """`tools/call` in a session through `shadowcat reverse`, against nginx on the same core in the same run.
 
-nginx passes bytes on; the proxy reads them: JSON checked, session found, ids translated both ways.
+nginx passes bytes on; the proxy reads them: JSON checked, session found, ids translated both ways. FastMCP's proxy
+does the same job and stands beside it for scale: over fewer connections, because it would keep many waiting too long.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from pathlib import Path
 
 from bench import nginx
 from bench.contest import Contender, print_latency, print_throughput, rounds_of
-from bench.machine import CannotMeasure, Child, measured_core, other_cores
+from bench.machine import CannotMeasure, Child, accepts, measured_core, other_cores, wait_until
 
 CONNECTIONS = 32
+FEW_CONNECTIONS = 4
 INITIALIZE = (
     b'{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},'
     b'"clientInfo":{"name":"bench","version":"1"}}}'
@@ -41,6 +43,16 @@ def run() -> None:
         print()
         ways = {"direct": Contender(_url(upstream_port), upstream, session), **proxies}
         print_latency(rounds_of(ways, connections=1, rounds=7, seconds=1), "direct", "shadowcat", "nginx")
+        print()
+        fastmcp = stack.enter_context(
+            Child.of_module("bench.servers.fastmcp_proxy", str(upstream_port), on=measured_core())
+        )
+        fastmcp_port = int(fastmcp.read_line())
+        wait_until("FastMCP's proxy did not start", lambda: accepts(fastmcp_port), fastmcp)
+        session = (f"Mcp-Session-Id: {open_session(fastmcp_port)}", "MCP-Protocol-Version: 2025-11-25")
+        few = {"shadowcat": proxies["shadowcat"], "FastMCP": Contender(_url(fastmcp_port), fastmcp, session)}
+        slow = rounds_of(few, connections=FEW_CONNECTIONS, rounds=5, seconds=2)
+        print_throughput(slow, "shadowcat", FEW_CONNECTIONS)
 
 
 def start(upstream_url: str) -> tuple[Child, int]:

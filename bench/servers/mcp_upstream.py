@@ -1,7 +1,8 @@
 """An MCP server that costs next to nothing: what stands behind every proxy that is measured.
 
 It reads no HTTP properly. A request is a head with `Content-Length: ` spelled by one of the proxies measured here,
-and a body that begins with a JSON-RPC envelope; the answer carries the id back, because a proxy may look.
+and a body that begins with a JSON-RPC envelope; the answer carries the id back, because a proxy may look. What is
+neither a call nor `initialize` gets as much of an answer as FastMCP's proxy needs before it calls.
 Prints its port when it listens.
 """
 
@@ -13,6 +14,7 @@ from typing import cast
 
 import uvloop
 
+_id = re.compile(rb'"id":([0-9]+)').search
 _length = re.compile(rb"\r\ncontent-length: *([0-9]+)\r\n", re.IGNORECASE).search
 
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
@@ -20,6 +22,9 @@ _INITIALIZED = (
     b'{"jsonrpc":"2.0","id":%b,"result":{"protocolVersion":"2025-11-25","capabilities":{"tools":{}},'
     b'"serverInfo":{"name":"bench","version":"1"}}}'
 )
+_LISTED = b'{"jsonrpc":"2.0","id":%b,"result":{"tools":[{"name":"search_documents","inputSchema":{"type":"object"}}]}}'
+_ACCEPTED = b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n"
+_NO_STREAM = b"HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\n\r\n"
 _CALLED = (
     b'{"jsonrpc":"2.0","id":%b,"result":{"content":[{"type":"text","text":"Three documents match: '
     b'q1-revenue.pdf, q2-revenue.pdf and regions.xlsx."}],"isError":false}}'
@@ -46,9 +51,19 @@ class Answering(asyncio.Protocol):
         self._held = data
 
     def _answer(self, body: bytes) -> None:
-        id = body[body.find(b'"id":') + 5 :].partition(b",")[0]
-        answer = (_INITIALIZED if b'"initialize"' in body else _CALLED) % id
+        answer = _CALLED if b'"tools/call"' in body else _rare(body)
+        if answer is None:
+            self._transport.write(_ACCEPTED if body else _NO_STREAM)
+            return
+        found = _id(body)
+        answer %= found[1] if found is not None else b"null"
         self._transport.write(_HEAD % len(answer) + answer)
+
+
+def _rare(body: bytes) -> bytes | None:
+    if b'"initialize"' in body:
+        return _INITIALIZED
+    return _LISTED if b'"tools/list"' in body else None
 
 
 async def main() -> None:
