@@ -6,7 +6,23 @@ import sys
 import time
 from collections.abc import Callable
 
-from bench import envelope, idle, relay, reverse, sessions, sse, store, stream
+from bench import (
+    allocations,
+    delivery,
+    envelope,
+    hotpaths,
+    idle,
+    memory,
+    reconnect,
+    relay,
+    resume,
+    reverse,
+    sessions,
+    sse,
+    store,
+    stream,
+    tracking,
+)
 from bench.machine import CannotMeasure, describe
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
@@ -14,6 +30,13 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "reverse": reverse.run,
     "sessions": sessions.run,
     "stream": stream.run,
+    "delivery": delivery.run,
+    "resume": resume.run,
+    "reconnect": reconnect.run,
+    "memory": memory.run,
+    "allocations": allocations.run,
+    "tracking": tracking.run,
+    "hotpaths": hotpaths.run,
     "sse": sse.run,
     "store": store.run,
     "envelope": envelope.run,

@@ -34,9 +34,9 @@ def run() -> None:
 
 async def _measure(proxy: Child, port: int) -> tuple[float, float]:
     async with asyncio.timeout(_DEADLINE_S):
-        await _open_sessions(port, _WARM)
+        await open_sessions(port, _WARM)
         before = proxy.rss_bytes()
-        ids = await _open_sessions(port, SESSIONS)
+        ids = await open_sessions(port, SESSIONS)
         idle = proxy.rss_bytes()
         streams = [await _open_stream(port, session_id) for session_id in ids]
         streaming = proxy.rss_bytes()
@@ -45,10 +45,10 @@ async def _measure(proxy: Child, port: int) -> tuple[float, float]:
     return (idle - before) / SESSIONS, (streaming - idle) / SESSIONS
 
 
-async def _open_sessions(port: int, count: int) -> list[bytes]:
-    """Over one connection, so that connections do not count."""
+async def open_sessions(port: int, count: int) -> list[str]:
+    """Their ids. Over one connection, so that connections do not count."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    ids: list[bytes] = []
+    ids: list[str] = []
     for _ in range(count):
         writer.write(
             b"POST /mcp HTTP/1.1\r\n%bContent-Length: %d\r\n\r\n%b" % (_HEAD, len(INITIALIZE), INITIALIZE)
@@ -59,16 +59,16 @@ async def _open_sessions(port: int, count: int) -> list[bytes]:
         if length is None or session_id is None:
             raise CannotMeasure(f"initialize was answered with {head.splitlines()[0]!r}")
         await reader.readexactly(int(length[1]))
-        ids.append(session_id[1])
+        ids.append(session_id[1].decode())
     writer.close()
     return ids
 
 
-async def _open_stream(port: int, session_id: bytes) -> asyncio.StreamWriter:
+async def _open_stream(port: int, session_id: str) -> asyncio.StreamWriter:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     # The end of a run leaves no thousand sockets in TIME_WAIT behind.
     writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    writer.write(b"GET /mcp HTTP/1.1\r\n%bMcp-Session-Id: %b\r\n\r\n" % (_HEAD, session_id))
+    writer.write(b"GET /mcp HTTP/1.1\r\n%bMcp-Session-Id: %b\r\n\r\n" % (_HEAD, session_id.encode()))
     head = await reader.readuntil(b"\r\n\r\n")
     if not head.startswith(b"HTTP/1.1 200"):
         raise CannotMeasure(f"GET was answered with {head.splitlines()[0]!r}")

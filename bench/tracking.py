@@ -1,0 +1,130 @@
+"""What it costs that a stream can be resumed: the way of its events with and without what that takes.
+
+Left out one after the other: the tracker that drops repeated events and knows where to go on, the ids for the
+client, the log. Only this process is changed; what is left then can do nothing but hand events on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import pairwise
+
+import uvloop
+
+from bench.path import Way, events, in_reads
+from bench.rounds import Spread, in_turn, print_table
+from shadowcat.core.exchange import StreamEvent
+from shadowcat.downstream import answers
+from shadowcat.proxy.streams import MAX_PIECE_BYTES, Reader, Stream
+from shadowcat.upstream.events import EventMessages
+from shadowcat.wire.jsonrpc import Message
+
+_EVENTS = 20_000
+_READ = 16 * 1024
+_ROUNDS = 15
+
+Without = Callable[[], AbstractContextManager[None]]
+
+
+def run() -> None:
+    every = events(_EVENTS)
+    _compare(f"reads of {_READ // 1024} KiB", in_reads(b"".join(every), _READ))
+    print()
+    _compare("one event a read", every)
+
+
+def _compare(what: str, reads: list[bytes]) -> None:
+    full = Way(reads)
+    untracked = Way(reads, lambda response: EventMessages(response, 300.0))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        measures = {
+            "all of it": _timer(runner, full, nullcontext),
+            "without the tracker": _timer(runner, untracked, nullcontext),
+            "without ids either": _timer(runner, untracked, _without_ids),
+            "without the log either": _timer(runner, untracked, _without_ids_and_log),
+        }
+        in_turn(measures, 2)
+        found = in_turn(measures, _ROUNDS)
+    print_table(
+        [what, "CPU µs/event", "of the whole"],
+        [
+            [
+                name,
+                Spread.of([1e6 * spent for spent in times]).text(),
+                Spread.of([a / b for a, b in zip(times, found["all of it"], strict=True)]).text(),
+            ]
+            for name, times in found.items()
+        ],
+    )
+    whole = found["all of it"]
+    costs = [_cost(found[name], found[simpler], whole) for name, simpler in pairwise(found)]
+    print_table(["RATIO, cost of", "the tracker", "the ids", "the log"], [["share of the way", *costs]])
+
+
+def _cost(with_it: list[float], without: list[float], whole: list[float]) -> str:
+    shares = [(a - b) / c for a, b, c in zip(with_it, without, whole, strict=True)]
+    return Spread.of(shares).text(".1%")
+
+
+def _timer(runner: asyncio.Runner, way: Way, without: Without) -> Callable[[], float]:
+    """CPU time of an event."""
+
+    def measure() -> float:
+        with without():
+            started = time.process_time()
+            runner.run(way.call())
+            return (time.process_time() - started) / _EVENTS
+
+    return measure
+
+
+@contextmanager
+def _replaced(owner: object, name: str, by: object) -> Iterator[None]:
+    before = getattr(owner, name)
+    setattr(owner, name, by)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+@contextmanager
+def _without_ids() -> Iterator[None]:
+    def take(stream: Stream, reader: Reader) -> list[StreamEvent] | None:
+        fresh = stream.log.hand_out(MAX_PIECE_BYTES)
+        if fresh:
+            return [StreamEvent(None, data) for data, _ in fresh]
+        return None if stream.log.closed else []
+
+    with _replaced(Stream, "take", take), _replaced(answers, "encode_message", _encode):
+        yield
+
+
+@contextmanager
+def _without_ids_and_log() -> Iterator[None]:
+    queue: list[bytes] = []
+
+    def append(stream: Stream, message: Message) -> None:
+        queue.append(message.raw)
+        stream._wake()  # pyright: ignore[reportPrivateUsage]
+
+    def take(stream: Stream, reader: Reader) -> list[StreamEvent] | None:
+        if queue:
+            fresh = [StreamEvent(None, data) for data in queue]
+            queue.clear()
+            return fresh
+        return None if stream.log.closed else []
+
+    with (
+        _replaced(Stream, "append", append),
+        _replaced(Stream, "take", take),
+        _replaced(answers, "encode_message", _encode),
+    ):
+        yield
+
+
+def _encode(id: bytes, data: bytes) -> bytes:
+    return b"event: message\ndata: %b\n\n" % data
