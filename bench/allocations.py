@@ -87,7 +87,7 @@ def _steps() -> list[list[str]]:
         return made
 
     decoded = [*step("decoded", lambda: [event for read in reads for event in decoder.feed(read)])]
-    step("tracked", lambda: [tracker.is_new(event.id) for event in decoded])
+    step("tracked", lambda: [*tracker.new_of(decoded)])
     parsed = [*step("parsed", lambda: [m for event in decoded for m in messages_of(event.data or b"")])]
     step("logged", lambda: [stream.append(message) for message in parsed])
     taken = [*step("taken, with its id", lambda: _all_of(stream, reader))]

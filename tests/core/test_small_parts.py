@@ -10,6 +10,7 @@ from shadowcat.core.backoff import Backoff
 from shadowcat.core.balance import RoundRobin
 from shadowcat.core.idmap import IdMap
 from shadowcat.core.track import MAX_REMEMBERED, EventTracker
+from shadowcat.wire.sse import SseEvent
 
 # Backoff.
 
@@ -107,39 +108,42 @@ def test_the_map_against_a_dict(operations: list[tuple[str, tuple[str, str | Non
 # Which of an upstream's events were seen.
 
 
+def new_of(tracker: EventTracker, *ids: bytes | None) -> list[bytes | None]:
+    """Notes events that came together; returns the ids of the new ones."""
+    return [event.id for event in tracker.new_of([SseEvent(b"{}", id=id) for id in ids])]
+
+
 def test_nothing_is_a_repeat_on_a_connection_that_never_broke() -> None:
     tracker = EventTracker()
-    assert all(tracker.is_new(b"same") for _ in range(5))
-    assert tracker.is_new(None)
+    assert new_of(tracker, b"same", b"same", None) == [b"same", b"same", None]
+    assert new_of(tracker, b"same") == [b"same"]
+    assert new_of(tracker, None) == [None]
     assert tracker.last_id == b"same"
 
 
 def test_a_replay_repeats() -> None:
     tracker = EventTracker()
-    for id in (b"1", b"2", b"3"):
-        tracker.is_new(id)
+    new_of(tracker, b"1", b"2", b"3")
     tracker.reconnected()
-    assert [tracker.is_new(id) for id in (b"2", b"3", b"4", b"5")] == [False, False, True, True]
+    assert new_of(tracker, b"2", b"3") == []
+    assert tracker.last_id == b"3"
+    assert new_of(tracker, b"3", None, b"4", b"5") == [None, b"4", b"5"]
     assert tracker.last_id == b"5"
     tracker.reconnected()
-    assert [tracker.is_new(id) for id in (b"4", b"5", b"6")] == [False, False, True]
+    assert new_of(tracker, b"4", b"5", b"6") == [b"6"]
 
 
 def test_an_empty_id_forgets_where_to_resume() -> None:
     tracker = EventTracker()
-    tracker.is_new(b"1")
-    assert tracker.is_new(b"")
+    assert new_of(tracker, b"1", b"") == [b"1", b""]
     assert tracker.last_id is None
 
 
 def test_what_is_remembered_is_bounded() -> None:
     tracker = EventTracker()
-    for number in range(MAX_REMEMBERED + 10):
-        tracker.is_new(b"%d" % number)
+    new_of(tracker, *(b"%d" % number for number in range(MAX_REMEMBERED + 10)))
     tracker.reconnected()
-    assert tracker.is_new(b"0")
-    assert not tracker.is_new(b"%d" % (MAX_REMEMBERED + 9))
-    assert not tracker.is_new(b"10")
+    assert new_of(tracker, b"0", b"9", b"10", b"%d" % (MAX_REMEMBERED + 9)) == [b"0", b"9"]
 
 
 @given(st.integers(0, 30), st.lists(st.integers(1, 8), max_size=8))
@@ -151,7 +155,7 @@ def test_each_event_once_whatever_is_replayed(total: int, overlaps: list[int]) -
     for overlap in (*overlaps, 0):
         until = min(total, at + 5) if overlap else total
         start = max(0, at - overlap) if at else 0
-        taken += [number for number in range(start, until) if tracker.is_new(b"%d" % number)]
+        taken += [int(id or b"") for id in new_of(tracker, *(b"%d" % n for n in range(start, until)))]
         at = max(at, until)
         tracker.reconnected()
     assert taken == list(range(total))

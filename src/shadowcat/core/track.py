@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 
+from shadowcat.wire.sse import SseEvent
+
 MAX_REMEMBERED = 1_000
 
 
@@ -21,15 +23,16 @@ class EventTracker:
         self._recent: deque[bytes] = deque(maxlen=MAX_REMEMBERED)
         self._before: frozenset[bytes] = frozenset()
 
-    def is_new(self, id: bytes | None) -> bool:
-        """Notes an event; False for one that was seen before the connection broke."""
-        if id is None:
-            return True
-        if id in self._before:
-            return False
-        self._recent.append(id)
-        self.last_id = id or None
-        return True
+    def new_of(self, events: list[SseEvent]) -> list[SseEvent]:
+        """Notes events that came together; returns those that were not seen before the connection broke."""
+        before = self._before
+        if before:
+            events = [event for event in events if event.id not in before]
+        ids = [event.id for event in events if event.id is not None]
+        if ids:
+            self._recent.extend(ids)
+            self.last_id = ids[-1] or None
+        return events
 
     def reconnected(self) -> None:
         """What was seen up to now may come again."""

@@ -178,9 +178,8 @@ class ResumedMessages:
                     raise
                 await self._reconnect(fault)
                 continue
-            is_new = self._is_new
             before = self._tracker.last_id
-            messages = self._messages.parse([event for event in events if is_new(event)])
+            messages = self._messages.parse(self._new_of(events))
             if messages:
                 self._backoff.succeeded()
                 return messages
@@ -188,14 +187,14 @@ class ResumedMessages:
                 # Nothing was said, but there is a new place to go on from.
                 return messages
 
-    def _is_new(self, event: SseEvent) -> bool:
-        if event.retry is not None:
-            self._asks_to_poll = True
-            self._retry_s = min(max(event.retry / 1000, self._policy.first_s), self._policy.cap_s)
-        if self._tracker.is_new(event.id):
-            return True
-        self._counters.duplicates += 1
-        return False
+    def _new_of(self, events: list[SseEvent]) -> list[SseEvent]:
+        for event in events:
+            if event.retry is not None:
+                self._asks_to_poll = True
+                self._retry_s = min(max(event.retry / 1000, self._policy.first_s), self._policy.cap_s)
+        fresh = self._tracker.new_of(events)
+        self._counters.duplicates += len(events) - len(fresh)
+        return fresh
 
     async def _reconnect(self, broken: Fault | None) -> None:
         """Waits and asks for the rest, until it comes or the attempts are used up."""
