@@ -15,12 +15,13 @@ from typing import Any
 from bench.path import EVENT_BYTES, events
 from bench.rounds import print_table
 from shadowcat.core.exchange import StreamEvent
-from shadowcat.core.stream import Budget, LogLimits
+from shadowcat.core.stream import Budget, LogLimits, StreamLog
 from shadowcat.core.track import EventTracker
 from shadowcat.proxy.streams import Reader, Stream
 from shadowcat.upstream.interpret import messages_of
 from shadowcat.wire.jsonrpc import Message
 from shadowcat.wire.sse import SseDecoder, SseEvent, encode_message
+from tests.rig.stand import unkept
 
 _EVENTS = 20_000
 _LOGGED = 1_000
@@ -61,7 +62,8 @@ def _stream() -> Stream:
     return Stream(
         "0" * 12,
         1,
-        Budget(limits.bytes),
+        StreamLog(Budget(limits.bytes)),
+        unkept(),
         lambda: 0.0,
         primed=True,
         is_current=lambda id: True,

@@ -98,6 +98,9 @@ class ReadyLink:
 
     async def listen(self) -> MessageStream | None: ...
 
+    def resume(self, cursor: bytes, *, standalone: bool) -> MessageStream:
+        raise AssertionError("there was no earlier process")
+
     async def end(self) -> None: ...
 
 

@@ -94,7 +94,7 @@ def _replaced(owner: object, name: str, by: object) -> Iterator[None]:
 @contextmanager
 def _without_ids() -> Iterator[None]:
     def take(stream: Stream, reader: Reader) -> list[StreamEvent] | None:
-        fresh = stream.log.hand_out(MAX_PIECE_BYTES)
+        fresh = stream.log.hand_out(stream.log.last_seq, MAX_PIECE_BYTES)
         if fresh:
             return [StreamEvent(None, data) for data, _ in fresh]
         return None if stream.log.closed else []
