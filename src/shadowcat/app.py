@@ -9,7 +9,7 @@ import secrets
 import signal
 import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -17,9 +17,10 @@ from urllib.parse import quote
 from shadowcat.clock import SystemClock
 from shadowcat.core.ports import Interceptor, SessionStore
 from shadowcat.downstream.guard import Guard, is_loopback
+from shadowcat.downstream.peers import Peers
 from shadowcat.downstream.streamable import EndpointOptions, StreamableEndpoint
 from shadowcat.http.client import Client
-from shadowcat.http.limits import MIB, ServerLimits, Timeouts
+from shadowcat.http.limits import MIB, ClientLimits, ServerLimits, Timeouts
 from shadowcat.http.message import Request, Response
 from shadowcat.http.server import Server
 from shadowcat.proxy.pipeline import Pipeline
@@ -71,6 +72,20 @@ async def until_stopped(drain: Callable[[], Awaitable[None]]) -> None:
     await drain()
 
 
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Several proxies with one store: a request may reach any of them, and is passed on to who has the session.
+
+    A node that stops renewing its lease loses its sessions to whichever node is asked for them.
+    """
+
+    advertise: str
+    """The URL by which the other nodes reach this one."""
+    key: bytes = field(repr=False)
+    """The secret that all nodes share."""
+    lease_s: float = 5.0
+
+
 class ReverseProxy:
     """Servers behind one endpoint, as a library: `async with ReverseProxy({"main": url}) as proxy: …`.
 
@@ -87,6 +102,7 @@ class ReverseProxy:
         endpoint: EndpointOptions | None = None,
         store: SessionStore | None = None,
         durability: Durability | None = None,
+        cluster: Cluster | None = None,
         interceptors: Sequence[Interceptor] = (),
         session_limits: SessionLimits | None = None,
         server_limits: ServerLimits | None = None,
@@ -98,7 +114,9 @@ class ReverseProxy:
         self._port = port
         self._server_tls = server_tls
         self._closed = False
-        self._client = Client(tls=client_tls)
+        limits = session_limits or SessionLimits()
+        # Each session may have a stream of its own open at the server, and a call beside it.
+        self._client = Client(ClientLimits(connections_per_origin=2 * limits.sessions), client_tls)
         self._store = store
         self.shared = Shared(
             upstreams=Upstreams(
@@ -110,13 +128,15 @@ class ReverseProxy:
             store=self._store,
             pipeline=Pipeline(interceptors),
             clock=SystemClock(),
-            limits=session_limits or SessionLimits(),
+            limits=limits,
             durability=durability or Durability(),
-            node=secrets.token_hex(8),
+            node=cluster.advertise if cluster is not None else secrets.token_hex(8),
+            lease_s=cluster.lease_s if cluster is not None else None,
         )
         self.relay = Relay(self.shared)
+        self._peers = Peers(self._client, cluster.key, SystemClock()) if cluster is not None else None
         self._endpoint = StreamableEndpoint(
-            self.relay, endpoint or EndpointOptions(guard=Guard(loopback=is_loopback(host)))
+            self.relay, endpoint or EndpointOptions(guard=Guard(loopback=is_loopback(host))), self._peers
         )
         self.server = Server(self._endpoint.handle, server_limits)
 
@@ -152,6 +172,8 @@ class ReverseProxy:
             return
         self._closed = True
         await self.server.aclose()
+        if self._peers is not None:
+            await self._peers.aclose()
         await self.relay.aclose()
         await self.shared.upstreams.aclose()
         await self._client.aclose()

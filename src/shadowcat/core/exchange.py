@@ -21,6 +21,13 @@ class Caller(NamedTuple):
     route: str = ""
 
 
+class Elsewhere(NamedTuple):
+    """The session lives on another node."""
+
+    node: str
+    """Its URL, if it has given one."""
+
+
 class Direction(Enum):
     TO_SERVER = "to_server"
     TO_CLIENT = "to_client"

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
-from shadowcat.core.exchange import Answer, Caller, Context, Forwarded, MessageStream, StreamEvent, Verdict
+from shadowcat.core.exchange import (
+    Answer,
+    Caller,
+    Context,
+    Elsewhere,
+    Forwarded,
+    MessageStream,
+    StreamEvent,
+    Verdict,
+)
 from shadowcat.core.ledger import Held, Refusal, SessionChange, SessionSummary, StoredSession
 from shadowcat.errors import Fault
 from shadowcat.wire.jsonrpc import Message
@@ -158,7 +167,7 @@ class Gateway(Protocol):
         """Opens a session; without one, the message is the upstream's refusal."""
         ...
 
-    async def find(self, session_id: str, caller: Caller) -> ClientSession | None:
+    async def find(self, session_id: str, caller: Caller) -> ClientSession | Elsewhere | None:
         """None for an unknown session and for somebody else's: the two look the same."""
         ...
 

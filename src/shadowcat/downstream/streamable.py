@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 
-from shadowcat.core.exchange import ANONYMOUS, Caller, Forwarded
+from shadowcat.core.exchange import ANONYMOUS, Caller, Elsewhere, Forwarded
 from shadowcat.core.negotiate import (
     Course,
     RoutingHeaders,
@@ -31,6 +33,7 @@ from shadowcat.downstream.answers import (
     stream_response,
 )
 from shadowcat.downstream.guard import JSON, SSE, Guard, require_accept, require_json
+from shadowcat.downstream.peers import MISDIRECTED, Peers
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.http.message import HeaderList, Headers, Request, Response
 from shadowcat.wire import jsonrpc
@@ -46,6 +49,9 @@ from shadowcat.wire.mcp import (
 
 _ALLOW_LEGACY = b"GET, POST, DELETE, OPTIONS"
 _ALLOW_MODERN = b"POST"
+_NODE_S = 15.0
+"""How long a request waits for a node that does not answer: longer than a lease, and than a node takes to drain."""
+_LOOK_AGAIN_S = 0.25
 _LAST_EVENT_ID = re.compile(rb"[\x21-\x7e]{1,256}")
 
 
@@ -59,20 +65,46 @@ class EndpointOptions:
 
 
 class StreamableEndpoint:
-    def __init__(self, gateway: Gateway, options: EndpointOptions) -> None:
+    """`peers` are the other nodes, where there are any."""
+
+    def __init__(self, gateway: Gateway, options: EndpointOptions, peers: Peers | None = None) -> None:
         self._gateway = gateway
         self._options = options
+        self._peers = peers
         self._caller = Caller(ANONYMOUS, options.path)
 
     async def handle(self, request: Request) -> Response:
         headers = request.headers
+        is_passed_on = self._peers is not None and self._peers.vouches_for(request)
         try:
-            self._options.guard.check(headers)
+            if not is_passed_on:
+                self._options.guard.check(headers)
         except Fault as fault:
             return fault_response(fault, None)
-        response = await self._checked(request)
+        try:
+            response = await self._checked(request)
+        except _OnAnotherNode as there:
+            response = Response(MISDIRECTED) if is_passed_on else await self._passed_on(request, there)
         origin = headers.get(b"origin")
         return response if origin is None else _with_cors(response, origin)
+
+    async def _passed_on(self, request: Request, there: _OnAnotherNode) -> Response:
+        """The answer of the node that has the session, or ours once that node is gone and the session is here."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _NODE_S
+        while self._peers is not None and loop.time() < until:
+            try:
+                response = await self._peers.pass_on(request, there.node, there.is_held)
+                if response is not None:
+                    return response
+                await asyncio.sleep(_LOOK_AGAIN_S)
+                return await self._checked(request)
+            except _OnAnotherNode as still:
+                there = still
+            except Fault as fault:
+                return _told_in_session(fault, _whom_to_answer(request.body))
+        fault = Fault(FaultKind.OVER_CAPACITY, reason="session_on_another_node")
+        return _told_in_session(fault, _whom_to_answer(request.body))
 
     async def _checked(self, request: Request) -> Response:
         try:
@@ -143,10 +175,7 @@ class StreamableEndpoint:
         try:
             outcome = await session.request(message)
         except Fault as fault:
-            # Any other status would end the session for some clients, and the transport for others; only what says
-            # that the session is gone, or that this was no request, is said by it.
-            told_by_status = fault.kind in (FaultKind.SESSION_UNKNOWN, FaultKind.INVALID_REQUEST)
-            return fault_response(fault, message.id, status=None if told_by_status else 200)
+            return _told_in_session(fault, message.id)
         if isinstance(outcome, Message):
             return json_response(outcome, 200, _session_header(session))
         return self._stream(session, outcome)
@@ -225,9 +254,30 @@ class StreamableEndpoint:
         session = await self._gateway.find(session_id, self._caller)
         if session is None:
             raise Fault(FaultKind.SESSION_UNKNOWN)
+        if isinstance(session, Elsewhere):
+            raise _OnAnotherNode(session.node, partial(self._is_elsewhere, session_id))
         if version is not None and version not in LEGACY_VERSIONS:
             raise Fault(FaultKind.INVALID_REQUEST, "MCP-Protocol-Version names a version not served here")
         return session
+
+    async def _is_elsewhere(self, session_id: str) -> bool:
+        return isinstance(await self._gateway.find(session_id, self._caller), Elsewhere)
+
+
+class _OnAnotherNode(Exception):
+    """`is_held` asks anew whether it still is; if not, this node has taken the session over."""
+
+    def __init__(self, node: str, is_held: Callable[[], Awaitable[bool]]) -> None:
+        self.node = node
+        self.is_held = is_held
+
+
+def _told_in_session(fault: Fault, id: RequestId | None) -> Response:
+    """Any other status would end the session for some clients, and the transport for others; only what says that the
+    session is gone, or that this was no request, is said by it.
+    """
+    told_by_status = fault.kind in (FaultKind.SESSION_UNKNOWN, FaultKind.INVALID_REQUEST) or id is None
+    return fault_response(fault, id, status=None if told_by_status else 200)
 
 
 def _whom_to_answer(body: bytes) -> RequestId | None:

@@ -9,7 +9,7 @@ from functools import partial
 
 from shadowcat.aio import cancel_and_join
 from shadowcat.core import kept
-from shadowcat.core.exchange import Caller
+from shadowcat.core.exchange import Caller, Elsewhere
 from shadowcat.core.ledger import Held, Refusal
 from shadowcat.core.ports import Link, SessionStore
 from shadowcat.core.session import Event, SessionRecord, State
@@ -35,7 +35,7 @@ class Registry:
         self._ending: dict[str, SessionLedger] = {}
         """No longer served, but perhaps still in the store."""
         self._opening = 0
-        self._reviving: dict[str, asyncio.Task[Session | None]] = {}
+        self._reviving: dict[str, asyncio.Task[Session | Elsewhere | None]] = {}
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -78,15 +78,31 @@ class Registry:
         self._shared.ids.bind(record.id, record.upstream, record.upstream_id)
         return session
 
-    async def find(self, session_id: str, caller: Caller) -> Session | None:
+    async def find(self, session_id: str, caller: Caller) -> Session | Elsewhere | None:
         session = self._sessions.get(session_id)
+        if session is not None and self._shared.lease is not None and self._shared.lease.has_lapsed:
+            session = await self._if_still_ours(session)
         if session is None and self._shared.store is not None and session_id not in self._ending:
-            session = await self._revived(self._shared.store, session_id)
+            found = await self._revived(self._shared.store, session_id)
+            if isinstance(found, Elsewhere):
+                return found
+            session = found
         if session is None or session.core.caller != caller:
             return None
         return session if session.core.state in (State.OPEN, State.RECOVERING) else None
 
-    async def _revived(self, store: SessionStore, session_id: str) -> Session | None:
+    async def _if_still_ours(self, session: Session) -> Session | None:
+        """Asks the store by a write, which it refuses when somebody has taken the session over."""
+        session.core.ledger.record_changed()
+        await session.core.ledger.committed()
+        return self._sessions.get(session.id)
+
+    def doubt(self) -> None:
+        """The lease had run out: has the store say of each session whether it is still ours."""
+        for session in self:
+            session.core.ledger.record_changed()
+
+    async def _revived(self, store: SessionStore, session_id: str) -> Session | Elsewhere | None:
         """The session as the store has it. Taken over once, for all who ask at the same time."""
         reviving = self._reviving.get(session_id)
         if reviving is None:
@@ -104,9 +120,11 @@ class Registry:
         # Not "unknown", on which the client would give the session up.
         raise Fault(FaultKind.OVER_CAPACITY, reason="store_unavailable")
 
-    async def _revive(self, store: SessionStore, session_id: str) -> Session | None:
+    async def _revive(self, store: SessionStore, session_id: str) -> Session | Elsewhere | None:
         stored = await store.claim(session_id, self._shared.node)
-        if stored is None or isinstance(stored, Held):
+        if isinstance(stored, Held):
+            return Elsewhere(stored.node)
+        if stored is None:
             return None
         try:
             held = kept.decode_session(stored.record)

@@ -6,7 +6,16 @@ import secrets
 
 import msgspec
 
-from shadowcat.core.exchange import Answer, Caller, Context, Direction, Forwarded, MessageStream, Reply
+from shadowcat.core.exchange import (
+    Answer,
+    Caller,
+    Context,
+    Direction,
+    Elsewhere,
+    Forwarded,
+    MessageStream,
+    Reply,
+)
 from shadowcat.core.ports import ClientSession, Link
 from shadowcat.core.session import SessionRecord, promise_of
 from shadowcat.errors import Fault, FaultKind
@@ -35,6 +44,8 @@ class Relay:
             writer.on_failing = self.sessions.give_up_waiting
             self._shared.tasks.spawn(writer.run(), "write to the store")
             self._shared.tasks.spawn(self.sessions.watch_store(store), "expire stored sessions")
+        if self._shared.lease is not None:
+            self._shared.tasks.spawn(self._shared.lease.keep(self.sessions.doubt), "keep the lease")
 
     async def aclose(self) -> None:
         await self.sessions.close()
@@ -93,7 +104,7 @@ class Relay:
             epoch=secrets.token_urlsafe(9),
         )
 
-    async def find(self, session_id: str, caller: Caller) -> Session | None:
+    async def find(self, session_id: str, caller: Caller) -> Session | Elsewhere | None:
         return await self.sessions.find(session_id, caller)
 
     async def end(self, session: ClientSession) -> None:

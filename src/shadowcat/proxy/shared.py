@@ -9,6 +9,7 @@ from shadowcat.clock import Clock
 from shadowcat.core.idmap import IdMap
 from shadowcat.core.ports import SessionStore
 from shadowcat.core.stream import Budget, LogLimits
+from shadowcat.proxy.lease import Lease
 from shadowcat.proxy.pipeline import Pipeline
 from shadowcat.proxy.upstreams import Upstreams
 from shadowcat.proxy.writer import Durability, StoreWriter
@@ -65,8 +66,11 @@ class Shared:
     limits: SessionLimits
     durability: Durability = field(default_factory=Durability)
     node: str = ""
-    """By what the store knows this process."""
+    """By what the store knows this process: its URL, where others are to reach it."""
+    lease_s: float | None = None
+    """With a lease, what this node owns is its own until that has run out; without, whoever claims it has it."""
     writer: StoreWriter | None = field(init=False)
+    lease: Lease | None = field(init=False)
     log_budget: Budget = field(init=False)
     ids: IdMap = field(default_factory=IdMap)
     counters: Counters = field(default_factory=Counters)
@@ -76,3 +80,6 @@ class Shared:
         self.log_budget = Budget(self.limits.all_log_bytes)
         store = self.store
         self.writer = None if store is None else StoreWriter(store, self.tasks, self.durability)
+        self.lease = None
+        if store is not None and self.lease_s is not None:
+            self.lease = Lease(store, self.node, self.lease_s, self.clock)
