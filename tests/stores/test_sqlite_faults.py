@@ -323,6 +323,7 @@ async def test_calls_that_wait_behind_one_may_be_given_up(store: SqliteStore, pa
         await asyncio.sleep(0)
         for call in calls[::2]:
             call.cancel()
+        await asyncio.wait(calls[::2])
         other.execute("COMMIT")
     async with soon():
         await asyncio.gather(*calls, return_exceptions=True)

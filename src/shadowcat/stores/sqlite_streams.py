@@ -14,25 +14,17 @@ MIN_DEAD = 32
 """So many events that a stream has let go of may stay in the file until `sweep`, or as many as it holds."""
 
 _COLUMNS = "first_seq, next_seq, last_event, kept"
-# From the last event of a stream back, so many.
-_READ = """
-    WITH RECURSIVE chain(previous, data, wanted) AS (
-        SELECT previous, data, ?2 FROM event WHERE number = ?1
-        UNION ALL
-        SELECT event.previous, event.data, wanted - 1 FROM chain JOIN event ON event.number = chain.previous
-        WHERE wanted > 1
-    )
-    SELECT data FROM chain
-"""
-# The same, and what comes before the first so many goes.
-_DELETE = """
+# From the last event of a stream back, so many of them.
+_CHAIN = """
     WITH RECURSIVE chain(number, place) AS (
         SELECT ?1, 0
         UNION ALL
-        SELECT event.previous, place + 1 FROM chain JOIN event ON event.number = chain.number WHERE place + 1 < ?2
+        SELECT event.previous, place + 1 FROM chain JOIN event USING (number) WHERE place + 1 < ?2
     )
-    DELETE FROM event WHERE number IN (SELECT number FROM chain WHERE place >= ?3)
 """
+_READ = f"{_CHAIN} SELECT data FROM chain JOIN event USING (number) ORDER BY place DESC"
+_MEASURE = f"{_CHAIN} SELECT sum(length(data)) FROM chain JOIN event USING (number)"
+_DELETE_BEFORE = f"{_CHAIN} DELETE FROM event WHERE number IN (SELECT number FROM chain WHERE place >= ?3)"
 
 Place = tuple[int, int]
 """The key of a session, and the id of a stream in it."""
@@ -120,12 +112,11 @@ class SqliteStreams:
 
     def measure(self, session: int) -> tuple[int, int, int]:
         """How many streams it has, how many events, and how long these are together."""
-        found = [
-            StreamRow(*row)
-            for row in self._db.execute(f"SELECT {_COLUMNS} FROM stream WHERE session = ?", (session,))
+        rows = self._of(session)
+        sizes = [
+            self._db.execute(_MEASURE, (row.last_event, row.live)).fetchone()[0] for row in rows if row.live
         ]
-        events = [event for row in found for event in self._events(row)]
-        return len(found), len(events), sum(map(len, events))
+        return len(rows), sum(row.live for row in rows), sum(sizes)
 
     def drop(self, places: Iterable[Place]) -> None:
         for place, row in self.find(places).items():
@@ -133,10 +124,8 @@ class SqliteStreams:
             self._db.execute("DELETE FROM stream WHERE session = ? AND id = ?", place)
 
     def clear(self, session: int) -> None:
-        for row in self._db.execute(
-            f"SELECT {_COLUMNS} FROM stream WHERE session = ?", (session,)
-        ).fetchall():
-            self._delete_chain(StreamRow(*row), 0)
+        for row in self._of(session):
+            self._delete_chain(row, 0)
         self._db.execute("DELETE FROM stream WHERE session = ?", (session,))
 
     def sweep(self) -> None:
@@ -151,13 +140,17 @@ class SqliteStreams:
                 "UPDATE stream SET kept = ? WHERE session = ? AND id = ?", (row.kept, session, id)
             )
 
+    def _of(self, session: int) -> list[StreamRow]:
+        found = self._db.execute(f"SELECT {_COLUMNS} FROM stream WHERE session = ?", (session,))
+        return [StreamRow(*row) for row in found]
+
     def _events(self, row: StreamRow) -> tuple[bytes, ...]:
         if not row.live:
             return ()
-        found = [data for (data,) in self._db.execute(_READ, (row.last_event, row.live))]
-        if len(found) != row.live:
+        events = tuple(data for (data,) in self._db.execute(_READ, (row.last_event, row.live)))
+        if len(events) != row.live:
             raise broken("the chain of a stream's events is torn")
-        return tuple(reversed(found))
+        return events
 
     def _delete_dead(self, row: StreamRow) -> None:
         self._delete_chain(row, row.live)
@@ -165,4 +158,4 @@ class SqliteStreams:
 
     def _delete_chain(self, row: StreamRow, live: int) -> None:
         if row.kept:
-            self._db.execute(_DELETE, (row.last_event, row.kept, live))
+            self._db.execute(_DELETE_BEFORE, (row.last_event, row.kept, live))
