@@ -96,7 +96,7 @@ class ComparedToMemory(RuleBasedStateMachine):
         next_seq = first + len(held_events) - again + gap
         events = held_events[len(held_events) - again :] + self.events(data)
         first_seq = data.draw(
-            st.sampled_from([1, first, next_seq]) | st.integers(first, next_seq + len(events))
+            st.sampled_from([1, first, next_seq]) | st.integers(first, next_seq + len(events) + 2)
         )
         return StreamChange(id, data.draw(st.binary(max_size=3)), first_seq, next_seq, events)
 

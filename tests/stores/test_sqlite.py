@@ -159,6 +159,9 @@ async def test_two_that_have_the_file_open_agree_on_the_time(path: Path, clock: 
     late.advance(1)
     await second.expire(900.0)
     assert [found.session_id for found in await second.sessions("", 10)] == ["a"]
+    late.advance(900)
+    await second.expire(900.0)
+    assert list(await second.sessions("", 10)) == []
     await first.aclose()
     await second.aclose()
 
@@ -182,7 +185,9 @@ async def test_what_was_let_go_of_leaves_room_for_what_comes(store: SqliteStore,
         await store.write([opening("c", *events), SessionChange("c", 1, dropped=[1])])
         await store.write([opening("d", *events, *events)])
         if start % 1_000 == 1:
+            assert count(path, "event") == kept(path)
             await store.expire(60.0)
+            assert count(path, "event") == kept(path)
             sizes.append(size(path))
     assert max(sizes) < 700_000
     assert size(path.with_name("sessions.db-wal")) <= sqlite_file.WAL_BYTES
@@ -209,6 +214,13 @@ async def test_the_dead_are_gone_after_a_sweep(store: SqliteStore, path: Path) -
 
 def size(path: Path) -> int:
     return path.stat().st_size
+
+
+def kept(path: Path) -> int:
+    """How long the chains of events are, as the streams have it."""
+    with closing(sqlite3.connect(path)) as db:
+        (found,) = db.execute("SELECT sum(kept) FROM stream").fetchone()
+    return found
 
 
 def count(path: Path, table: str) -> int:

@@ -15,10 +15,12 @@ from pathlib import Path
 
 import pytest
 
+from shadowcat.clock import SystemClock
 from shadowcat.core.ledger import Refusal, SessionChange, StoredSession, StoredStream, StreamChange
 from shadowcat.core.ports import StoreUnusable
 from shadowcat.stores import sqlite_file
-from shadowcat.stores.sqlite import SqliteStore
+from shadowcat.stores.sqlite import SqliteFile, SqliteStore
+from shadowcat.stores.sqlite_ledger import SqliteLedger
 from tests.faults.child import Child, child
 from tests.rig.wait import soon
 from tests.stores import writer
@@ -110,13 +112,14 @@ def scribbled(path: Path) -> None:
 async def test_a_broken_file_is_set_aside_at_start(
     path: Path, wreck: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Even if what is asked for is in order."""
     store = SqliteStore(path)
-    await store.write([opening("a", *MANY)])
+    await store.write([opening("a", *MANY), opening("b")])
     await store.aclose()
     wreck(path)
     store = SqliteStore(path)
     with caplog.at_level(logging.ERROR, "shadowcat"):
-        assert await store.read("a") is None
+        assert await store.read("b") is None
     assert [record.levelname for record in caplog.records] == ["ERROR"]
     assert "is set aside as sessions.db.corrupt-1" in caplog.text
     assert len(content(path.with_name("sessions.db.corrupt-1"))) > 1_000_000
@@ -172,6 +175,40 @@ async def test_another_process_may_have_set_the_file_aside(store: SqliteStore, p
     await store.aclose()
     assert [found.session_id for found in await other.sessions("", 10)] == ["a", "b"]
     await other.aclose()
+
+
+def test_only_the_broken_file_is_set_aside(path: Path) -> None:
+    """Not the one that another process has put in its place meanwhile."""
+    file = SqliteFile(path, SystemClock())
+    used: list[SqliteLedger] = []
+
+    def breaks(ledger: SqliteLedger) -> int:
+        used.append(ledger)
+        if len(used) == 1:
+            sqlite_file.set_aside(path, "a test")
+            sqlite_file.open_file(path).close()
+            raise sqlite_file.broken("a test")
+        return len(used)
+
+    assert file.use(breaks) == 2
+    file.close()
+    assert sorted(path.parent.glob("*.corrupt-?")) == [path.with_name("sessions.db.corrupt-1")]
+
+
+async def test_many_may_begin_a_file_at_the_same_time(path: Path) -> None:
+    """Some may find it locked at that moment, and try again."""
+    stores = [SqliteStore(path) for _ in range(6)]
+    changes = [opening(f"{number}") for number in range(6)]
+    first = await asyncio.gather(
+        *(store.write([change]) for store, change in zip(stores, changes, strict=True)),
+        return_exceptions=True,
+    )
+    assert {str(failure) for failure in first if failure} <= {f"{path}: database is locked"}
+    for store, change in zip(stores, changes, strict=True):
+        assert not await store.write([change])
+    assert len(await stores[0].sessions("", 10)) == 6
+    for store in stores:
+        await store.aclose()
 
 
 async def test_a_file_that_is_deleted_is_begun_anew(store: SqliteStore, path: Path) -> None:

@@ -29,7 +29,7 @@ class SqliteStore:
     is_shared = False
 
     def __init__(self, path: Path, clock: Clock | None = None) -> None:
-        self._file = _File(path, clock or SystemClock())
+        self._file = SqliteFile(path, clock or SystemClock())
         # SQLite takes one writer at a time, so a second thread would wait for the first.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="shadowcat-store")
         self._is_closed = False
@@ -80,7 +80,7 @@ class SqliteStore:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)
 
 
-class _File:
+class SqliteFile:
     """The file as the thread sees it: opened when it is needed, and anew when it is no longer there or broken."""
 
     def __init__(self, path: Path, clock: Clock) -> None:

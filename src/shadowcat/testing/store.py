@@ -177,6 +177,7 @@ class StoreContract:
             pytest.param(stream(5, first_seq=5), 5, (), id="all-and-none-added"),
             pytest.param(stream(9, b"9", first_seq=9), 9, (b"9",), id="more-than-is-held"),
             pytest.param(stream(9, first_seq=9), 9, (), id="more-than-is-held-and-none-added"),
+            pytest.param(stream(5, first_seq=9), 9, (), id="more-than-ever-was"),
             pytest.param(stream(4, b"4", b"5", b"6", first_seq=6), 6, (b"6",), id="some-of-what-is-added"),
             pytest.param(stream(8, b"8", first_seq=5), 8, (b"8",), id="with-a-gap-after-all-that-is-held"),
         ],
