@@ -11,8 +11,8 @@ import pytest
 from shadowcat.clock import ManualClock
 from shadowcat.core.ledger import Refusal, SessionChange, StreamChange
 from shadowcat.stores import sqlite_file
+from shadowcat.stores.memory import ENDED_S, MAX_ENDED
 from shadowcat.stores.sqlite import SqliteStore
-from shadowcat.stores.sqlite_ledger import ENDED_S, MAX_ENDED
 from shadowcat.testing import StoreContract
 
 

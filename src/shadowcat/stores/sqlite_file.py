@@ -207,4 +207,5 @@ def _look_through(db: sqlite3.Connection) -> None:
     with closing(db.execute("PRAGMA quick_check(1)")) as found:
         (first,) = found.fetchone()
     if first != "ok":
-        raise broken(first)
+        # A heading may go before it.
+        raise broken(first.splitlines()[-1])

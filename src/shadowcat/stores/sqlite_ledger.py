@@ -10,13 +10,10 @@ from typing import NamedTuple
 
 from shadowcat.clock import Clock
 from shadowcat.core.ledger import Refusal, SessionChange, SessionSummary, StoredSession, StreamChange
+from shadowcat.stores.memory import ENDED_S, MAX_ENDED
 from shadowcat.stores.sqlite_file import transaction
 from shadowcat.stores.sqlite_streams import Place, SqliteStreams, StreamRow
 
-ENDED_S = 3600
-"""How long it is remembered that a session is over."""
-MAX_ENDED = 16_384
-"""Of how many that is remembered."""
 FREED_PAGES = 1_024
 """How many unused pages a call of `expire` gives back to the file system: 4 MiB."""
 
@@ -46,6 +43,14 @@ class _Session(NamedTuple):
         node = "" if change.releases else change.node or self.node
         last_stream = max([self.last_stream, *[stream.id for stream in change.streams]])
         return _Session(self.key, change.fence, node, last_stream, now)
+
+
+class _Pending(NamedTuple):
+    """Rows to be written."""
+
+    touched: list[tuple[int, str, int, int, int]]
+    records: list[tuple[bytes, int]]
+    streams: list[tuple[Place, StreamRow, StreamChange]]
 
 
 class SqliteLedger:
@@ -138,42 +143,52 @@ class SqliteLedger:
             for session_id, session in held.items()
             for stream in batch[session_id].streams
         )
-        refused: dict[str, Refusal] = {}
-        streams: list[tuple[Place, StreamRow, StreamChange]] = []
-        touched: list[tuple[int, str, int, int, int]] = []
-        records: list[tuple[bytes, int]] = []
+        refusals = {
+            session_id: _refusal(change, held.get(session_id), session_id in ended, rows)
+            for session_id, change in batch.items()
+        }
+        pending = _Pending([], [], [])
         for session_id, change in batch.items():
-            session = held.get(session_id)
-            refusal = _refusal(change, session, session_id in ended, rows)
-            if refusal is not None:
-                refused[session_id] = refusal
+            if refusals[session_id] is not None:
                 continue
             if change.ends:
-                self._end(session_id, session, now)
-                continue
-            if session is None:
-                session = self._open(session_id)
-            elif change.is_whole:
-                self._streams.clear(session.key)
-            after = session.after(change, now)
-            if after != session:
-                touched.append((after.fence, after.node, after.last_stream, after.touched_at, after.key))
-            if change.record is not None or change.is_whole:
-                records.append((change.record or b"", session.key))
-            if change.dropped:
-                self._streams.drop((session.key, stream_id) for stream_id in change.dropped)
-            for stream in change.streams:
-                place = (session.key, stream.id)
-                if stream.id not in change.dropped:
-                    row = StreamRow() if change.is_whole else rows.get(place)
-                    streams.append((place, row or StreamRow(), stream))
+                self._end(session_id, held.get(session_id), now)
+            else:
+                self._make(change, held.get(session_id), rows, pending, now)
         self._db.executemany(
-            "UPDATE session SET fence = ?, node = ?, last_stream = ?, touched_at = ? WHERE key = ?", touched
+            "UPDATE session SET fence = ?, node = ?, last_stream = ?, touched_at = ? WHERE key = ?",
+            pending.touched,
         )
-        self._db.executemany("UPDATE session SET record = ? WHERE key = ?", records)
-        if streams:
-            self._streams.write(streams)
-        return refused
+        self._db.executemany("UPDATE session SET record = ? WHERE key = ?", pending.records)
+        if pending.streams:
+            self._streams.write(pending.streams)
+        return {session_id: refusal for session_id, refusal in refusals.items() if refusal is not None}
+
+    def _make(
+        self,
+        change: SessionChange,
+        session: _Session | None,
+        rows: dict[Place, StreamRow],
+        pending: _Pending,
+        now: int,
+    ) -> None:
+        """What is seldom at once, and the rest to be written with that of the other changes."""
+        if session is None:
+            session = self._open(change.session_id)
+        elif change.is_whole:
+            self._streams.clear(session.key)
+        after = session.after(change, now)
+        if after != session:
+            pending.touched.append((after.fence, after.node, after.last_stream, after.touched_at, after.key))
+        if change.record is not None or change.is_whole:
+            pending.records.append((change.record or b"", session.key))
+        if change.dropped:
+            self._streams.drop((session.key, stream_id) for stream_id in change.dropped)
+        for stream in change.streams:
+            if stream.id not in change.dropped:
+                place = (session.key, stream.id)
+                row = StreamRow() if change.is_whole else rows.setdefault(place, StreamRow())
+                pending.streams.append((place, row, stream))
 
     def _find(self, session_ids: Iterable[str]) -> dict[str, _Session]:
         found = self._db.execute(

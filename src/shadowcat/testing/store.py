@@ -13,7 +13,6 @@ from shadowcat.core.ports import SessionStore
 
 DEADLINE_S = 20.0
 ANY_BYTES = bytes(range(256))
-NOBODY = "nobody"
 
 
 def opening(
