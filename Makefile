@@ -34,7 +34,7 @@ check: $(READY) ## formatting, lint, types, import rules
 	@$(BIN)/pytest --quiet tests/test_layers.py
 
 bench: $(READY) ## measure against nginx and others, in one run
-	@$(BIN)/python -m tests.provision nginx wrk
+	@$(BIN)/python -m tests.provision nginx wrk redis-server
 	@$(BIN)/python -m bench $(ARGS)
 
 soak: $(READY) ## run the long checks that have no place in make test

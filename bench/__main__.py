@@ -20,6 +20,7 @@ from bench import (
     sessions,
     sse,
     store,
+    store_redis,
     stream,
     tracking,
 )
@@ -39,6 +40,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "hotpaths": hotpaths.run,
     "sse": sse.run,
     "store": store.run,
+    "store-redis": store_redis.run,
     "envelope": envelope.run,
     "idle": idle.run,
 }

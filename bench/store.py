@@ -19,18 +19,18 @@ from shadowcat.stores.sqlite_ledger import SqliteLedger
 
 T = TypeVar("T")
 
-_ROUNDS = 5
-_EVENTS = 50_000
-_BATCH = 50
-_SESSIONS = 32
-_EVENT = os.urandom(200)
-_HELD = 300
+ROUNDS = 5
+EVENTS = 50_000
+BATCH = 50
+SESSIONS = 32
+EVENT = os.urandom(200)
+HELD = 300
 """So many events of a stream are held; the session lets go of those before them."""
 
 
 def run() -> None:
-    print(f"batches of {_BATCH} events x {len(_EVENT)} bytes over {_SESSIONS} sessions, one transaction each")
-    found = in_turn({"store": _store, "letting go": _letting_go, "one plain table": _plain}, _ROUNDS)
+    print(f"batches of {BATCH} events x {len(EVENT)} bytes over {SESSIONS} sessions, one transaction each")
+    found = in_turn({"store": _store, "letting go": _letting_go, "one plain table": _plain}, ROUNDS)
     plain = [rate for rate, _, _ in found["one plain table"]]
     rows = [
         [
@@ -50,11 +50,11 @@ Measured = tuple[float, float, float]
 
 
 def _store() -> Measured:
-    return _ledger(_EVENTS)
+    return _ledger(EVENTS)
 
 
 def _letting_go() -> Measured:
-    return _ledger(_HELD)
+    return _ledger(HELD)
 
 
 def _ledger(held: int) -> Measured:
@@ -64,10 +64,10 @@ def _ledger(held: int) -> Measured:
             ledger.write(
                 [
                     SessionChange(f"{number:032}", 1, is_whole=True, record=bytes(2_000))
-                    for number in range(_SESSIONS)
+                    for number in range(SESSIONS)
                 ]
             )
-            return _measure(path, ledger.write, [_changes(batch, held) for batch in _batches()])
+            return _measure(path, ledger.write, [changes(batch, held) for batch in batches()])
 
 
 def _plain() -> Measured:
@@ -86,7 +86,7 @@ def _plain() -> Measured:
                 db.executemany("INSERT INTO event VALUES (?, ?, ?)", rows)
                 db.execute("COMMIT")
 
-            return _measure(path, write, [[(*event, _EVENT) for event in batch] for batch in _batches()])
+            return _measure(path, write, [[(*event, EVENT) for event in batch] for batch in batches()])
 
 
 def _measure(path: Path, write: Callable[[T], object], batches: list[T]) -> Measured:
@@ -94,16 +94,16 @@ def _measure(path: Path, write: Callable[[T], object], batches: list[T]) -> Meas
     for batch in batches:
         write(batch)
     spent, cpu = time.perf_counter() - started, time.thread_time() - started_cpu
-    return _EVENTS / spent, cpu / _EVENTS, path.stat().st_size / _EVENTS
+    return EVENTS / spent, cpu / EVENTS, path.stat().st_size / EVENTS
 
 
-def _batches() -> Iterator[list[tuple[int, int]]]:
+def batches() -> Iterator[list[tuple[int, int]]]:
     """Of pairs of a session and a number in its stream."""
-    for start in range(0, _EVENTS, _BATCH):
-        yield [(at % _SESSIONS, at // _SESSIONS + 1) for at in range(start, start + _BATCH)]
+    for start in range(0, EVENTS, BATCH):
+        yield [(at % SESSIONS, at // SESSIONS + 1) for at in range(start, start + BATCH)]
 
 
-def _changes(batch: list[tuple[int, int]], held: int) -> list[SessionChange]:
+def changes(batch: list[tuple[int, int]], held: int) -> list[SessionChange]:
     seqs: dict[int, list[int]] = {}
     for session, seq in batch:
         seqs.setdefault(session, []).append(seq)
@@ -113,7 +113,7 @@ def _changes(batch: list[tuple[int, int]], held: int) -> list[SessionChange]:
             1,
             streams=[
                 StreamChange(
-                    1, b"cursor-%d" % found[-1], max(1, found[-1] - held), found[0], [_EVENT] * len(found)
+                    1, b"cursor-%d" % found[-1], max(1, found[-1] - held), found[0], [EVENT] * len(found)
                 )
             ],
         )

@@ -118,6 +118,9 @@ async def test_nobody_there(redis: RedisServer) -> None:
     ("said", "why"),
     [
         pytest.param(b"HTTP/1.1 400 Bad Request\r\n\r\n", "what answers there is not Redis", id="http"),
+        pytest.param(b"+OK\r\n" * 4, "what answers there is not Redis", id="yes-to-all"),
+        pytest.param(b"*many\r\n", "what answers there is not Redis", id="no-number"),
+        pytest.param(b"x" * 200_000, "what answers there is not Redis", id="no-line"),
         pytest.param(b"", "no answer in time", id="silent"),
         pytest.param(b"-ERR unknown command `HELLO`, with args\r\n", "is too old: Redis 6.2", id="redis-5"),
         pytest.param(
@@ -132,6 +135,13 @@ async def test_nobody_there(redis: RedisServer) -> None:
 async def test_something_else_there(said: bytes, why: str) -> None:
     async with speaking(said) as port:
         assert why in await why_unusable(f"redis://:{PASSWORD}@127.0.0.1:{port}", SHORT)
+
+
+@pytest.mark.parametrize("said", [b"HTTP/1.1 400\r\n\r\n", b"+OK\r\n" * 4, b"x" * 200_000])
+async def test_something_that_no_password_is_sent_to(said: bytes) -> None:
+    async with speaking(said) as port:
+        why = await why_unusable(f"redis://127.0.0.1:{port}", SHORT)
+        assert why.endswith("what answers there is not Redis")
 
 
 @pytest.mark.parametrize(

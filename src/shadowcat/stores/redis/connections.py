@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import random
 import ssl
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -46,11 +47,11 @@ class RedisFailed(Exception):
 @dataclass(frozen=True, slots=True)
 class RedisLimits:
     connections: int = 8
-    connect_s: float = 2.0
+    connect_s: float = 1.5
     reply_s: float = 3.0
     """For sending, and then for each reply."""
-    call_s: float = 5.0
-    """For a call as its caller sees it, with the wait for a connection."""
+    call_s: float = 4.5
+    """For a call as its caller sees it, with the wait for a connection: a failure is known within 5 s."""
     health_s: float = 30.0
     """A connection unused for that long is asked for a PONG first."""
     first_backoff_s: float = 0.05
@@ -122,7 +123,8 @@ class Connections:
             self._refuse_when_closed()
             # Longer than anybody waits for it: a Redis that answers drop by drop must not keep the connection.
             async with asyncio.timeout(2 * self._limits.call_s):
-                replies = await self._ask(connection, commands)
+                with _only_redis():
+                    replies = await self._ask(connection, commands)
         except BaseException as error:
             # The rest of its replies may still come: this connection is done for.
             await connection.disconnect(nowait=True)
@@ -175,8 +177,11 @@ class Connections:
         await self._drop_unused()
 
     async def _drop_unused(self) -> None:
-        for connection in self._unused:
+        # None of them may be taken meanwhile.
+        dropped, self._unused = self._unused, []
+        for connection in dropped:
             await connection.disconnect(nowait=True)
+        self._unused += dropped
 
     def _refuse_when_closed(self) -> None:
         if self._is_closed:
@@ -184,6 +189,15 @@ class Connections:
 
     def _failed(self, why: str) -> RedisFailed:
         return RedisFailed(f"redis at {self._address.where}: {why}")
+
+
+@contextmanager
+def _only_redis() -> Generator[None]:
+    """redis-py is not ready for every answer of what is not Redis."""
+    try:
+        yield
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InvalidResponse("not Redis's protocol") from error
 
 
 async def _reply(connection: _Connection) -> Reply:
@@ -205,7 +219,7 @@ def explain(error: RedisError) -> str:
             return "it wants a password: redis://:PASSWORD@HOST"
         case AuthenticationError():
             return "it refuses the user name or password in its URL"
-        case InvalidResponse():
+        case _ if isinstance(error, InvalidResponse) or "Bad response from PING" in text:
             return "what answers there is not Redis"
         case RedisTimeout():
             return SILENT

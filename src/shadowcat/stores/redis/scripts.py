@@ -55,11 +55,6 @@ local function let_go(session)
   redis.call('UNLINK', session)
 end
 
-local function remember_end(ended, index, id, ended_ms)
-  redis.call('ZREM', index, id)
-  redis.call('SET', ended, '', 'PX', ended_ms)
-end
-
 local function time(clock, at)
   return math.max(tonumber(redis.call('GET', clock) or 0), tonumber(at))
 end
@@ -69,6 +64,12 @@ local function move_on(clock, at, keep_ms)
   redis.call('PEXPIRE', clock, keep_ms)
   redis.call('SET', clock, text(now), 'PX', keep_ms)
   return now
+end
+
+-- Redis's clock may be set, so it keeps this three times as long as it counts.
+local function remember_end(ended, index, clock, id, at, ended_ms)
+  redis.call('ZREM', index, id)
+  redis.call('SET', ended, text(time(clock, at)), 'PX', ended_ms * 3)
 end
 
 -- Whether this store has been heard with a later turn: "store number".
@@ -98,12 +99,12 @@ WRITE = Script(
     _SHARED
     + """
 local session, ended, index, clock = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local at, turn, keep_ms, ended_ms = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local at, turn, keep_ms, ended_ms, bytes = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[6]
 local id, fence, is_whole, record_size, streams, dropped, releases, ends, node =
   unpack(cmsgpack.unpack(ARGV[5]), 1, 9)
-local bytes = ARGV[6]
-local held_fence, last, held_turn = unpack(redis.call('HMGET', session, 'fence', 'last', 'turn'))
+local held_fence, last, owner, held_turn = unpack(redis.call('HMGET', session, 'fence', 'last', 'node', 'turn'))
 held_fence, last = tonumber(held_fence or nil), tonumber(last or 0)
+local now = time(clock, at)
 
 local taken = 0
 local function take(size)
@@ -111,121 +112,100 @@ local function take(size)
   return string.sub(bytes, taken - size + 1, taken)
 end
 
-local record = record_size and take(record_size)
-for _, change in ipairs(streams) do
-  change[4] = take(change[4])
-  for n, size in ipairs(change[5]) do change[5][n] = take(size) end
-end
-
-local function held_stream(stream)
-  local packed = redis.call('HGET', session, text(stream))
-  if packed then return unpacked(packed) end
-end
-
--- Whether no event is missing between what is held and what is added. A list that is not what it was written as has
--- been evicted: then too only a whole change can help.
-local function fits(stream, first_seq, next_seq)
-  local held_first, held_next = held_stream(stream)
-  if not held_first then return true end
-  if redis.call('LLEN', list_of(session, text(stream))) ~= held_next - held_first then return false end
-  return next_seq <= held_next or first_seq >= held_next
-end
-
 local function refusal()
-  if redis.call('EXISTS', ended) == 1 then return 'ended' end
+  local ended_at = redis.call('GET', ended)
+  if ended_at and now - ended_at < tonumber(ended_ms) then return 'ended' end
   if not held_fence then
     if is_whole or ends then return nil end
     return 'missing'
   end
   if fence < held_fence then return 'fenced' end
   if is_overtaken(held_turn, turn) then return redis.error_reply('OVERTAKEN by a later call') end
-  if is_whole or ends then return nil end
-  if fence > held_fence then return 'missing' end
-  for _, change in ipairs(streams) do
-    if not fits(change[1], change[2], change[3]) then return 'missing' end
-  end
+  if fence > held_fence and not is_whole and not ends then return 'missing' end
 end
 
-local function grows()
-  if is_whole or record then return true end
-  for _, change in ipairs(streams) do
-    if #change[5] > 0 then return true end
+-- What is to be done about a stream, or nothing where events are missing between what is held and what is added. A
+-- list that is not as long as it was written has been evicted: then too only a whole change can help.
+local function plan(stream, first_seq, next_seq, head_size, sizes)
+  local name, head = text(stream), take(head_size)
+  local list, cut, added = list_of(session, name), 0, {}
+  local first, held_next, size = 1, 1, 0
+  local held = not is_whole and redis.call('HGET', session, name)
+  if held then
+    first, held_next, size = unpacked(held)
+    if redis.call('LLEN', list) ~= held_next - first then return nil end
+    if next_seq > held_next and first_seq < held_next then return nil end
   end
-end
-
--- Adds events, the first of which has the number next_seq; those that are held already came twice and are replaced.
-local function add(list, first, held_next, next_seq, events)
-  local added, fresh = 0, {}
-  for n = math.max(1, first - next_seq + 1), #events do
-    local seq = next_seq + n - 1
-    added = added + #events[n]
-    if seq < held_next then
-      added = added - #redis.call('LINDEX', list, seq - first)
-      redis.call('LSET', list, seq - first, events[n])
-    else
-      fresh[#fresh + 1] = events[n]
+  local from = math.max(held_next, first_seq, next_seq)
+  if from > held_next then
+    cut, size = held_next - first, 0
+  elseif first_seq > first then
+    cut = first_seq - first
+    for _, event in ipairs(redis.call('LRANGE', list, 0, cut - 1)) do size = size - #event end
+  end
+  -- Those before are held, because nobody knew that this change had been made, or let go of at once.
+  for n, event_size in ipairs(sizes) do
+    local event = take(event_size)
+    if next_seq + n > from then
+      added[#added + 1] = event
+      size = size + event_size
     end
   end
-  -- Lua's stack takes some thousands of arguments.
-  for n = 1, #fresh, 1000 do
-    redis.call('RPUSH', list, unpack(fresh, n, math.min(n + 999, #fresh)))
-  end
-  return held_next + #fresh, added
+  first = from > held_next and math.max(first_seq, next_seq) or math.max(first, first_seq)
+  held_next = math.max(first, held_next, next_seq + #sizes)
+  return {
+    name = name, list = list, cut = cut, added = added,
+    packed = text(first) .. ' ' .. text(held_next) .. ' ' .. text(size) .. ' ' .. head,
+  }
 end
 
-local function trim(list, first, held_next, first_seq, size)
-  if first_seq >= held_next then
-    redis.call('UNLINK', list)
-    return 0
-  end
-  for _, event in ipairs(redis.call('LRANGE', list, 0, first_seq - first - 1)) do size = size - #event end
-  redis.call('LTRIM', list, first_seq - first, -1)
-  return size
-end
-
-local function apply(stream, first_seq, next_seq, head, events)
-  local name = text(stream)
-  local list = list_of(session, name)
-  local first, held_next, size = held_stream(stream)
-  if not first then first, held_next, size = 1, 1, 0 end
-  if next_seq > held_next then
-    redis.call('UNLINK', list)
-    first, held_next, size = next_seq, next_seq, 0
-  end
-  local added
-  held_next, added = add(list, first, held_next, next_seq, events)
-  size = size + added
-  if first_seq > first then
-    size = trim(list, first, held_next, first_seq, size)
-    first, held_next = first_seq, math.max(held_next, first_seq)
-  end
-  redis.call('HSET', session, name, text(first) .. ' ' .. text(held_next) .. ' ' .. text(size) .. ' ' .. head)
-  redis.call('PEXPIRE', list, keep_ms)
-  last = math.max(last, stream)
+-- Lua's stack takes some thousands of values.
+local function in_pieces(command, key, values)
+  for n = 1, #values, 1000 do redis.call(command, key, unpack(values, n, math.min(n + 999, #values))) end
 end
 
 local refused = refusal()
 if refused then return refused end
 if ends then
   let_go(session)
-  remember_end(ended, index, id, ended_ms)
+  remember_end(ended, index, clock, id, at, ended_ms)
   return false
 end
-if grows() then redis.call('HSET', session, 'fence', text(fence)) else redis.call('PEXPIRE', session, keep_ms) end
-if is_whole then let_go(session) end
-for _, change in ipairs(streams) do apply(unpack(change, 1, 5)) end
+
+if node == '' then node = owner or '' end
+if releases then node = '' end
+local fields = {'fence', text(fence), 'node', node, 'turn', turn, 'touched', text(now)}
+local function set(name, value) fields[#fields + 1], fields[#fields + 2] = name, value end
+
+local grows = is_whole or record_size
+if record_size or is_whole then set('record', take(record_size or 0)) end
+local plans = {}
+for n, change in ipairs(streams) do
+  plans[n] = plan(unpack(change, 1, 5))
+  if not plans[n] then return 'missing' end
+  grows = grows or #plans[n].added > 0
+  last = math.max(last, change[1])
+  set(plans[n].name, plans[n].packed)
+end
+set('last', text(last))
+
+if not grows then redis.call('PEXPIRE', session, keep_ms) end
+if is_whole then
+  redis.call('ZADD', index, 0, id)
+  redis.call('PEXPIRE', index, keep_ms)
+  let_go(session)
+end
+in_pieces('HSET', session, fields)
+redis.call('PEXPIRE', session, keep_ms)
+for _, planned in ipairs(plans) do
+  if planned.cut > 0 then redis.call('LTRIM', planned.list, planned.cut, -1) end
+  in_pieces('RPUSH', planned.list, planned.added)
+  redis.call('PEXPIRE', planned.list, keep_ms)
+end
 for _, stream in ipairs(dropped) do
   redis.call('HDEL', session, text(stream))
   redis.call('UNLINK', list_of(session, text(stream)))
 end
-redis.call('HSET', session,
-  'fence', text(fence), 'last', text(last), 'turn', turn, 'touched', text(time(clock, at)))
-if record or is_whole then redis.call('HSET', session, 'record', record or '') end
-if releases then node = '' end
-if releases or is_whole or node ~= '' then redis.call('HSET', session, 'node', node) end
-redis.call('PEXPIRE', session, keep_ms)
-redis.call('ZADD', index, 0, id)
-redis.call('PEXPIRE', index, keep_ms)
 return false
 """
 )
@@ -288,10 +268,11 @@ return found
 REMOVE = Script(
     _SHARED
     + """
-local session, ended, index = KEYS[1], KEYS[2], KEYS[3]
+local session, ended, index, clock = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local id, at, ended_ms = ARGV[1], ARGV[2], ARGV[3]
 if redis.call('EXISTS', session) == 0 then return 0 end
 let_go(session)
-remember_end(ended, index, ARGV[1], ARGV[2])
+remember_end(ended, index, clock, id, at, ended_ms)
 return 1
 """
 )
@@ -313,6 +294,7 @@ EXPIRE = Script(
 local index, clock = KEYS[1], KEYS[2]
 local at, keep_ms, idle_ms, prefix, after, limit = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local now = move_on(clock, at, keep_ms)
+redis.call('PEXPIRE', index, keep_ms)
 local ids = redis.call('ZRANGE', index, '(' .. after, '+', 'BYLEX', 'LIMIT', 0, limit)
 for _, id in ipairs(ids) do
   local session = prefix .. '{' .. id .. '}'

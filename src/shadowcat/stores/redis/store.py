@@ -37,8 +37,8 @@ FORMAT = 1
 
 KEEP_MS = 7 * 24 * 3600 * 1000
 """After so long without a write Redis clears a session away: long after it has expired, were anybody left to see it."""
-ENDED_MS = 3 * 3600 * 1000
-"""An hour, and as much as a clock that is set may take away from it."""
+ENDED_MS = 3600 * 1000
+"""How long it is remembered that a session is over."""
 PIECE_BYTES = 1 << 20
 """A batch goes out in pieces of about so much, so that on a slow link each has its time."""
 EXPIRE_AT_ONCE = 500
@@ -109,8 +109,8 @@ class RedisStore:
         return [unpack_summary(summary) for summary in reply]
 
     async def remove(self, session_id: str) -> bool:
-        keys = (self._key(session_id), self._ended_key(session_id), self._index)
-        (reply,) = await self._run(scripts.REMOVE, [(keys, (session_id, ENDED_MS))])
+        arguments = (session_id, await self._now(), ENDED_MS)
+        (reply,) = await self._run(scripts.REMOVE, [(self._keys(session_id), arguments)])
         return reply == 1
 
     async def renew(self, node: str, lease_s: float) -> None:
@@ -130,15 +130,14 @@ class RedisStore:
     def _key(self, session_id: str) -> str:
         return f"{self._prefix}{{{session_id}}}"
 
-    def _ended_key(self, session_id: str) -> str:
-        return f"{self._ended}{{{session_id}}}"
+    def _keys(self, session_id: str) -> Sequence[str]:
+        return self._key(session_id), f"{self._ended}{{{session_id}}}", self._index, self._common_clock
 
     def _turn(self) -> str:
         return f"{self._name} {next(self._turns)}"
 
     def _write_call(self, session_id: str, numbers: bytes, data: bytes, at: int) -> Call:
-        keys = (self._key(session_id), self._ended_key(session_id), self._index, self._common_clock)
-        return keys, (at, self._turn(), KEEP_MS, ENDED_MS, numbers, data)
+        return self._keys(session_id), (at, self._turn(), KEEP_MS, ENDED_MS, numbers, data)
 
     async def _now(self) -> int:
         if self._ahead_ms is None:
@@ -198,8 +197,10 @@ def _hint(failure: str, is_tls: bool) -> str:
 def _why_unfit(hello: Reply) -> str | None:
     if isinstance(hello, ResponseError):
         return explain(hello)
-    version = hello[b"version"].decode()
-    mode, role = hello[b"mode"], hello[b"role"]
+    try:
+        version, mode, role = hello[b"version"].decode(), hello[b"mode"], hello[b"role"]
+    except (KeyError, TypeError):
+        return "what answers there is not Redis"
     if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
         return f"{version} is too old: Redis 6.2 or newer is needed"
     if mode == b"cluster":
