@@ -1,0 +1,238 @@
+"""Two nodes and one store: a session is served by one of them, whichever the client speaks to."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from shadowcat import ReverseProxy
+from shadowcat.app import Cluster
+from shadowcat.core import peer
+from shadowcat.proxy.writer import Durability
+from shadowcat.stores.memory import MemoryStore
+from tests.rig.cases import refused
+from tests.rig.client import ACCEPT, JSON, Client, client_of, rpc
+from tests.rig.server import Call, McpServer, Stream, mcp_server
+from tests.rig.wait import until
+from tests.rig.wire import Seen
+
+KEY = b"a key that the nodes share"
+
+
+@dataclass(eq=False)
+class Nodes:
+    server: McpServer
+    store: MemoryStore
+    one: ReverseProxy
+    two: ReverseProxy
+    client: Client
+    """Opens its sessions on the first node."""
+    other: Client
+    """Speaks to the second."""
+    streams: list[Stream]
+
+    async def opened(self) -> None:
+        await self.client.initialize()
+        self.other.session_id, self.other.version = self.client.session_id, self.client.version
+
+
+@pytest.fixture
+async def nodes() -> AsyncIterator[Nodes]:
+    store = MemoryStore(is_shared=True)
+    streams: list[Stream] = []
+
+    async def on_call(call: Call) -> None:
+        stream = await call.stream()
+        streams.append(stream)
+        await stream.over.wait()
+
+    async def on_get(seen: Seen) -> None:
+        await seen.begin("text/event-stream")
+        stream = Stream(seen)
+        streams.append(stream)
+        await stream.over.wait()
+
+    async with mcp_server(name="a", answers_json=False) as server:
+        server.handlers["tools/call"] = on_call
+        server.on_get = on_get
+        async with (
+            _node(server, store) as one,
+            _node(server, store) as two,
+            client_of(one.port) as client,
+            client_of(two.port) as other,
+        ):
+            yield Nodes(server, store, one, two, client, other, streams)
+            for stream in [*streams, *server.listening]:
+                stream.over.set()
+
+
+def _node(server: McpServer, store: MemoryStore, lease_s: float = 0.6) -> ReverseProxy:
+    proxy = ReverseProxy(
+        {"a": server.url},
+        port=0,
+        store=store,
+        durability=Durability(gather_s=0.0),
+        cluster=Cluster("http://127.0.0.1:1", KEY, lease_s),
+    )
+    # Its port is known once it listens, and its lease begins after that.
+    opened = proxy.server.listen
+
+    async def listen(*where: Any, **how: Any) -> None:
+        await opened(*where, **how)
+        node = f"http://127.0.0.1:{proxy.port}"
+        proxy.shared.node = node
+        assert proxy.shared.lease is not None
+        proxy.shared.lease._node = node  # pyright: ignore[reportPrivateUsage]
+
+    proxy.server.listen = listen  # type: ignore[method-assign]
+    return proxy
+
+
+def note(number: int) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "method": "notifications/vendor", "params": {"n": number}}
+
+
+async def test_a_request_finds_its_session_on_the_other_node(nodes: Nodes) -> None:
+    await nodes.opened()
+    assert "result" in await nodes.other.call("tools/list")
+    assert (await nodes.other.notify("notifications/roots/list_changed")).status == 202
+    assert len(nodes.two.relay.sessions) == 0
+    assert {seen.get("mcp-session-id") for seen in nodes.server.got("tools/list")} == {"up-a-1"}
+    assert len(nodes.server.got("notifications/roots/list_changed")) == 1
+
+
+async def test_so_do_streams_questions_and_their_answers(nodes: Nodes) -> None:
+    await nodes.opened()
+    reply = await nodes.other.begin("tools/call", {"name": "t"}, 1)
+    await until(lambda: nodes.streams)
+    (stream,) = nodes.streams
+    await stream.send(note(1))
+    assert (await reply.message())["params"] == {"n": 1}
+    await stream.request("q1", "elicitation/create", {})
+    question = await reply.message()
+    await nodes.other.send({"jsonrpc": "2.0", "id": question["id"], "result": {"action": "accept"}})
+    assert (await nodes.server.answer_to("q1")).json["result"] == {"action": "accept"}
+    await stream.send({"jsonrpc": "2.0", "id": stream.seen.json["id"], "result": {}})
+    assert (await reply.messages())[-1] == {"jsonrpc": "2.0", "id": 1, "result": {}}
+
+
+async def test_a_stream_is_resumed_through_the_other_node(nodes: Nodes) -> None:
+    await nodes.opened()
+    reply = await nodes.client.begin("tools/call", {"name": "t"}, 1)
+    await until(lambda: nodes.streams)
+    (stream,) = nodes.streams
+    await stream.send(note(1))
+    await reply.message()
+    reply.cut()
+    await stream.send(note(2))
+    again = await nodes.other.listen(reply.last_id)
+    assert (await again.message())["params"] == {"n": 2}
+
+
+async def test_a_session_is_ended_through_the_other_node(nodes: Nodes) -> None:
+    await nodes.opened()
+    assert (await nodes.other.delete()).status == 200
+    await nodes.server.gets("DELETE")
+    await refused(await nodes.client.begin("tools/list", id=7), 404, -32600, 7)
+    await refused(await nodes.other.begin("tools/list", id=8), 404, -32600, 8)
+
+
+async def test_a_node_that_is_gone_is_taken_over_from(nodes: Nodes) -> None:
+    """Killed as it were: its lease is not renewed, nor does it answer."""
+    await nodes.opened()
+    reply = await nodes.client.begin("tools/call", {"name": "t"}, 1)
+    await until(lambda: nodes.streams)
+    await nodes.streams[0].send(note(1), id="u1")
+    await reply.message()
+    assert nodes.one.shared.writer is not None
+    assert await nodes.one.shared.writer.flush(5.0)
+    await _dies(nodes.one)
+    again = await nodes.other.listen(reply.last_id)
+    await until(lambda: len(nodes.streams) == 2)
+    resumed = nodes.streams[1]
+    assert resumed.seen.get("last-event-id") == "u1"
+    await resumed.send(note(2), id="u2")
+    assert (await again.message())["params"] == {"n": 2}
+    assert len(nodes.two.relay.sessions) == 1
+
+
+async def _dies(node: ReverseProxy) -> None:
+    async def nothing() -> None: ...
+
+    assert node.shared.lease is not None
+    node.shared.lease._renew = nothing  # pyright: ignore[reportPrivateUsage]
+    await node.server.aclose()
+
+
+async def test_a_node_that_stops_hands_its_sessions_over(nodes: Nodes) -> None:
+    await nodes.opened()
+    await nodes.one.drain(0.0)
+    assert "result" in await nodes.other.call("tools/list")
+    assert len(nodes.two.relay.sessions) == 1
+    assert nodes.server.got("DELETE") == []
+
+
+async def test_one_that_slept_past_its_lease_serves_no_more(nodes: Nodes) -> None:
+    await nodes.opened()
+    await nodes.client.call("tools/list")
+    lease = nodes.one.shared.lease
+    assert lease is not None
+    # As after a pause: the lease is over, and the other node has taken the session.
+    del nodes.store._leases[nodes.one.shared.node]  # pyright: ignore[reportPrivateUsage]
+    lease._held_until = 0.0  # pyright: ignore[reportPrivateUsage]
+    assert "result" in await nodes.other.call("tools/list", id=2)
+    assert len(nodes.two.relay.sessions) == 1
+    assert "result" in await nodes.client.call("tools/list", id=3)
+    assert len(nodes.one.relay.sessions) == 0
+    assert nodes.one.shared.counters.sessions_lost == 1
+    assert nodes.server.got("DELETE") == []
+
+
+# What a stranger tries.
+
+
+def sealed(method: str, headers: list[tuple[str, str]], body: bytes, key: bytes, wall: float) -> str:
+    found = {name.lower(): value.encode() for name, value in headers}
+    names = ("accept", "content-type", "mcp-session-id", "mcp-protocol-version", "last-event-id")
+    parts = [method.encode(), b"/mcp", *(found.get(name, b"") for name in names), body]
+    return peer.seal(key, wall, parts).decode()
+
+
+async def test_the_seal_opens_what_host_and_origin_would_not(nodes: Nodes) -> None:
+    await nodes.opened()
+    body = b'{"jsonrpc":"2.0","id":1,"method":"tools/list"}'
+    fields = [ACCEPT, JSON, *nodes.client.in_session(), ("Host", "node.internal")]
+    now = nodes.one.shared.clock.wall()
+    good = sealed("POST", fields, body, KEY, now)
+    for seal, status in [
+        (good, 200),
+        (sealed("POST", fields, body, b"another key", now), 403),
+        (sealed("POST", fields, body + b" ", KEY, now), 403),
+        (sealed("GET", fields, body, KEY, now), 403),
+        (sealed("POST", fields, body, KEY, now - 600), 403),
+        (good.replace(".", ""), 403),
+        ("", 403),
+        ("9" * 40 + "." + hashlib.sha256().hexdigest(), 403),
+    ]:
+        reply = await nodes.client.request("POST", [*fields, ("Shadowcat-Peer", seal)], body)
+        assert reply.status == status, seal
+        await reply.body()
+
+
+async def test_what_was_passed_on_is_not_passed_on_again(nodes: Nodes) -> None:
+    """Two nodes that each believe it is the other's must not send it to and fro."""
+    await nodes.opened()
+    body = b'{"jsonrpc":"2.0","id":1,"method":"tools/list"}'
+    fields = [ACCEPT, JSON, *nodes.other.in_session()]
+    seal = sealed("POST", fields, body, KEY, nodes.two.shared.clock.wall())
+    reply = await nodes.other.request("POST", [*fields, ("Shadowcat-Peer", seal)], body)
+    assert reply.status == 421
+
+
+async def test_an_unknown_session_is_unknown_to_all(nodes: Nodes) -> None:
+    nodes.other.session_id = "0" * 32
+    await refused(await nodes.other.send(rpc("tools/list", {}, 7)), 404, -32600, 7)
