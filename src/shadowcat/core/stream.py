@@ -23,6 +23,8 @@ MAX_AHEAD_BYTES = 2 * 1024 * 1024
 
 What a client was given may be on its way still: see `LogLimits`.
 """
+_PIECES = 128
+"""Room is made by this part of a budget at a time: who makes it for one event has to at each that follows."""
 STREAM_OVERHEAD_BYTES = 1_536
 """What a stream costs beside its events."""
 
@@ -57,7 +59,13 @@ class Budget:
 
     @property
     def is_spent(self) -> bool:
-        return self.used >= self._limit or (self._parent is not None and self._parent.is_spent)
+        parent = self._parent
+        return self.used >= self._limit or (parent is not None and parent.used >= parent._limit)
+
+    @property
+    def piece(self) -> int:
+        """How much to give back when it is spent, so that it is not spent again at once."""
+        return self._limit // _PIECES
 
 
 class EventId(NamedTuple):
@@ -173,18 +181,24 @@ class StreamLog:
 
         A writer that has to wait may bring to an end what it began: there is no room then, and nothing goes.
         """
-        budget, events = self._budget, self._events
-        if budget.is_spent and self._ahead < MAX_AHEAD_BYTES:
-            while events and self._first <= self._handed_out and budget.is_spent:
-                self._evict()
+        if self._budget.is_spent and self._ahead < MAX_AHEAD_BYTES:
+            self._let_go_of_given()
         self.last_seq += 1
-        events.append((data, request_id))
+        self._events.append((data, request_id))
         cost = len(data) + EVENT_OVERHEAD_BYTES
-        self._held += cost
         if self.last_seq > self._handed_out:
             self._ahead += cost
-        budget.charge(cost)
+        self._charge(cost)
         return self.last_seq
+
+    def _let_go_of_given(self) -> None:
+        events, piece = self._events, self._budget.piece
+        while events and self._first <= self._handed_out and self._budget.is_spent:
+            freed = 0
+            while events and self._first <= self._handed_out and freed <= piece:
+                freed += len(events.popleft()[0]) + EVENT_OVERHEAD_BYTES
+                self._first += 1
+            self._charge(-freed)
 
     def make_room(self) -> int:
         """For a source that cannot be held back: lets go of the oldest, handed out or not. Returns how many."""
