@@ -16,6 +16,9 @@ from shadowcat.core.kept import KeptRequest, KeptStream
 from shadowcat.core.stream import EventId, StreamLog
 from shadowcat.wire.jsonrpc import Message, RequestId
 
+# The code of a byte: its search is a memchr.
+_CR, _LF = b"\r\n"
+
 MAX_PIECE_BYTES = 256 * 1024
 """What a reader is given at a time: one that resumes far back must not cost its whole log once more."""
 HELD_BACK_S = 5.0
@@ -362,4 +365,4 @@ class Reader:
 
 def one_line(message: Message) -> bytes:
     raw = message.raw
-    return message.line()[:-1] if b"\n" in raw or b"\r" in raw else raw
+    return message.line()[:-1] if _LF in raw or _CR in raw else raw
