@@ -18,7 +18,7 @@ from shadowcat.errors import Fault, FaultKind
 from shadowcat.wire import json_strict, jsonrpc
 from shadowcat.wire.headers import HeaderValueError, decode_value, encode_value, end_to_end, matches
 from shadowcat.wire.lines import LineDecoder, OversizedLine
-from shadowcat.wire.sse import SseDecoder, encode_event
+from shadowcat.wire.sse import SseDecoder, SseEvent, encode_event
 from tests.wire import texts
 
 Test = Callable[..., None]
@@ -148,10 +148,11 @@ def test_events(pieces: list[bytes]) -> None:
             assert events.reason == "event_too_large"
             assert sum(map(len, pieces)) > 100
             return
-        for data, name, id, retry in events:
-            assert len(data or b"") + len(id or b"") <= 100
-            again = encode_event(data or b"", event=name.replace(b"\0", b"?"), id=id, retry=retry)
-            assert SseDecoder().feed(again) == [(data or b"", name.replace(b"\0", b"?"), id, retry)]
+        for event in events:
+            data, name, id, retry = event.data or b"", event.event.replace(b"\0", b"?"), event.id, event.retry
+            assert len(data) + len(id or b"") <= 100
+            again = encode_event(data, event=name, id=id, retry=retry)
+            assert SseDecoder().feed(again) == [SseEvent(data, name, id, retry)]
         assert decoder.held_bytes <= 101
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
+import msgspec
+
 from shadowcat.errors import Fault
 from shadowcat.wire.jsonrpc import Message
 from shadowcat.wire.mcp import Era
@@ -77,10 +79,10 @@ Verdict = Pass | Replace | Reply | Reject
 PASS = Pass()
 
 
-class StreamEvent(NamedTuple):
+class StreamEvent(msgspec.Struct, frozen=True, gc=False):
     """One event for a client; no data makes it a priming event."""
 
-    id: bytes | None
+    id: bytes
     data: bytes | None
 
 

@@ -49,7 +49,14 @@ def stream_response(stream: ClientStream, retry_ms: int, keepalive_s: float, ext
     """A stored stream: its events carry ids, so that the client can come back for the rest."""
 
     def encode(events: list[StreamEvent]) -> bytes:
-        return b"".join([_encoded(event, retry_ms) for event in events])
+        return b"".join(
+            [
+                encode_priming(event.id, retry_ms)
+                if event.data is None
+                else encode_message(event.id, event.data)
+                for event in events
+            ]
+        )
 
     return _event_response(_EventBody(stream, encode), keepalive_s, extra)
 
@@ -94,9 +101,3 @@ class _EventBody(Generic[T]):
 
     async def aclose(self) -> None:
         await self._stream.aclose()
-
-
-def _encoded(event: StreamEvent, retry_ms: int) -> bytes:
-    if event.data is None:
-        return encode_priming(event.id or b"", retry_ms)
-    return encode_message(event.id or b"", event.data)

@@ -6,16 +6,18 @@ whole-buffer operations: a stream of small events costs no Python step per line 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import msgspec
 
 from shadowcat.errors import Fault, FaultKind
 
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 
+# The code of a byte: its search is a memchr, where that of a bytes object costs five times as much.
+_CR, _LF = b"\r\n"
 _BOM = b"\xef\xbb\xbf"
 
 
-class SseEvent(NamedTuple):
+class SseEvent(msgspec.Struct, frozen=True, gc=False):
     data: bytes | None
     """None when the block had no data line: nothing to dispatch, but its id and retry still count."""
     event: bytes = b"message"
@@ -52,7 +54,7 @@ class SseDecoder:
         """Raises `Fault` when an event outgrows its bound; the stream cannot be read on after that."""
         if not self._started:
             data = self._strip_bom(data)
-        if data and (self._skip_newline or b"\r" in data):
+        if data and (self._skip_newline or _CR in data):
             data = self._with_plain_newlines(data)
         # Blocks are only searched for once one can be whole, so a long event is copied once, not at every read.
         if b"\n\n" not in data and not (data[:1] == b"\n" and self._held.endswith(b"\n")):
@@ -64,14 +66,9 @@ class SseDecoder:
             data = bytes(self._held)
         *blocks, tail = data.split(b"\n\n")
         self._held = bytearray(tail)
-        events: list[SseEvent] = []
-        for block in blocks:
-            self._refuse_oversize(len(block))
-            event = _parse_block(block)
-            if event is not None:
-                events.append(event)
+        self._refuse_oversize(max(map(len, blocks)))
         self._refuse_oversize_tail()
-        return events
+        return [event for block in blocks if (event := _parse_block(block)) is not None]
 
     def _strip_bom(self, data: bytes) -> bytes:
         data = self._start + data
@@ -106,7 +103,7 @@ def _parse_block(block: bytes) -> SseEvent | None:
         data_at = end + _DATA_LENGTH
         if block[end:data_at] == _DATA and block.find(b"\n", data_at) < 0:
             id = block[_USUAL_LENGTH:end]
-            if b"\0" not in id:
+            if 0 not in id:
                 return SseEvent(block[data_at:], b"message", id)
     return _parse_fields(block)
 
@@ -137,7 +134,7 @@ def _parse_fields(block: bytes) -> SseEvent | None:
         elif name == b"event":
             event = value or b"message"
         elif name == b"id":
-            if b"\0" not in value:
+            if 0 not in value:
                 id = value
         elif name == b"retry" and value.isdigit():
             # More digits than any wait worth having; int() of a megabyte of them would take seconds.
@@ -158,7 +155,7 @@ def encode_event(
         head += b"id: " + _one_line(id) + b"\n"
     if retry is not None:
         head += b"retry: %d\n" % retry
-    if b"\n" in data or b"\r" in data:
+    if _LF in data or _CR in data:
         lines = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
         return head + b"".join(b"data: " + line + b"\n" for line in lines) + b"\n"
     return head + b"data: " + data + b"\n\n"
@@ -166,7 +163,7 @@ def encode_event(
 
 def encode_message(id: bytes, data: bytes) -> bytes:
     """The same for one line of data under an id that was minted here: the form of every stored event."""
-    if b"\n" in data or b"\r" in data:
+    if _LF in data or _CR in data:
         return encode_event(data, event=b"message", id=id)
     return b"event: message\nid: %b\ndata: %b\n\n" % (id, data)
 
@@ -180,6 +177,6 @@ KEEPALIVE = b": keepalive\n\n"
 
 
 def _one_line(value: bytes) -> bytes:
-    if b"\n" in value or b"\r" in value or b"\0" in value:
+    if _LF in value or _CR in value or 0 in value:
         raise ValueError("an event's name and id are one line without NUL")
     return value
