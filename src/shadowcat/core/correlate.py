@@ -23,10 +23,10 @@ MAX_IN_FLIGHT = 1_000
 MAX_SERVER_REQUESTS = 1_000
 
 _TOKEN = b"progressToken"
+_BACKSLASH = ord("\\")
 
 
-@dataclass(slots=True, eq=False)
-class InFlight(Generic[S]):
+class InFlight(msgspec.Struct, Generic[S], eq=False):
     """A client request the upstream has not answered."""
 
     client_id: RequestId
@@ -52,8 +52,7 @@ class InFlight(Generic[S]):
             self.interrupt()
 
 
-@dataclass(slots=True, eq=False)
-class ServerRequest(Generic[S]):
+class ServerRequest(msgspec.Struct, Generic[S], eq=False):
     """A request of the upstream's that the client has not answered."""
 
     client_id: int
@@ -254,7 +253,7 @@ _decode_meta = msgspec.json.Decoder(_Meta).decode
 def progress_token(request: Message) -> RequestId | None:
     """The token its progress will carry, if it asks for any; one of a wrong type is the server's to refuse."""
     raw = request.raw_params
-    if _TOKEN not in raw and b"\\" not in raw:
+    if raw.find(_TOKEN) < 0 and _BACKSLASH not in raw:
         return None
     try:
         meta = _decode_meta(raw).meta

@@ -101,8 +101,7 @@ class MessageStream(Protocol):
     def aclose(self) -> Coroutine[Any, Any, None]: ...
 
 
-@dataclass(slots=True)
-class Answer:
+class Answer(msgspec.Struct):
     """What an upstream gives back for one request: one whole message, or a stream that ends with the response."""
 
     whole: Message | None = None

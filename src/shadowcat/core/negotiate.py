@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -26,6 +26,8 @@ from shadowcat.wire.mcp import (
     Meta,
 )
 
+_BACKSLASH = ord("\\")
+
 
 class Course(Enum):
     """What to do with a message."""
@@ -35,7 +37,7 @@ class Course(Enum):
     DROP = "accept and drop"
 
 
-class Claims(NamedTuple):
+class Claims(msgspec.Struct, frozen=True, gc=False):
     """What the message itself says about its era."""
 
     header: str | None
@@ -64,7 +66,7 @@ def claims_of(message: Message, header: str | None) -> Claims:
 
 def _may_have_envelope(raw_params: bytes) -> bool:
     # A key may be spelled with escapes; then a backslash stands in it.
-    return b"/protocolVersion" in raw_params or b"\\" in raw_params
+    return raw_params.find(b"/protocolVersion") >= 0 or _BACKSLASH in raw_params
 
 
 def course_of(kind: Kind, claims: Claims) -> Course:

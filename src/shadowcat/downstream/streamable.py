@@ -10,7 +10,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 
 from shadowcat.core.exchange import ANONYMOUS, Caller, Elsewhere, Forwarded
 from shadowcat.core.negotiate import (
@@ -309,10 +309,16 @@ def _session_id(headers: Headers) -> str | None:
     value = headers.get(Header.SESSION_ID)
     if value is None:
         return None
-    text = value.decode("latin-1")
-    if Header.SESSION_ID in headers.repeated or not SESSION_ID.fullmatch(text):
+    text = _as_session_id(value)
+    if text is None or Header.SESSION_ID in headers.repeated:
         raise Fault(FaultKind.INVALID_REQUEST, "Mcp-Session-Id is malformed", reason="session_id_malformed")
     return text
+
+
+@lru_cache(maxsize=1024)
+def _as_session_id(value: bytes) -> str | None:
+    text = value.decode("latin-1")
+    return text if SESSION_ID.fullmatch(text) else None
 
 
 def _session_header(session: ClientSession) -> HeaderList:

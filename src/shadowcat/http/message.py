@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
+
+import msgspec
 
 HeaderList = list[tuple[bytes, bytes]]
 
@@ -71,9 +73,11 @@ class Headers:
         return f"Headers({', '.join(name.decode('latin-1') for name in self._values)})"
 
 
-@dataclass(slots=True, eq=False)
-class Request:
-    """One request, its body whole."""
+class Request(msgspec.Struct, eq=False):
+    """One request, its body whole.
+
+    A struct, as a response is: made for every exchange, and in half the time that a dataclass takes.
+    """
 
     method: str
     target: bytes
@@ -82,8 +86,8 @@ class Request:
     chunked_responses: bool = True
     """False for an HTTP/1.0 client, whose streamed answer ends with the connection."""
     peer: Peer | None = None
-    _cancel: Callable[[], object] | None = field(default=None, repr=False)
-    _gone: bool = field(default=False, repr=False)
+    _cancel: Callable[[], object] | None = None
+    _gone: bool = False
 
     @property
     def path(self) -> str:
@@ -118,12 +122,11 @@ class Peer:
 Body = bytes | AsyncIterator[bytes]
 
 
-@dataclass(slots=True)
-class Response:
+class Response(msgspec.Struct):
     """A whole body is sent with its length; an iterator is sent chunk by chunk, as fast as the client reads."""
 
     status: int
-    headers: HeaderList = field(default_factory=list[tuple[bytes, bytes]])
+    headers: HeaderList = []
     body: Body = b""
     idle_chunk: bytes = b""
     """Written whenever a streamed body was silent for `idle_s`: what sits between drops silent connections."""

@@ -6,6 +6,7 @@ Servers in the wild disagree about statuses; the tolerances here are those of PR
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from shadowcat.core.exchange import Answer
 from shadowcat.errors import Fault, FaultKind
@@ -21,6 +22,7 @@ _SESSION_WORDS = re.compile(r"session|not initialized", re.IGNORECASE)
 _SESSION_CODES = frozenset({-32000, -32600, -32001})
 
 
+@lru_cache(maxsize=256)
 def media_type(content_type: bytes | None) -> bytes:
     return (content_type or b"").partition(b";")[0].strip().lower()
 

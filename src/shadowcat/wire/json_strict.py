@@ -44,7 +44,8 @@ def check(raw: bytes) -> None:
     kept = raw.translate(_FOLD, _DROP)
     if len(kept) > 2 * MAX_DEPTH and kept.count(b"{") > MAX_DEPTH and _too_deep(raw, kept):
         raise JsonError(f"nested deeper than {MAX_DEPTH}")
-    if _LONG_EXPONENT in kept or _LONG_RUN in kept:
+    # Not `in`, which takes what it looks for as a number first: half of the search is the exception of that.
+    if kept.find(_LONG_EXPONENT) >= 0 or kept.find(_LONG_RUN) >= 0:
         _decode_numbers(raw)
 
 
