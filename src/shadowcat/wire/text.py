@@ -1,0 +1,18 @@
+"""What a peer wrote, as it may stand in a log: it cannot end the line, colour it, or turn it around."""
+
+from __future__ import annotations
+
+import re
+
+# Control characters, the line separators of Unicode, and what changes the direction of text.
+_FORGES = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(raw: bytes, max_chars: int = 1_000) -> str:
+    text = raw[: max_chars * 4].decode("utf-8", "backslashreplace")
+    shown = _FORGES.sub(_escaped, text[:max_chars])
+    return shown if len(text) <= max_chars and len(raw) <= max_chars * 4 else shown + "…"
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return ascii(found[0])[1:-1]
