@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from shadowcat.clock import SystemClock
-from shadowcat.core.ports import Interceptor, SessionStore
+from shadowcat.core.ports import Interceptor, SessionStore, Upstream
 from shadowcat.downstream.guard import Guard, is_loopback
 from shadowcat.downstream.peers import Peers
 from shadowcat.downstream.streamable import EndpointOptions, StreamableEndpoint
@@ -29,6 +29,9 @@ from shadowcat.proxy.shared import SessionLimits, Shared
 from shadowcat.proxy.upstreams import Upstreams
 from shadowcat.proxy.writer import Durability
 from shadowcat.stores.urls import store_of
+from shadowcat.upstream.channel import ChannelLimits
+from shadowcat.upstream.command import Command
+from shadowcat.upstream.stdio import StdioLimits, StdioUpstream
 from shadowcat.upstream.streamable import CALL, StreamableUpstream
 
 log = logging.getLogger("shadowcat")
@@ -89,13 +92,14 @@ class Cluster:
 class ReverseProxy:
     """Servers behind one endpoint, as a library: `async with ReverseProxy({"main": url}) as proxy: …`.
 
-    Everything the command line can do, this can; `store` and `interceptors` may be your own. Without a store,
-    sessions end with the proxy; with one, it is closed with it.
+    A server is a URL, a `Command` whose sessions have a process each, or an `Upstream` of your own, which is closed
+    with the proxy. Everything the command line can do, this can; `store` and `interceptors` may be your own too.
+    Without a store, sessions end with the proxy; with one, it is closed with it.
     """
 
     def __init__(
         self,
-        upstreams: Mapping[str, str],
+        upstreams: Mapping[str, str | Command | Upstream],
         *,
         host: str = "127.0.0.1",
         port: int = 8080,
@@ -120,10 +124,7 @@ class ReverseProxy:
         self._store = store
         self.shared = Shared(
             upstreams=Upstreams(
-                [
-                    StreamableUpstream(name, url, self._client, call_timeouts)
-                    for name, url in upstreams.items()
-                ]
+                [self._upstream(name, server, call_timeouts) for name, server in upstreams.items()]
             ),
             store=self._store,
             pipeline=Pipeline(interceptors),
@@ -139,6 +140,15 @@ class ReverseProxy:
             self.relay, endpoint or EndpointOptions(guard=Guard(loopback=is_loopback(host))), self._peers
         )
         self.server = Server(self._endpoint.handle, server_limits)
+
+    def _upstream(self, name: str, server: str | Command | Upstream, call: Timeouts) -> Upstream:
+        if isinstance(server, str):
+            return StreamableUpstream(name, server, self._client, call)
+        if isinstance(server, Command):
+            return StdioUpstream(name, server, limits=StdioLimits(channel=ChannelLimits(call_s=call.gap_s)))
+        if server.name != name:
+            raise ValueError(f"an upstream called {server.name} is named {name} here")
+        return server
 
     @property
     def port(self) -> int:
@@ -185,7 +195,7 @@ class ReverseProxy:
 class ReverseSettings:
     """What `shadowcat reverse` can be told."""
 
-    upstreams: Mapping[str, str]
+    upstreams: Mapping[str, str | Command]
     host: str = "127.0.0.1"
     port: int = 8080
     path: str = "/mcp"
@@ -200,6 +210,16 @@ class ReverseSettings:
     """The URL of one."""
     strict: bool = False
     """Nothing leaves that the store does not have."""
+    shared: bool = False
+    """The sessions of a command share one process."""
+
+    def server(self, name: str) -> str | Upstream:
+        server = self.upstreams[name]
+        if isinstance(server, str):
+            return server
+        limits = StdioLimits(processes=self.max_sessions, channel=ChannelLimits(call_s=self.call_deadline_s))
+        return StdioUpstream(name, server, shared=self.shared, limits=limits)
+
 
 
 def default_store(host: str, port: int) -> str:
@@ -211,13 +231,27 @@ def default_store(host: str, port: int) -> str:
     return f"sqlite:///{quote(str(path.absolute()))}"
 
 
+def allow_open_files() -> None:
+    """As many as the system lets us have: the usual 1,024 are used up by 200 children with their pipes."""
+    try:
+        import resource
+    except ImportError:
+        return
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    except (OSError, ValueError):
+        pass  # some systems name a limit that they do not grant
+
+
 async def serve_reverse(settings: ReverseSettings, announce: Callable[[str], None]) -> None:
     """Runs a reverse proxy until told to stop."""
+    allow_open_files()
     guard = Guard(
         loopback=is_loopback(settings.host), hosts=settings.allowed_hosts, origins=settings.allowed_origins
     )
     proxy = ReverseProxy(
-        settings.upstreams,
+        {name: settings.server(name) for name in settings.upstreams},
         host=settings.host,
         port=settings.port,
         endpoint=EndpointOptions(path=settings.path, guard=guard),

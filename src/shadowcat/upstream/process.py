@@ -1,0 +1,407 @@
+"""A child process that speaks in lines: started without a shell, read always, written with back-pressure, reaped.
+
+Plain pipes rather than the event loop's own subprocesses: those give the child sockets, and a script that writes to
+/dev/stderr fails on one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+from shadowcat.errors import Fault, FaultKind
+from shadowcat.upstream.command import Command
+from shadowcat.upstream.stderr import Stderr
+from shadowcat.wire.lines import MAX_LINE_BYTES, LineDecoder, OversizedLine
+
+Line = bytes | OversizedLine
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a child is waited for."""
+
+    close_s: float = 5.0
+    """To end by itself once its stdin is closed."""
+    term_s: float = 5.0
+    """To end after SIGTERM; then it is killed."""
+    read_s: float = 10.0
+    """To read what is written to it."""
+    rest_s: float = 0.25
+    """For what it said before it exited; a grandchild may hold its pipes open for ever."""
+
+
+HURRY = Patience(close_s=1.0, term_s=1.0)
+"""For when the proxy itself has to go."""
+ENDED = "command_ended"
+"""The reason of a fault of one that takes no more."""
+
+_KILL_S = 2.0
+_GROUP_S = 1.0
+_POLL_S = 0.02
+_MODES = ("wb", "rb", "rb")
+
+
+class Status(Enum):
+    RUNNING = "running"
+    STOPPING = "stopping"
+    EXITED = "exited"
+
+
+class Listener(NamedTuple):
+    """Who hears what the child says."""
+
+    lines: Callable[[Sequence[Line]], object]
+    gone: Callable[[], object]
+    """No line will come any more. Called once, unless it is stopped first."""
+
+
+class Process:
+    """One child, and every process that stays in its group."""
+
+    def __init__(
+        self,
+        command: Command,
+        name: str,
+        listener: Listener,
+        patience: Patience | None = None,
+        max_line_bytes: int = MAX_LINE_BYTES,
+    ) -> None:
+        """Starts nothing yet. `name` says in the log whose child it is."""
+        self.pid = 0
+        self.started_at = 0.0
+        self._command = command
+        self._name = name
+        self._listener = listener
+        self._patience = patience or Patience()
+        self._decoder = LineDecoder(max_line_bytes)
+        self._exited = asyncio.Event()
+        self._is_connected = False
+        self._is_stopping = False
+        self._is_over = False
+        self._is_group_ended = False
+        self._transports: list[asyncio.BaseTransport] = []
+        self._room = asyncio.Event()
+        self._room.set()
+        self._turn = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Raises `Fault` for a command that cannot be run; nothing is left of it then."""
+        loop = asyncio.get_running_loop()
+        self._popen, ends = _spawned(self._command)
+        self.pid = self._popen.pid
+        self.started_at = loop.time()
+        self._stderr = Stderr(f"{self._name}[{self.pid}]", loop.time)
+        connecting = loop.create_task(self._connect(ends), name=f"connect {self.pid}")
+        try:
+            await asyncio.shield(connecting)
+        except BaseException:
+            # A pipe whose connecting was interrupted is closed by nobody.
+            await asyncio.wait((connecting,))
+            self._is_over = True
+            self._signal(signal.SIGKILL)
+            self._popen.wait()
+            self._close_pipes()
+            raise
+        self._is_connected = True
+        self._watch()
+
+    async def _connect(self, ends: Sequence[int]) -> None:
+        loop = asyncio.get_running_loop()
+        # stdout last, so that nothing is heard before it can be answered.
+        stdin, stdout, stderr = (os.fdopen(end, mode, 0) for end, mode in zip(ends, _MODES, strict=True))
+        left = [stdin, stderr, stdout]
+        try:
+            self._stdin, _ = await loop.connect_write_pipe(lambda: _Stdin(self), left.pop(0))
+            self._transports.append(self._stdin)
+            words = _Output(self._stderr.feed, self._stderr.close)
+            transport, _ = await loop.connect_read_pipe(lambda: words, left.pop(0))
+            self._transports.append(transport)
+            lines = _Output(self.heard, self.stdout_ended)
+            self._stdout, _ = await loop.connect_read_pipe(lambda: lines, left.pop(0))
+            self._transports.append(self._stdout)
+        finally:
+            for pipe in left:
+                pipe.close()
+
+    # What is known of it.
+
+    def status(self) -> Status:
+        if self._exited.is_set():
+            return Status.EXITED
+        return Status.STOPPING if self._is_stopping else Status.RUNNING
+
+    def is_healthy(self) -> bool:
+        """Runs, and reads what it is told."""
+        return self.status() is Status.RUNNING and not self._is_over and self._room.is_set()
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing more will be heard of it."""
+        return self._is_over
+
+    @property
+    def stderr_tail(self) -> str:
+        return self._stderr.tail
+
+    def ending(self) -> str:
+        """How it ended, for a person."""
+        code = self._popen.returncode
+        if code is None:
+            return "it closed its output"
+        return f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
+
+    async def exits_within(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._exited.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    # Talking to it.
+
+    async def write(self, line: bytes) -> None:
+        """Returns once the line is on its way. Raises `Fault` if no byte of it will be."""
+        if self.write_nowait(line):
+            return
+        try:
+            async with asyncio.timeout(self._patience.read_s), self._turn:
+                await self._room.wait()
+                self._require_open()
+                self._stdin.write(line)
+        except TimeoutError as error:
+            told = "The upstream's command does not read its input"
+            raise Fault(FaultKind.UPSTREAM_UNAVAILABLE, told, reason="command_does_not_read") from error
+
+    def write_nowait(self, line: bytes) -> bool:
+        """False where it would have to wait. Raises `Fault` for a child that takes no more."""
+        if not self._room.is_set() or self._turn.locked():
+            return False
+        self._require_open()
+        self._stdin.write(line)
+        return True
+
+    def _require_open(self) -> None:
+        if self._is_over or self._stdin.is_closing():
+            raise Fault(FaultKind.UPSTREAM_UNAVAILABLE, "The upstream's command ended", reason=ENDED)
+
+    def pause_reading(self) -> None:
+        if not self._is_over and not self._exited.is_set():
+            self._stdout.pause_reading()
+
+    def resume_reading(self) -> None:
+        if not self._is_over:
+            self._stdout.resume_reading()
+
+    # Its end.
+
+    async def stop(self, patience: Patience | None = None) -> None:
+        """Closes its stdin, then SIGTERM, then SIGKILL, to all of its group; returns when it is reaped.
+
+        May be called again with less patience.
+        """
+        patience = patience or self._patience
+        self._is_stopping = True
+        self._is_over = True
+        self._room.set()
+        self._stdin.close()
+        if not await self.exits_within(patience.close_s):
+            self._signal(signal.SIGTERM)
+            if not await self.exits_within(patience.term_s):
+                self._signal(signal.SIGKILL)
+                await self.exits_within(_KILL_S)
+        await self._end_group()
+        self._close_pipes()
+
+    async def _end_group(self) -> None:
+        """What the child left behind: it was told to go when the child was, or will never be."""
+        if self._is_group_ended:
+            return
+        self._is_group_ended = True
+        if not self._signal(signal.SIGTERM):
+            return
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _GROUP_S
+        try:
+            while loop.time() < until:
+                await asyncio.sleep(_POLL_S)
+                if not self._signal(0):
+                    return
+        finally:
+            self._signal(signal.SIGKILL)
+
+    def _signal(self, number: int) -> bool:
+        """False when nobody is left to hear it."""
+        try:
+            os.killpg(self.pid, number)
+        except (ProcessLookupError, PermissionError):
+            return False
+        return True
+
+    def _close_pipes(self) -> None:
+        for transport in self._transports:
+            if isinstance(transport, asyncio.WriteTransport):
+                transport.abort()
+            else:
+                transport.close()
+
+    # What the operating system tells.
+
+    def _watch(self) -> None:
+        loop = asyncio.get_running_loop()
+        if not hasattr(os, "pidfd_open"):
+            self._poll()
+            return
+        pidfd = os.pidfd_open(self.pid)
+
+        def exited() -> None:
+            loop.remove_reader(pidfd)
+            os.close(pidfd)
+            self._reaped()
+
+        loop.add_reader(pidfd, exited)
+
+    def _poll(self) -> None:
+        if self._popen.poll() is None:
+            asyncio.get_running_loop().call_later(_POLL_S, self._poll)
+        else:
+            self._reaped()
+
+    def _reaped(self) -> None:
+        self._popen.wait()
+        self._exited.set()
+        if not self._is_over:
+            # Somebody may have stopped reading for a while; nobody must miss what was said last.
+            self._stdout.resume_reading()
+            asyncio.get_running_loop().call_later(self._patience.rest_s, self.over)
+
+    def heard(self, data: bytes) -> None:
+        if not self._is_over and (lines := self._decoder.feed(data)):
+            self._listener.lines(lines)
+
+    def stdout_ended(self) -> None:
+        rest = self._decoder.close()
+        if rest is not None and not self._is_over:
+            self._listener.lines([rest])
+        self.over()
+
+    def stdin_ended(self) -> None:
+        """A child that takes no more requests is of no use, but for what it has said already."""
+        if not self._is_over:
+            asyncio.get_running_loop().call_later(self._patience.rest_s, self.over)
+
+    def over(self) -> None:
+        if self._is_over:
+            return
+        if not self._is_connected:
+            # Whoever starts it does not know it yet.
+            asyncio.get_running_loop().call_soon(self.over)
+            return
+        self._is_over = True
+        self._room.set()
+        self._listener.gone()
+
+    def may_write(self, may: bool) -> None:
+        if may:
+            self._room.set()
+        elif not self._is_over:
+            self._room.clear()
+
+
+class _Stdin(asyncio.Protocol):
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    def pause_writing(self) -> None:
+        self._process.may_write(False)
+
+    def resume_writing(self) -> None:
+        self._process.may_write(True)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._process.stdin_ended()
+
+
+class _Output(asyncio.Protocol):
+    def __init__(self, feed: Callable[[bytes], object], end: Callable[[], object]) -> None:
+        self._feed = feed
+        self._end = end
+
+    def data_received(self, data: bytes) -> None:
+        self._feed(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end()
+
+
+def _spawned(command: Command) -> tuple[subprocess.Popen[bytes], list[int]]:
+    """The child, and our ends of its stdin, stdout and stderr."""
+    theirs, ours = _pipes()
+    try:
+        child = subprocess.Popen(
+            command.argv,
+            stdin=theirs[0],
+            stdout=theirs[1],
+            stderr=theirs[2],
+            cwd=command.cwd,
+            env=command.environment(os.environ),
+            start_new_session=True,
+            preexec_fn=_dying_with_us(),
+        )
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        _close(ours)
+        told = "The upstream's command cannot be started"
+        raise Fault(FaultKind.UPSTREAM_UNAVAILABLE, told, reason="command_not_started") from error
+    finally:
+        _close(theirs)
+    return child, ours
+
+
+def _pipes() -> tuple[list[int], list[int]]:
+    """The child's ends and ours, of stdin, stdout and stderr."""
+    theirs: list[int] = []
+    ours: list[int] = []
+    try:
+        for is_stdin in (True, False, False):
+            reads, writes = os.pipe()
+            theirs.append(reads if is_stdin else writes)
+            ours.append(writes if is_stdin else reads)
+    except OSError as error:
+        _close(theirs + ours)
+        told = "No file can be opened for the upstream's command"
+        raise Fault(FaultKind.OVER_CAPACITY, told, reason="command_not_started") from error
+    return theirs, ours
+
+
+def _close(ends: Sequence[int]) -> None:
+    for end in ends:
+        os.close(end)
+
+
+_PR_SET_PDEATHSIG = 1
+
+
+def _dying_with_us() -> Callable[[], None] | None:
+    """What makes the child die when its parent does, where the system can do that."""
+    if sys.platform != "linux":
+        return None
+    import ctypes  # 10 ms, for who has no child only
+
+    prctl = ctypes.CDLL(None).prctl
+    parent = os.getpid()
+
+    def in_child() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            # It died before we asked.
+            os._exit(1)
+
+    return in_child

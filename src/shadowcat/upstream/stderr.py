@@ -1,0 +1,63 @@
+"""What a child says on stderr: read always, line by line into the log, its end kept for who asks why it failed."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+
+from shadowcat.wire.lines import LineDecoder, OversizedLine
+from shadowcat.wire.text import printable
+
+log = logging.getLogger("shadowcat.child")
+
+MAX_LINE_BYTES = 4 * 1024
+MAX_LINES_PER_S = 100
+TAIL_LINES = 10
+
+
+class Stderr:
+    def __init__(self, tag: str, now: Callable[[], float]) -> None:
+        """`tag` says in the log whose lines they are."""
+        self._tag = tag
+        self._now = now
+        self._decoder = LineDecoder(MAX_LINE_BYTES)
+        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self._second = 0
+        self._logged = 0
+        self._left_out = 0
+
+    @property
+    def tail(self) -> str:
+        """The last lines, in one line."""
+        return " | ".join(self._tail)
+
+    def feed(self, data: bytes) -> None:
+        for line in self._decoder.feed(data):
+            self._take(line)
+
+    def close(self) -> None:
+        rest = self._decoder.close()
+        if rest is not None:
+            self._take(rest)
+        self._say_what_was_left_out()
+
+    def _take(self, line: bytes | OversizedLine) -> None:
+        is_long = isinstance(line, OversizedLine)
+        text = f"{printable(line.start)}… ({line.size} bytes)" if is_long else printable(line)
+        self._tail.append(text)
+        # A child that floods its stderr must not flood the log.
+        second = int(self._now())
+        if second != self._second:
+            self._say_what_was_left_out()
+            self._second, self._logged = second, 0
+        if self._logged < MAX_LINES_PER_S:
+            self._logged += 1
+            log.info("%s: %s", self._tag, text)
+        else:
+            self._left_out += 1
+
+    def _say_what_was_left_out(self) -> None:
+        if self._left_out:
+            log.warning("%s: %d more lines on stderr are left out", self._tag, self._left_out)
+            self._left_out = 0

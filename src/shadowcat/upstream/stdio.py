@@ -1,0 +1,375 @@
+"""A command as a server: one child per legacy session, or one for all of them, and one for all modern requests.
+
+`shared` is for servers that keep nothing per session. Sessions that ask for the same version and declare the same
+capabilities then have one child: it is initialized by the first of them, and its answer is the answer to all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+
+import msgspec
+
+from shadowcat.aio import Tasks
+from shadowcat.core.exchange import Answer, Forwarded, MessageStream
+from shadowcat.core.session import promise_of
+from shadowcat.errors import Fault, FaultKind
+from shadowcat.upstream.channel import Channel, ChannelLimits, Party, StdioCounters
+from shadowcat.upstream.command import Command
+from shadowcat.upstream.inbox import Inbox
+from shadowcat.upstream.process import ENDED, HURRY
+from shadowcat.upstream.starter import Starter, StartLimits
+from shadowcat.wire.jsonrpc import Kind, Message
+from shadowcat.wire.mcp import LATEST_LEGACY, LEGACY_VERSIONS, Meta
+
+log = logging.getLogger("shadowcat.upstream")
+
+_CODE_SAYS = 0.5
+"""How long after its output an exit code is waited for, in seconds."""
+_NOT_FOUND = -32601
+_BAD_REQUEST = frozenset({-32020, -32021, -32022})
+_INVALID_PARAMS = -32602
+
+
+@dataclass(frozen=True, slots=True)
+class StdioLimits:
+    processes: int = 1_000
+    shared_processes: int = 16
+    """Kinds of sessions, by version and capabilities, that each share one."""
+    initialize_s: float = 30.0
+    channel: ChannelLimits = field(default_factory=ChannelLimits)
+    start: StartLimits = field(default_factory=StartLimits)
+
+
+class StdioUpstream:
+    def __init__(
+        self,
+        name: str,
+        command: Command,
+        *,
+        shared: bool = False,
+        spares: int = 0,
+        limits: StdioLimits | None = None,
+    ) -> None:
+        """`spares` children are kept running for the sessions to come; not where sessions share one."""
+        self.name = name
+        self.counters = StdioCounters()
+        self._command = command
+        self._limits = limits or StdioLimits()
+        self._shared = shared
+        self._wanted_spares = 0 if shared else spares
+        self._tasks = Tasks(f"stdio {name}")
+        self._channels: set[Channel] = set()
+        self._spares: list[Channel] = []
+        self._starting = 0
+        self._places: dict[tuple[str, bytes], _Place] = {}
+        self._modern = _Place()
+        # Apart: a legacy server may end at the first modern request, which says nothing about its sessions.
+        self._legacy_starter = Starter(name, self._limits.start)
+        self._modern_starter = Starter(name, self._limits.start)
+        self._closed = False
+
+    @property
+    def processes(self) -> int:
+        return len(self._channels)
+
+    # Legacy.
+
+    async def open(self, initialize: Message) -> tuple[StdioLink, Message]:
+        if self._shared:
+            return await self._open_shared(initialize)
+        link, answer = await self._legacy_starter.run(lambda: self._open_own(initialize))
+        self._refill()
+        return link, answer
+
+    async def _open_own(self, initialize: Message) -> tuple[StdioLink, Message]:
+        channel = self._spares.pop() if self._spares else await self._start()
+        link = StdioLink(self, channel)
+        answer = await self._initialized(link, channel, initialize)
+        return link, answer
+
+    async def _open_shared(self, initialize: Message) -> tuple[StdioLink, Message]:
+        place = self._place(initialize)
+        async with place.lock:
+            if place.channel is not None and not place.channel.is_gone and place.answer is not None:
+                return StdioLink(self, place.channel, shared=True), place.answer.with_id(initialize.id)
+            return await self._legacy_starter.run(lambda: self._open_place(place, initialize))
+
+    async def _open_place(self, place: _Place, initialize: Message) -> tuple[StdioLink, Message]:
+        channel = await self._start()
+        link = StdioLink(self, channel, shared=True)
+        answer = await self._initialized(link, channel, initialize)
+        place.channel, place.answer = channel, answer if answer.kind is Kind.RESULT else None
+        return link, answer
+
+    def _place(self, initialize: Message) -> _Place:
+        kind = _kind_of(initialize)
+        place = self._places.get(kind)
+        if place is None:
+            if len(self._places) >= self._limits.shared_processes:
+                self._clear_a_place()
+            place = self._places[kind] = _Place()
+        return place
+
+    def _clear_a_place(self) -> None:
+        for kind, place in self._places.items():
+            if not place.lock.locked() and (place.channel is None or not place.channel.has_parties):
+                del self._places[kind]
+                if place.channel is not None:
+                    self.retire(place.channel)
+                return
+        raise Fault(FaultKind.OVER_CAPACITY, reason="too_many_processes")
+
+    async def _initialized(self, link: StdioLink, channel: Channel, initialize: Message) -> Message:
+        """The answer to the handshake. A child that gives none, or a refusal, is not kept."""
+        try:
+            answer = await self._handshake(link, channel, initialize)
+            if answer.kind is Kind.RESULT:
+                promise_of(answer)
+        except BaseException:
+            self.retire(channel)
+            raise
+        if answer.kind is not Kind.RESULT:
+            self.retire(channel)
+        return answer
+
+    async def _handshake(self, link: StdioLink, channel: Channel, initialize: Message) -> Message:
+        wait_s = self._limits.initialize_s
+        try:
+            async with asyncio.timeout(wait_s):
+                answer = await link.exchange(initialize)
+        except TimeoutError:
+            told = f"The upstream's command did not answer initialize within {wait_s:.0f} s"
+            reason = "command_did_not_answer"
+        except Fault:
+            if not await channel.process.exits_within(_CODE_SAYS) and not channel.is_gone:
+                raise
+            told = f"The upstream's command ended before it answered initialize ({channel.process.ending()})"
+            reason = ENDED
+        else:
+            # Nothing else can be on its stream: what a child says meanwhile waits on the standalone one.
+            assert answer.whole is not None
+            return answer.whole
+        # Nobody has begun to use it: another upstream may serve as well.
+        raise Fault(FaultKind.UPSTREAM_UNAVAILABLE, told, reason=reason) from _LastWords(channel)
+
+    def attach(self, upstream_id: str | None, version: str) -> StdioLink:
+        """The child of a session opened earlier is gone with the process that ran it."""
+        return StdioLink(self, None)
+
+    # Modern.
+
+    async def exchange(self, request: Message, forwarded: Forwarded) -> Answer:
+        channel = await self._modern_channel()
+        call = await channel.call(request)
+        answer = await call.answer()
+        if answer.whole is not None:
+            answer.status = status_of(request, answer.whole)
+        return answer
+
+    async def _modern_channel(self) -> Channel:
+        place = self._modern
+        if place.channel is None or place.channel.is_gone:
+            async with place.lock:
+                if place.channel is None or place.channel.is_gone:
+                    place.channel = await self._modern_starter.run(self._start)
+        return place.channel
+
+    # Children.
+
+    async def _start(self) -> Channel:
+        limits = self._limits
+        if self._closed:
+            raise Fault(FaultKind.UPSTREAM_UNAVAILABLE, reason="client_closed")
+        if len(self._channels) + self._starting >= limits.processes:
+            raise Fault(FaultKind.OVER_CAPACITY, reason="too_many_processes")
+        self._starting += 1
+        try:
+            channel = await Channel.start(
+                self._command, self.name, limits.channel, self.counters, self._on_gone
+            )
+        finally:
+            self._starting -= 1
+        if self._closed:
+            await channel.stop(HURRY)
+            raise Fault(FaultKind.UPSTREAM_UNAVAILABLE, reason="client_closed")
+        self._channels.add(channel)
+        return channel
+
+    def _on_gone(self, channel: Channel) -> None:
+        self._tasks.spawn(self._bury(channel), f"bury {channel.process.pid}")
+
+    async def _bury(self, channel: Channel) -> None:
+        """A child that ended by itself: says how, and ends what it left behind."""
+        process = channel.process
+        age_s = asyncio.get_running_loop().time() - process.started_at
+        self.counters.crashed += 1
+        starter = self._modern_starter if channel is self._modern.channel else self._legacy_starter
+        starter.ended(age_s)
+        if channel in self._spares:
+            self._spares.remove(channel)
+        await process.exits_within(_CODE_SAYS)
+        log.warning(
+            "upstream %s: process %d ended (%s); %s",
+            self.name,
+            process.pid,
+            process.ending(),
+            _LastWords(channel),
+        )
+        await self._stop(channel)
+
+    def retire(self, channel: Channel) -> None:
+        """Ends a child that nobody needs any more; that is not waited for."""
+        self._tasks.spawn(self._stop(channel), f"stop {channel.process.pid}")
+
+    async def _stop(self, channel: Channel) -> None:
+        try:
+            await channel.stop()
+        finally:
+            self._channels.discard(channel)
+
+    def _refill(self) -> None:
+        for _ in range(self._wanted_spares - len(self._spares) - self._starting):
+            self._tasks.spawn(self._add_spare(), "spare")
+
+    async def _add_spare(self) -> None:
+        try:
+            spare = await self._start()
+        except Fault as fault:
+            log.info("upstream %s: no spare process: %s", self.name, fault.reason)
+            return
+        if self._closed or len(self._spares) >= self._wanted_spares:
+            self.retire(spare)
+        else:
+            self._spares.append(spare)
+
+    async def aclose(self) -> None:
+        """Ends all children, together and in a hurry."""
+        self._closed = True
+        self._spares.clear()
+        if self._channels:
+            await asyncio.gather(*(channel.stop(HURRY) for channel in tuple(self._channels)))
+        self._channels.clear()
+        await self._tasks.aclose()
+
+
+@dataclass(slots=True)
+class _Place:
+    """Where a child that several use is found, or is being started."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    channel: Channel | None = None
+    answer: Message | None = None
+    """Its answer to the handshake."""
+
+
+class StdioLink:
+    """One legacy session with a child."""
+
+    def __init__(self, upstream: StdioUpstream, channel: Channel | None, *, shared: bool = False) -> None:
+        self.upstream_id: str | None = None
+        self._upstream = upstream
+        self._channel = channel
+        self._shared = shared
+        self._party: Party | None = channel.join() if channel is not None else None
+
+    def _require(self) -> tuple[Channel, Party]:
+        if self._channel is None or self._party is None or self._channel.is_gone:
+            raise _lost()
+        return self._channel, self._party
+
+    async def exchange(self, request: Message) -> Answer:
+        channel, party = self._require()
+        try:
+            call = await channel.call(request, party)
+        except Fault as fault:
+            if fault.reason != ENDED:
+                raise
+            raise _lost() from fault
+        return await call.answer()
+
+    async def send(self, message: Message) -> None:
+        channel, party = self._require()
+        try:
+            await channel.send(message, party)
+        except Fault as fault:
+            if fault.reason != ENDED:
+                raise
+            raise _lost() from fault
+
+    async def listen(self) -> MessageStream | None:
+        _, party = self._require()
+        return _Standalone(party.standalone)
+
+    async def end(self) -> None:
+        channel, party, self._channel = self._channel, self._party, None
+        if channel is None or party is None:
+            return
+        channel.leave(party)
+        if not self._shared:
+            self._upstream.retire(channel)
+
+
+class _Standalone:
+    """A reader of a session's standalone messages; what it has not read waits for the next one."""
+
+    def __init__(self, inbox: Inbox) -> None:
+        self._inbox = inbox
+
+    def __aiter__(self) -> _Standalone:
+        return self
+
+    async def __anext__(self) -> list[Message]:
+        return await anext(self._inbox)
+
+    async def aclose(self) -> None:
+        # Nobody is waited for while nobody reads.
+        self._inbox.is_slow = True
+
+
+def _lost() -> Fault:
+    """Nothing was written: a session whose child is gone is opened again, and the request sent to the new one."""
+    return Fault(FaultKind.UPSTREAM_SESSION_LOST, reason="upstream_session_lost")
+
+
+def status_of(request: Message, answer: Message) -> int:
+    """The HTTP status that a modern answer would have had (PROTOCOL 6e)."""
+    if answer.kind is not Kind.ERROR:
+        return 200
+    code = answer.error().get("code")
+    if code == _NOT_FOUND:
+        return 404
+    if code in _BAD_REQUEST or (code == _INVALID_PARAMS and not _has_envelope(request)):
+        return 400
+    return 200
+
+
+def _has_envelope(request: Message) -> bool:
+    meta = request.params().get("_meta")
+    return isinstance(meta, dict) and Meta.PROTOCOL_VERSION in meta and Meta.CLIENT_CAPABILITIES in meta
+
+
+class _Asked(msgspec.Struct):
+    version: str = msgspec.field(name="protocolVersion", default=LATEST_LEGACY)
+    capabilities: dict[str, object] = {}
+
+
+def _kind_of(initialize: Message) -> tuple[str, bytes]:
+    """What two sessions must have in common to share a child."""
+    try:
+        asked = msgspec.json.decode(initialize.raw_params, type=_Asked)
+    except msgspec.MsgspecError as error:
+        raise Fault(FaultKind.INVALID_PARAMS, "initialize names no version") from error
+    # To any other version a server answers with its newest.
+    version = asked.version if asked.version in LEGACY_VERSIONS else LATEST_LEGACY
+    return version, msgspec.json.encode(asked.capabilities, order="deterministic")
+
+
+class _LastWords(Exception):
+    """For the log, not for the client: what a child said on stderr."""
+
+    def __init__(self, channel: Channel) -> None:
+        tail = channel.process.stderr_tail
+        super().__init__(f"last on stderr: {tail}" if tail else "nothing on stderr")
