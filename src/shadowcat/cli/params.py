@@ -89,7 +89,25 @@ class Seconds(click.FloatRange):
         return seconds
 
 
+class Variable(click.ParamType[tuple[str, str]]):
+    """`NAME=VALUE`."""
+
+    name = "variable"
+
+    def convert(
+        self, value: str | tuple[str, str], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        name, equals, text = value.partition("=")
+        if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            # Not repeated in full: it may hold a secret.
+            self.fail("a variable is written NAME=VALUE", param, ctx)
+        return name, text
+
+
 HOST_PORT = HostPort()
 ORIGIN = PageOrigin()
 HOST = HostName()
 UPSTREAM = UpstreamUrl()
+VARIABLE = Variable()

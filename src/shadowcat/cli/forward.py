@@ -1,0 +1,79 @@
+"""`shadowcat forward`: for a developer's machine, or a small team's."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Unpack
+
+import click
+
+from shadowcat.cli.options import Serving, by_name, serve, serving_options
+from shadowcat.cli.params import UPSTREAM, VARIABLE
+
+if TYPE_CHECKING:
+    from shadowcat.app import Command
+
+
+@click.group()
+def forward() -> None:
+    """Stand in for a server, where its clients would have started or reached it themselves."""
+
+
+@forward.command()
+@click.option(
+    "--upstream",
+    "upstreams",
+    type=UPSTREAM,
+    multiple=True,
+    metavar="[NAME=]URL",
+    help="A server's MCP endpoint, in place of a command.",
+)
+@click.option(
+    "--shared", is_flag=True, help="One process for all sessions: the command keeps nothing of any."
+)
+@click.option(
+    "--env", type=VARIABLE, multiple=True, metavar="NAME=VALUE", help="A variable that the command gets."
+)
+@click.option("--cwd", type=click.Path(exists=True, file_okay=False), help="The directory that it runs in.")
+@serving_options
+@click.argument("command", nargs=-1, metavar="[-- COMMAND [ARGS]...]")
+def http(
+    command: tuple[str, ...],
+    upstreams: tuple[tuple[str, str], ...],
+    shared: bool,
+    env: tuple[tuple[str, str], ...],
+    cwd: str | None,
+    **options: Unpack[Serving],
+) -> None:
+    """Serve MCP clients over HTTP in front of a command that speaks stdio, or of servers that speak HTTP.
+
+    \b
+    Examples:
+      shadowcat forward http -- python my_server.py
+      shadowcat forward http --shared --env API_KEY=secret -- npx -y some-server
+      shadowcat forward http --upstream http://127.0.0.1:3000/mcp
+    """
+    if bool(command) == bool(upstreams):
+        raise click.UsageError("give either --upstream or, after --, a command")
+    if upstreams and (shared or env or cwd):
+        raise click.UsageError("--shared, --env and --cwd are for a command")
+    if not command:
+        serve(by_name(upstreams), **options)
+        return
+    serve({Path(command[0]).name: _runnable(command, dict(env), cwd)}, shared=shared, **options)
+
+
+class NoProgram(click.ClickException):
+    exit_code = 2
+
+
+def _runnable(argv: tuple[str, ...], env: dict[str, str], cwd: str | None) -> Command:
+    from shadowcat import app
+
+    program = argv[0]
+    # As the operating system will look for it: from its directory, or along its PATH.
+    where = str(Path(cwd or ".") / program) if "/" in program else program
+    if shutil.which(where, path=env.get("PATH")) is None:
+        raise NoProgram(f"there is no program {program!r}")
+    return app.Command(argv, env, cwd)
