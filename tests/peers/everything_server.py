@@ -8,6 +8,7 @@ servers that a proxy meets:
   --stateless   no sessions
   --no-resume   no event ids, no retry field, no replay
   --via-get     server to client traffic on the GET stream
+  --stdio       a line per message on stdin and stdout, and no HTTP at all
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import uvicorn
 from mcp.server.caching import CacheHint
 from mcp.server.lowlevel import NotificationOptions, Server
 from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
+from mcp.server.stdio import stdio_server
 from mcp.server.streamable_http import EventCallback, EventMessage, EventStore
 from mcp.server.subscriptions import (
     InMemorySubscriptionBus,
@@ -958,12 +960,20 @@ def build() -> Server[Any]:
     return server
 
 
-def app(server: Server[Any], flags: argparse.Namespace) -> Any:
-    # The capabilities of the era with sessions come from a call without arguments.
+def announce_changes(server: Server[Any]) -> None:
+    """The capabilities of the era with sessions come from a call without arguments."""
     defaults = server.create_initialization_options
     server.create_initialization_options = lambda notification_options=None, *args, **kwargs: defaults(
         notification_options or NotificationOptions(True, True, True), *args, **kwargs
     )
+
+
+async def serve_stdio(server: Server[Any]) -> None:
+    async with stdio_server() as (read, write):
+        await server.run(read, write, server.create_initialization_options())
+
+
+def app(server: Server[Any], flags: argparse.Namespace) -> Any:
     resumable = not (flags.stateless or flags.no_resume)
     http = server.streamable_http_app(
         json_response=flags.json,
@@ -980,12 +990,17 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--port", type=int, default=0)
-    for flag in ("--json", "--stateless", "--no-resume", "--via-get"):
+    for flag in ("--json", "--stateless", "--no-resume", "--via-get", "--stdio"):
         parser.add_argument(flag, action="store_true")
     flags = parser.parse_args(namespace=OPTS)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    server = build()
+    announce_changes(server)
+    if flags.stdio:
+        asyncio.run(serve_stdio(server))
+        return
     # With httptools uvicorn keeps the spaces after a header's value, and the suite sends some.
-    config = uvicorn.Config(app(build(), flags), http="h11", log_level="warning", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(app(server, flags), http="h11", log_level="warning", timeout_graceful_shutdown=1)
     with socket.create_server(("127.0.0.1", flags.port)) as listener:
         print(f"serving http://127.0.0.1:{listener.getsockname()[1]}/mcp", flush=True)
         uvicorn.Server(config).run(sockets=[listener])
