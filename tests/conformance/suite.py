@@ -1,4 +1,4 @@
-"""Runs the official conformance suite against the fixture server, direct and through `shadowcat reverse`."""
+"""Runs the official conformance suite against the fixture server, direct and through the proxy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STOP_S = 15
 # Below the limit of a test, so that what runs is ended properly.
 SUITE_S = 90
 
-VARIANTS = ("default", "json", "stateless", "no-resume", "via-get")
+VARIANTS = ("default", "json", "stateless", "no-resume", "via-get", "stdio")
 ANNOUNCED = re.compile(rb"serving (\S+)")
 RESULT = re.compile(r"server-(.+)-\d{4}-\d\d-\d\dT[\d-]+Z")
 
@@ -49,6 +49,11 @@ async def direct(variant: str, revision: str, out: Path) -> Checks:
 
 
 async def proxied(variant: str, revision: str, out: Path) -> Checks:
+    if variant == "stdio":
+        fixture = (sys.executable, "-m", "tests.peers.everything_server", "--stdio")
+        command = ("shadowcat", "forward", "http", "--listen", "127.0.0.1:0", "--", *fixture)
+        async with serving(command, out / "proxy.log") as url:
+            return await suite(url, revision, out)
     async with fixture_server(variant, out) as upstream:
         command = ("shadowcat", "reverse", "--listen", "127.0.0.1:0", "--upstream", upstream)
         async with serving(command, out / "proxy.log") as url:
@@ -56,6 +61,9 @@ async def proxied(variant: str, revision: str, out: Path) -> Checks:
 
 
 def fixture_server(variant: str, out: Path) -> contextlib.AbstractAsyncContextManager[str]:
+    if variant == "stdio":
+        # What speaks stdio has no events to resume: the like of it over HTTP has none either.
+        variant = "no-resume"
     flags = () if variant == "default" else (f"--{variant}",)
     return serving(("tests.peers.everything_server", *flags), out / "server.log")
 
