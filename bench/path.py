@@ -101,6 +101,8 @@ class ReadyLink:
     def resume(self, cursor: bytes, *, standalone: bool) -> MessageStream:
         raise AssertionError("there was no earlier process")
 
+    async def detach(self) -> None: ...
+
     async def end(self) -> None: ...
 
 

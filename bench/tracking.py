@@ -96,7 +96,7 @@ def _without_ids() -> Iterator[None]:
     def take(stream: Stream, reader: Reader) -> list[StreamEvent] | None:
         fresh = stream.log.hand_out(stream.log.last_seq, MAX_PIECE_BYTES)
         if fresh:
-            return [StreamEvent(None, data) for data, _ in fresh]
+            return [StreamEvent(b"", data) for data, _ in fresh]
         return None if stream.log.closed else []
 
     with _replaced(Stream, "take", take), _replaced(answers, "encode_message", _encode):
@@ -113,7 +113,7 @@ def _without_ids_and_log() -> Iterator[None]:
 
     def take(stream: Stream, reader: Reader) -> list[StreamEvent] | None:
         if queue:
-            fresh = [StreamEvent(None, data) for data in queue]
+            fresh = [StreamEvent(b"", data) for data in queue]
             queue.clear()
             return fresh
         return None if stream.log.closed else []

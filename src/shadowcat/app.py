@@ -221,7 +221,6 @@ class ReverseSettings:
         return StdioUpstream(name, server, shared=self.shared, limits=limits)
 
 
-
 def default_store(host: str, port: int) -> str:
     """A file in the user's state directory, of whoever serves that address; none for a port of chance."""
     if port == 0:

@@ -67,6 +67,10 @@ class Link(Protocol):
         """The rest of a stream that another process has read up to there; reading it raises `Fault` if it is lost."""
         ...
 
+    async def detach(self) -> None:
+        """Lets go of what this process holds for the session, which goes on in another one."""
+        ...
+
     async def end(self) -> None:
         """Tells the server that the session is over, as far as it can be told."""
         ...

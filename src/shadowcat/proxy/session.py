@@ -390,6 +390,7 @@ class Session:
         """The process goes, and the store has what another one needs: nobody is told that anything has ended."""
         await self._listening.stop()
         self.core.book.close_all()
+        await self.core.link.detach()
 
     # The end.
 

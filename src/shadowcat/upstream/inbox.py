@@ -16,6 +16,8 @@ _OVERHEAD_BYTES = 400
 class Inbox:
     """Iterate it for batches; `on_taken` hears when the reader has caught up."""
 
+    cursor = None
+
     def __init__(self, on_taken: Callable[[Inbox], object], max_bytes: int = MAX_BYTES) -> None:
         self._on_taken = on_taken
         self._max = max_bytes

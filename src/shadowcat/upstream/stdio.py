@@ -303,6 +303,14 @@ class StdioLink:
         _, party = self._require()
         return _Standalone(party.standalone)
 
+    def resume(self, cursor: bytes, *, standalone: bool) -> MessageStream:
+        # Nothing that comes over a pipe has a cursor.
+        raise _lost()
+
+    async def detach(self) -> None:
+        # No other process can take the pipes over: there the session is opened again.
+        await self.end()
+
     async def end(self) -> None:
         channel, party, self._channel = self._channel, self._party, None
         if channel is None or party is None:
@@ -314,6 +322,8 @@ class StdioLink:
 
 class _Standalone:
     """A reader of a session's standalone messages; what it has not read waits for the next one."""
+
+    cursor = None
 
     def __init__(self, inbox: Inbox) -> None:
         self._inbox = inbox

@@ -227,6 +227,9 @@ class StreamableLink:
             refusal_of(None, response.status, kind, body, in_session=self.upstream_id is not None)
         raise Fault(FaultKind.UPSTREAM_FAILED, reason="upstream_sent_no_stream", sent=True)
 
+    async def detach(self) -> None:
+        """Connections belong to requests, and end with those."""
+
     async def end(self) -> None:
         if self.upstream_id is None:
             return
