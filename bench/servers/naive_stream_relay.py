@@ -10,7 +10,7 @@ import sys
 from collections.abc import AsyncIterator
 
 from bench.sse import LineByLine
-from shadowcat import app
+from shadowcat.app.process import run, until_stopped
 from shadowcat.http.client import Client, Origin
 from shadowcat.http.message import Request, Response
 from shadowcat.http.outgoing import ClientResponse
@@ -30,7 +30,7 @@ async def main(upstream_port: int) -> None:
     server = Server(relay)
     await server.listen("127.0.0.1")
     print(server.port, flush=True)
-    await app.until_stopped(lambda: server.drain(1.0))
+    await until_stopped(lambda: server.drain(1.0))
     await client.aclose()
 
 
@@ -43,4 +43,4 @@ async def _again(answer: ClientResponse) -> AsyncIterator[bytes]:
 
 
 if __name__ == "__main__":
-    app.run(main(int(sys.argv[1])))
+    run(main(int(sys.argv[1])))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shadowcat import app
+from shadowcat.app.process import run, until_stopped
 from shadowcat.http.limits import ServerLimits
 from shadowcat.http.message import Request, Response
 from shadowcat.http.server import Server
@@ -15,8 +15,8 @@ async def main() -> None:
     server = Server(echo, ServerLimits(idle_s=600.0))
     await server.listen("127.0.0.1")
     print(server.port, flush=True)
-    await app.until_stopped(lambda: server.drain(1.0))
+    await until_stopped(lambda: server.drain(1.0))
 
 
 if __name__ == "__main__":
-    app.run(main())
+    run(main())

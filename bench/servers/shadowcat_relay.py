@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from shadowcat import app
+from shadowcat.app.process import run, until_stopped
 from shadowcat.http.client import Client, Origin
 from shadowcat.http.message import Request, Response
 from shadowcat.http.server import Server
@@ -32,9 +32,9 @@ async def main(upstream_port: int) -> None:
     server = Server(relay)
     await server.listen("127.0.0.1")
     print(server.port, flush=True)
-    await app.until_stopped(lambda: server.drain(1.0))
+    await until_stopped(lambda: server.drain(1.0))
     await client.aclose()
 
 
 if __name__ == "__main__":
-    app.run(main(int(sys.argv[1])))
+    run(main(int(sys.argv[1])))

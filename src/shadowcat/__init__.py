@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from shadowcat.app import ReverseProxy
+    from shadowcat.app.proxy import ReverseProxy
 
 __all__ = ["ReverseProxy"]
 
@@ -16,7 +16,7 @@ __all__ = ["ReverseProxy"]
 def __getattr__(name: str) -> Any:
     # Lazily: the command line imports this package too, and must start at once.
     if name == "ReverseProxy":
-        from shadowcat.app import ReverseProxy
+        from shadowcat.app.proxy import ReverseProxy
 
         return ReverseProxy
     raise AttributeError(f"module 'shadowcat' has no attribute {name!r}")

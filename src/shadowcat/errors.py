@@ -173,3 +173,7 @@ def _usual_side(kind: FaultKind) -> Side:
             return Side.OURS
         case _:
             return Side.DOWNSTREAM
+
+
+class StoreUnusable(Exception):
+    """A store that cannot work as it was asked for; says in one line why, and what to do."""

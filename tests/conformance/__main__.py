@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from shadowcat import app
+from shadowcat.app.process import run
 from tests import needs
 from tests.conformance import verdict
 from tests.conformance.suite import REVISIONS, VARIANTS
@@ -29,7 +29,7 @@ def main(revisions: tuple[str, ...], variants: tuple[str, ...], keep: Path | Non
         if variant in (variants or VARIANTS) and revision in (revisions or REVISIONS)
     ]
     with tempfile.TemporaryDirectory() as scratch:
-        passed = app.run(_compare(pairs, keep or Path(scratch)))
+        passed = run(_compare(pairs, keep or Path(scratch)))
     raise SystemExit(0 if passed else 1)
 
 

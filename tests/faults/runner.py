@@ -11,7 +11,8 @@ import sys
 from dataclasses import asdict, replace
 from typing import Any
 
-from shadowcat import app
+from shadowcat.app.process import DRAIN_S, run, set_up_logging, until_stopped
+from shadowcat.app.proxy import ReverseProxy
 from shadowcat.clock import SystemClock
 from shadowcat.core.stream import LogLimits
 from shadowcat.downstream.streamable import EndpointOptions
@@ -22,7 +23,7 @@ from shadowcat.stores.urls import store_of
 from shadowcat.upstream.streamable import CALL, StreamableUpstream
 
 
-def statistics(proxy: app.ReverseProxy) -> dict[str, Any]:
+def statistics(proxy: ReverseProxy) -> dict[str, Any]:
     shared = proxy.shared
     upstream = shared.upstreams.named("numbers")
     assert isinstance(upstream, StreamableUpstream)
@@ -42,7 +43,7 @@ def statistics(proxy: app.ReverseProxy) -> dict[str, Any]:
 
 async def serve(options: dict[str, Any]) -> None:
     log = LogLimits(**options.get("log", {}))
-    proxy = app.ReverseProxy(
+    proxy = ReverseProxy(
         {"numbers": options["upstream"]},
         port=options.get("port", 0),
         endpoint=EndpointOptions(**options.get("endpoint", {})),
@@ -66,9 +67,9 @@ async def serve(options: dict[str, Any]) -> None:
     async with proxy:
         print(f"serving http://127.0.0.1:{proxy.port}/mcp", flush=True)
         asyncio.get_running_loop().add_reader(sys.stdin, asked)
-        await app.until_stopped(lambda: proxy.drain(options.get("drain_s", app.DRAIN_S)))
+        await until_stopped(lambda: proxy.drain(options.get("drain_s", DRAIN_S)))
 
 
 if __name__ == "__main__":
-    app.set_up_logging("info")
-    app.run(serve(json.loads(sys.argv[1])))
+    set_up_logging("info")
+    run(serve(json.loads(sys.argv[1])))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from shadowcat import ReverseProxy
-from shadowcat.app import Cluster
+from shadowcat.app.proxy import Cluster
 from shadowcat.core import peer
 from shadowcat.proxy.writer import Durability
 from shadowcat.stores.memory import MemoryStore

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from shadowcat import ReverseProxy
-from shadowcat.app import ReverseSettings, serve_reverse
+from shadowcat.app.reverse import ReverseSettings, serve_reverse
 from shadowcat.cli import main
 from shadowcat.wire import jsonrpc
 from tests.rig.cases import refused

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Connection, SSLConnection, UnixDomainSocketConnection
 
-from shadowcat.core.ports import StoreUnusable
+from shadowcat.errors import StoreUnusable
 from shadowcat.stores.redis.address import Address
 
 LOCAL = {"host": "localhost", "port": 6379, "db": 0}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from shadowcat.core.ledger import SessionChange
-from shadowcat.core.ports import StoreUnusable
+from shadowcat.errors import StoreUnusable
 from shadowcat.stores.redis import RedisFailed, RedisLimits, RedisStore
 from tests.faults.wire import wire_to
 from tests.http.kit import Certificates

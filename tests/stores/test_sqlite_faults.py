@@ -17,7 +17,7 @@ import pytest
 
 from shadowcat.clock import SystemClock
 from shadowcat.core.ledger import Refusal, SessionChange, StoredSession, StoredStream, StreamChange
-from shadowcat.core.ports import StoreUnusable
+from shadowcat.errors import StoreUnusable
 from shadowcat.stores import sqlite_file
 from shadowcat.stores.sqlite import SqliteFile, SqliteStore
 from shadowcat.stores.sqlite_ledger import SqliteLedger

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from shadowcat.clock import ManualClock
-from shadowcat.core.ports import StoreUnusable
+from shadowcat.errors import StoreUnusable
 from shadowcat.stores.sqlite import SqliteStore
 from shadowcat.stores.urls import sqlite_path, store_of
 

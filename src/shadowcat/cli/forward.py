@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
-from shadowcat.cli.options import Serving, by_name, serve, serving_options
+from shadowcat.cli.options import CannotStart, Serving, by_name, serve, serving_options
 from shadowcat.cli.params import UPSTREAM, VARIABLE
 
 if TYPE_CHECKING:
-    from shadowcat.app import Command
+    from shadowcat.app.proxy import Command
 
 
 @click.group()
@@ -64,16 +64,12 @@ def http(
     serve({Path(command[0]).name: _runnable(command, dict(env), cwd)}, shared=shared, **options)
 
 
-class NoProgram(click.ClickException):
-    exit_code = 2
-
-
 def _runnable(argv: tuple[str, ...], env: dict[str, str], cwd: str | None) -> Command:
-    from shadowcat import app
+    from shadowcat.app.proxy import Command
 
     program = argv[0]
     # As the operating system will look for it: from its directory, or along its PATH.
     where = str(Path(cwd or ".") / program) if "/" in program else program
     if shutil.which(where, path=env.get("PATH")) is None:
-        raise NoProgram(f"there is no program {program!r}")
-    return app.Command(argv, env, cwd)
+        raise CannotStart(f"there is no program {program!r}")
+    return Command(argv, env, cwd)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 import click
 
 from shadowcat.cli.params import HOST, HOST_PORT, ORIGIN, Seconds
+from shadowcat.errors import StoreUnusable
 
 if TYPE_CHECKING:
-    from shadowcat.app import Command
+    from shadowcat.app.proxy import Cluster, Command
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -94,17 +95,27 @@ def serving_options(command: Decorated) -> Decorated:
 
 
 def serve(
-    upstreams: Mapping[str, str | Command], *, shared: bool = False, **options: Unpack[Serving]
+    upstreams: Mapping[str, str | Command],
+    *,
+    shared: bool = False,
+    store: str = "memory:",
+    strict: bool = False,
+    cluster: Cluster | None = None,
+    **options: Unpack[Serving],
 ) -> None:
     """Serves until told to stop."""
-    from shadowcat import app
+    from shadowcat.app.process import run, set_up_logging
+    from shadowcat.app.reverse import ReverseSettings, serve_reverse
 
     if not options["path"].startswith("/"):
         raise click.UsageError("--path begins with a slash")
     listen = options["listen"]
-    settings = app.ReverseSettings(
+    settings = ReverseSettings(
         upstreams=upstreams,
         shared=shared,
+        store=store,
+        strict=strict,
+        cluster=cluster,
         host=listen[0],
         port=listen[1],
         path=options["path"],
@@ -116,11 +127,19 @@ def serve(
         max_body_bytes=options["max_body_bytes"],
         upgrade_after_s=options["upgrade_after_s"],
     )
-    app.set_up_logging(options["log_level"])
+    set_up_logging(options["log_level"])
     try:
-        app.run(app.serve_reverse(settings, click.echo))
+        run(serve_reverse(settings, click.echo))
+    except StoreUnusable as error:
+        raise CannotStart(f"the store cannot be used: {error}") from error
     except OSError as error:
         raise cannot_listen(listen, error) from error
+
+
+class CannotStart(click.ClickException):
+    """What was asked for can never work."""
+
+    exit_code = 2
 
 
 def by_name(upstreams: tuple[tuple[str, str], ...]) -> dict[str, str]:

@@ -53,6 +53,18 @@ class UpstreamUrl(click.ParamType[tuple[str, str]]):
         return (named[1] if named else parts.netloc), url
 
 
+class NodeUrl(click.ParamType[str]):
+    """`http://host:port`, as the other nodes can reach it."""
+
+    name = "node"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        url = value.rstrip("/")
+        if not re.fullmatch(r"https?://([A-Za-z0-9._-]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?", url):
+            self.fail(f"{value!r} is not a node's URL, for example http://10.0.0.5:8080", param, ctx)
+        return url
+
+
 class PageOrigin(click.ParamType[str]):
     """`scheme://host[:port]`, as browsers send it."""
 
@@ -109,5 +121,6 @@ class Variable(click.ParamType[tuple[str, str]]):
 HOST_PORT = HostPort()
 ORIGIN = PageOrigin()
 HOST = HostName()
+NODE = NodeUrl()
 UPSTREAM = UpstreamUrl()
 VARIABLE = Variable()

@@ -20,10 +20,6 @@ from shadowcat.errors import Fault
 from shadowcat.wire.jsonrpc import Message
 
 
-class StoreUnusable(Exception):
-    """A store that cannot work as it was asked for; says in one line why, and what to do."""
-
-
 class Upstream(Protocol):
     """One MCP server. A bridge between eras is an upstream that wraps an upstream."""
 

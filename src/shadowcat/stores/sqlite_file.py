@@ -9,7 +9,7 @@ from collections.abc import Generator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from shadowcat.core.ports import StoreUnusable
+from shadowcat.errors import StoreUnusable
 
 log = logging.getLogger("shadowcat.store")
 

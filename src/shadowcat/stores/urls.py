@@ -6,7 +6,8 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from shadowcat.clock import Clock
-from shadowcat.core.ports import SessionStore, StoreUnusable
+from shadowcat.core.ports import SessionStore
+from shadowcat.errors import StoreUnusable
 from shadowcat.stores.sqlite import SqliteStore
 
 FORMS = "memory:, sqlite:///PATH, redis://HOST, rediss://HOST or redis+unix:///PATH"

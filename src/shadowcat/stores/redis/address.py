@@ -15,7 +15,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from redis.asyncio import Connection, SSLConnection, UnixDomainSocketConnection
 
-from shadowcat.core.ports import StoreUnusable
+from shadowcat.errors import StoreUnusable
 
 NAMESPACE = "shadowcat"
 DEFAULT_PORT = 6379

@@ -15,7 +15,7 @@ from redis.exceptions import NoScriptError, OutOfMemoryError, ResponseError
 
 from shadowcat.clock import Clock, SystemClock
 from shadowcat.core.ledger import Held, Refusal, SessionChange, SessionSummary, StoredSession
-from shadowcat.core.ports import StoreUnusable
+from shadowcat.errors import StoreUnusable
 from shadowcat.stores.redis import scripts
 from shadowcat.stores.redis.address import Address
 from shadowcat.stores.redis.connections import (

@@ -1,0 +1,51 @@
+"""What every command needs of its process: an event loop, a log, and an end when it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+DRAIN_S = 10.0
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Runs on uvloop where there is one."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(main)
+    return uvloop.run(main)
+
+
+async def until_stopped(drain: Callable[[], Awaitable[None]]) -> None:
+    """Waits for SIGINT or SIGTERM, then drains; a second signal ends the process as it would without us."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    await stop.wait()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.remove_signal_handler(number)
+    await drain()
+
+
+def allow_open_files() -> None:
+    """As many as the system lets us have: the usual 1,024 are used up by 200 children with their pipes."""
+    try:
+        import resource
+    except ImportError:
+        return
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    except (OSError, ValueError):
+        pass  # some systems name a limit that they do not grant
+
+
+def set_up_logging(level: str) -> None:
+    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")

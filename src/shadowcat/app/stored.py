@@ -1,0 +1,120 @@
+"""What a person asks of a store: which sessions it has, what is in one, and that one be ended."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from shadowcat.clock import SystemClock
+from shadowcat.core import kept
+from shadowcat.core.ledger import SessionSummary, StoredSession, StoredStream
+from shadowcat.core.ports import SessionStore
+from shadowcat.errors import StoreUnusable
+from shadowcat.stores.urls import store_of
+
+Table = dict[str, Any]
+
+_PAGE = 200
+
+
+class NoSuchSession(Exception):
+    """Or more than one that begins like that."""
+
+
+@asynccontextmanager
+async def _opened(url: str) -> AsyncGenerator[SessionStore]:
+    store = store_of(url, SystemClock())
+    if store is None:
+        raise StoreUnusable("sessions in memory are seen by their proxy alone")
+    try:
+        await store.check()
+        yield store
+    finally:
+        await store.aclose()
+
+
+async def list_sessions(url: str, tell: Callable[[Table], object]) -> None:
+    async with _opened(url) as store:
+        after = ""
+        while page := await store.sessions(after, _PAGE):
+            for summary in page:
+                tell(_row(summary))
+            after = page[-1].session_id
+
+
+def _row(summary: SessionSummary) -> Table:
+    row: Table = {"session": summary.session_id}
+    try:
+        record = kept.decode_session(summary.record).record
+    except kept.Unreadable:
+        row["upstream"] = "(written by another version)"
+    else:
+        row |= {"upstream": record.upstream, "version": record.version, "opened": _time(record.created_wall)}
+    size = {"streams": summary.streams, "events": summary.events, "bytes": summary.event_bytes}
+    return row | size | {"node": summary.node}
+
+
+async def show_session(url: str, beginning: str) -> Table:
+    """What is known of it. No message is shown, nor the id by which the upstream knows it."""
+    async with _opened(url) as store:
+        stored = await store.read(await _found(store, beginning))
+        if stored is None:
+            raise NoSuchSession(beginning)
+        return _detail(stored)
+
+
+def _detail(stored: StoredSession) -> Table:
+    held = kept.decode_session(stored.record)
+    record = held.record
+    return {
+        "session": stored.session_id,
+        "upstream": record.upstream,
+        "version": record.version,
+        "principal": record.principal,
+        "route": record.route,
+        "opened": _time(record.created_wall),
+        "log level": record.log_level or "(not set)",
+        "subscriptions": len(record.subscriptions),
+        "open questions": ", ".join(question.method for question in held.questions) or "(none)",
+        "taken over": stored.fence - 1,
+        "streams": [_stream(stream) for stream in stored.streams],
+    }
+
+
+def _stream(stored: StoredStream) -> Table:
+    head = kept.decode_stream(stored.head)
+    return {
+        "stream": stored.id,
+        "answers": head.request_id if stored.id else "(standalone)",
+        "first event": stored.first_seq,
+        "events": len(stored.events),
+        "bytes": sum(map(len, stored.events)),
+        "finished": head.is_finished,
+        "resumable": head.cursor is not None,
+    }
+
+
+async def end_session(url: str, beginning: str) -> str:
+    """Its id. The proxy that serves it notices with the next thing it writes."""
+    async with _opened(url) as store:
+        session_id = await _found(store, beginning)
+        await store.remove(session_id)
+        return session_id
+
+
+async def _found(store: SessionStore, beginning: str) -> str:
+    """Logs show the first characters of an id, and these are what a person has."""
+    if (await store.read(beginning)) is not None:
+        return beginning
+    # What is longer comes right after what it begins with.
+    following = await store.sessions(beginning, 2)
+    found = [summary.session_id for summary in following if summary.session_id.startswith(beginning)]
+    if len(found) != 1:
+        raise NoSuchSession(beginning)
+    return found[0]
+
+
+def _time(wall: float) -> str:
+    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="seconds")

@@ -1,0 +1,114 @@
+"""`shadowcat session`: what a store has, whether the proxy runs or not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+import click
+
+from shadowcat.cli.options import CannotStart
+from shadowcat.errors import StoreUnusable
+
+T = TypeVar("T")
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+
+def _store(command: Decorated) -> Decorated:
+    return click.option(
+        "--store",
+        metavar="URL",
+        envvar="SHADOWCAT_STORE",
+        help="The store; without it, that of `shadowcat reverse` on its usual address.",
+    )(command)
+
+
+_as_json = click.option("--json", "as_json", is_flag=True, help="A line of JSON for each.")
+
+
+@click.group()
+def session() -> None:
+    """Look at the sessions in a store, and end them."""
+
+
+@session.command("list")
+@_store
+@_as_json
+def list_(store: str | None, as_json: bool) -> None:
+    """List the sessions.
+
+    \b
+    Example:
+      shadowcat session list --store redis://127.0.0.1:6379
+    """
+    from shadowcat.app.stored import list_sessions
+
+    def tell(row: dict[str, Any]) -> None:
+        click.echo(
+            json.dumps(row) if as_json else "  ".join(f"{name}={value}" for name, value in row.items())
+        )
+
+    _asked(list_sessions(_url(store), tell))
+
+
+@session.command()
+@_store
+@_as_json
+@click.argument("id")
+def show(id: str, store: str | None, as_json: bool) -> None:
+    """Show what is kept of a session; the first characters of its ID are enough. No message is shown.
+
+    \b
+    Example:
+      shadowcat session show 5f2c81aa
+    """
+    from shadowcat.app.stored import show_session
+
+    found = _asked(show_session(_url(store), id))
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    for name, value in found.items():
+        if name == "streams":
+            for stream in value:
+                click.echo("  ".join(f"{part}={what}" for part, what in stream.items()))
+        else:
+            click.echo(f"{name}: {value}")
+
+
+@session.command()
+@_store
+@click.argument("id")
+def end(id: str, store: str | None) -> None:
+    """End a session; the proxy that serves it notices when it next writes to the store.
+
+    \b
+    Example:
+      shadowcat session end 5f2c81aa
+    """
+    from shadowcat.app.stored import end_session
+
+    click.echo(f"ended {_asked(end_session(_url(store), id))}")
+
+
+def _url(store: str | None) -> str:
+    from shadowcat.app.reverse import default_store
+
+    return store or default_store("127.0.0.1", 8080)
+
+
+def _asked(work: Coroutine[Any, Any, T]) -> T:
+    from shadowcat.app.process import run
+    from shadowcat.app.stored import NoSuchSession
+
+    try:
+        return run(work)
+    except NoSuchSession as error:
+        raise click.ClickException(
+            f"there is not exactly one session whose id begins with {str(error)!r}"
+        ) from error
+    except StoreUnusable as error:
+        raise CannotStart(f"the store cannot be used: {error}") from error
+    except OSError as error:
+        raise click.ClickException(f"the store cannot be asked: {error}") from error
