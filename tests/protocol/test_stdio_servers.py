@@ -253,6 +253,32 @@ async def test_the_status_of_an_error(code: int, status: int) -> None:
         assert (reply.status, (await reply.json())["error"]["code"]) == (status, code)
 
 
+@pytest.mark.parametrize(
+    ("given", "arguments", "status"),
+    [
+        ("Oslo", {"region": "Oslo"}, 200),
+        ("=?base64?VHJvbXPDuA==?=", {"region": "Tromsø"}, 200),
+        (None, {"x": 1}, 200),
+        ("Oslo", {"region": "Bergen"}, 400),
+        ("Oslo", {}, 400),
+        (None, {"region": "Oslo"}, 400),
+    ],
+)
+async def test_arguments_that_a_tool_wants_in_headers(
+    given: str | None, arguments: dict[str, Any], status: int
+) -> None:
+    """A server that speaks HTTP checks that itself; one that speaks stdio never sees a header."""
+    async with team() as found:
+        client = await found.client()
+        fields = [] if given is None else [("Mcp-Param-Region", given)]
+        for _ in range(2):
+            reply = await client.ask("tools/call", tool("echo", **arguments), *fields, id=9)
+            if status == 400:
+                await refused(reply, 400, -32020, 9)
+            else:
+                assert (reply.status, json.loads(text(await reply.json()))) == (200, arguments)
+
+
 async def test_modern_clients_share_a_process() -> None:
     async with team() as found:
         pids = {text(await modern_call(await found.client(), "pid")) for _ in range(3)}
@@ -301,6 +327,15 @@ async def test_two_listeners_on_one_child() -> None:
             news, end = await reply.messages()
             assert (news["method"], news["params"]) == (method, {"_meta": {SUB: id}})
             assert (end["id"], end["result"]["_meta"]) == (id, {SUB: id})
+
+
+async def test_a_listener_is_told_that_the_proxy_goes() -> None:
+    async with team() as found:
+        client = await found.client()
+        reply = await listening(client, "s", CHANGES)
+        await found.proxy.drain()
+        [end] = await reply.messages()
+        assert (end["id"], end["result"]) == ("s", {"resultType": "complete", "_meta": {SUB: "s"}})
 
 
 async def test_a_listener_that_goes_is_unsubscribed() -> None:

@@ -203,7 +203,15 @@ def hear(message: dict[str, Any]) -> None:
         case "tools/call":
             call(message)
         case "tools/list":
-            say({"id": message["id"], "result": {"tools": [], "resultType": "complete"}})
+            # Two pages.
+            last = "cursor" in message["params"]
+            schema = {"properties": {"region": {"type": "string", "x-mcp-header": "Region"}}}
+            page = (
+                {"tools": [{"name": "echo", "inputSchema": schema}]}
+                if last
+                else {"tools": [], "nextCursor": "2"}
+            )
+            say({"id": message["id"], "result": {**page, "resultType": "complete"}})
         case "server/discover":
             if "--dies-of-discover" in FLAGS:
                 os._exit(1)

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 
 from shadowcat.aio import Tasks
 from shadowcat.core import multiplex
-from shadowcat.core.exchange import Answer
+from shadowcat.core.annotations import ToolHeaders
 from shadowcat.errors import Fault, FaultKind, Side
+from shadowcat.upstream.call import Call, Party
 from shadowcat.upstream.command import Command
 from shadowcat.upstream.inbox import Inbox
 from shadowcat.upstream.interpret import messages_of
@@ -61,50 +62,6 @@ class StdioCounters:
     stalls: int = 0
 
 
-class Party:
-    """One legacy session on the channel, or nobody in particular for modern requests."""
-
-    def __init__(self, channel: Channel) -> None:
-        self.standalone = Inbox(channel.caught_up)
-        # Until somebody listens, nobody is waited for.
-        self.standalone.is_slow = True
-        self.calls: dict[RequestId, Call] = {}
-
-
-class Call(Inbox):
-    """A request under way. Iterate it for what comes, up to the response; closing it earlier cancels the request."""
-
-    def __init__(self, channel: Channel, request: Message, id: int, party: Party | None) -> None:
-        super().__init__(channel.caught_up)
-        assert request.id is not None
-        self.client_id = request.id
-        self.id = id
-        self.token: RequestId | None = None
-        self.party = party
-        self.is_subscription = party is None and request.method == Method.LISTEN
-        self.is_handshake = request.method == Method.INITIALIZE
-        self.heard_at = 0.0
-        self.is_sent = False
-        self.is_cancelled = False
-        self.has_begun = False
-        self._channel = channel
-
-    async def answer(self) -> Answer:
-        """The response if that comes first, or else the stream that leads to it."""
-        try:
-            await self.begun()
-            if self.first is not None and self.first.is_response:
-                [whole] = await anext(self)
-                return Answer(whole=whole)
-        except BaseException:
-            await self.aclose()
-            raise
-        return Answer(stream=self)
-
-    async def aclose(self) -> None:
-        self._channel.leave_call(self)
-
-
 class Channel:
     def __init__(
         self,
@@ -118,6 +75,9 @@ class Channel:
         self.counters = counters
         self.is_initialized = False
         """The server was told so; where sessions share it, by the first of them."""
+        self.tools = ToolHeaders()
+        self.tools_asked_at = -math.inf
+        self.listing_tools = asyncio.Lock()
         self.process: Process
         self._on_gone = on_gone
         self._limits = limits
@@ -150,7 +110,7 @@ class Channel:
 
     @property
     def is_gone(self) -> bool:
-        return self.process.is_over
+        return self.process.is_over or not self.process.takes_input
 
     @property
     def has_parties(self) -> bool:
@@ -159,7 +119,7 @@ class Channel:
     # For those who use it.
 
     def join(self) -> Party:
-        party = Party(self)
+        party = Party(self.caught_up)
         self._parties.add(party)
         return party
 
@@ -178,7 +138,7 @@ class Channel:
         if len(self._calls) >= MAX_CALLS:
             raise Fault(FaultKind.OVER_CAPACITY, reason="too_many_requests_in_flight")
         self._last_id += 1
-        call = Call(self, request, self._last_id, party)
+        call = Call(request, self._last_id, party, on_taken=self.caught_up, on_close=self.leave_call)
         outgoing, call.token = multiplex.renumbered(request, call.id)
         call.heard_at = self._loop.time()
         self._calls[call.id] = call
@@ -220,7 +180,8 @@ class Channel:
         if self._calls.pop(call.id, None) is None:
             return
         self._forget(call)
-        call.end()
+        # Whoever else reads it must not take this for a proper end.
+        call.end(Fault(FaultKind.OUTCOME_UNKNOWN, reason="given_up", sent=True))
         if call.is_sent and not call.is_cancelled and not call.is_handshake:
             params = {"requestId": call.id, "reason": "nobody waits for the answer"}
             self._say(jsonrpc.notification(Method.CANCELLED, params))

@@ -148,6 +148,10 @@ class Process:
         return self._is_over
 
     @property
+    def takes_input(self) -> bool:
+        return not self._stdin.is_closing()
+
+    @property
     def stderr_tail(self) -> str:
         return self._stderr.tail
 
@@ -190,7 +194,7 @@ class Process:
         return True
 
     def _require_open(self) -> None:
-        if self._is_over or self._stdin.is_closing():
+        if self._is_over or not self.takes_input:
             raise Fault(FaultKind.UPSTREAM_UNAVAILABLE, "The upstream's command ended", reason=ENDED)
 
     def pause_reading(self) -> None:

@@ -16,21 +16,20 @@ from shadowcat.aio import Tasks
 from shadowcat.core.exchange import Answer, Forwarded, MessageStream
 from shadowcat.core.session import promise_of
 from shadowcat.errors import Fault, FaultKind
-from shadowcat.upstream.channel import Channel, ChannelLimits, Party, StdioCounters
+from shadowcat.upstream.call import Party
+from shadowcat.upstream.channel import Channel, ChannelLimits, StdioCounters
 from shadowcat.upstream.command import Command
+from shadowcat.upstream.duties import HttpDuties
 from shadowcat.upstream.inbox import Inbox
 from shadowcat.upstream.process import ENDED, HURRY
 from shadowcat.upstream.starter import Starter, StartLimits
 from shadowcat.wire.jsonrpc import Kind, Message
-from shadowcat.wire.mcp import LATEST_LEGACY, LEGACY_VERSIONS, Meta
+from shadowcat.wire.mcp import LATEST_LEGACY, LEGACY_VERSIONS
 
 log = logging.getLogger("shadowcat.upstream")
 
 _CODE_SAYS = 0.5
 """How long after its output an exit code is waited for, in seconds."""
-_NOT_FOUND = -32601
-_BAD_REQUEST = frozenset({-32020, -32021, -32022})
-_INVALID_PARAMS = -32602
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +60,7 @@ class StdioUpstream:
         self._shared = shared
         self._wanted_spares = 0 if shared else spares
         self._tasks = Tasks(f"stdio {name}")
-        self._channels: set[Channel] = set()
+        self._channels: dict[Channel, Starter] = {}
         self._spares: list[Channel] = []
         self._starting = 0
         self._places: dict[tuple[str, bytes], _Place] = {}
@@ -69,6 +68,7 @@ class StdioUpstream:
         # Apart: a legacy server may end at the first modern request, which says nothing about its sessions.
         self._legacy_starter = Starter(name, self._limits.start)
         self._modern_starter = Starter(name, self._limits.start)
+        self._duties = HttpDuties(name)
         self._closed = False
 
     @property
@@ -85,7 +85,7 @@ class StdioUpstream:
         return link, answer
 
     async def _open_own(self, initialize: Message) -> tuple[StdioLink, Message]:
-        channel = self._spares.pop() if self._spares else await self._start()
+        channel = self._spares.pop() if self._spares else await self._start(self._legacy_starter)
         link = StdioLink(self, channel)
         answer = await self._initialized(link, channel, initialize)
         return link, answer
@@ -98,7 +98,7 @@ class StdioUpstream:
             return await self._legacy_starter.run(lambda: self._open_place(place, initialize))
 
     async def _open_place(self, place: _Place, initialize: Message) -> tuple[StdioLink, Message]:
-        channel = await self._start()
+        channel = await self._start(self._legacy_starter)
         link = StdioLink(self, channel, shared=True)
         answer = await self._initialized(link, channel, initialize)
         place.channel, place.answer = channel, answer if answer.kind is Kind.RESULT else None
@@ -163,10 +163,17 @@ class StdioUpstream:
 
     async def exchange(self, request: Message, forwarded: Forwarded) -> Answer:
         channel = await self._modern_channel()
-        call = await channel.call(request)
+        await self._duties.check(channel, request, forwarded)
+        try:
+            call = await channel.call(request)
+        except Fault as fault:
+            if fault.reason != ENDED:
+                raise
+            # It ended since it was last heard of, and nothing was sent.
+            call = await (await self._modern_channel()).call(request)
         answer = await call.answer()
         if answer.whole is not None:
-            answer.status = status_of(request, answer.whole)
+            answer.status = self._duties.status_of(channel, request, answer.whole)
         return answer
 
     async def _modern_channel(self) -> Channel:
@@ -174,12 +181,12 @@ class StdioUpstream:
         if place.channel is None or place.channel.is_gone:
             async with place.lock:
                 if place.channel is None or place.channel.is_gone:
-                    place.channel = await self._modern_starter.run(self._start)
+                    place.channel = await self._modern_starter.run(lambda: self._start(self._modern_starter))
         return place.channel
 
     # Children.
 
-    async def _start(self) -> Channel:
+    async def _start(self, starter: Starter) -> Channel:
         limits = self._limits
         if self._closed:
             raise Fault(FaultKind.UPSTREAM_UNAVAILABLE, reason="client_closed")
@@ -195,7 +202,7 @@ class StdioUpstream:
         if self._closed:
             await channel.stop(HURRY)
             raise Fault(FaultKind.UPSTREAM_UNAVAILABLE, reason="client_closed")
-        self._channels.add(channel)
+        self._channels[channel] = starter
         return channel
 
     def _on_gone(self, channel: Channel) -> None:
@@ -206,8 +213,7 @@ class StdioUpstream:
         process = channel.process
         age_s = asyncio.get_running_loop().time() - process.started_at
         self.counters.crashed += 1
-        starter = self._modern_starter if channel is self._modern.channel else self._legacy_starter
-        starter.ended(age_s)
+        self._channels[channel].ended(age_s)
         if channel in self._spares:
             self._spares.remove(channel)
         await process.exits_within(_CODE_SAYS)
@@ -228,7 +234,7 @@ class StdioUpstream:
         try:
             await channel.stop()
         finally:
-            self._channels.discard(channel)
+            self._channels.pop(channel, None)
 
     def _refill(self) -> None:
         for _ in range(self._wanted_spares - len(self._spares) - self._starting):
@@ -236,7 +242,7 @@ class StdioUpstream:
 
     async def _add_spare(self) -> None:
         try:
-            spare = await self._start()
+            spare = await self._start(self._legacy_starter)
         except Fault as fault:
             log.info("upstream %s: no spare process: %s", self.name, fault.reason)
             return
@@ -342,23 +348,6 @@ class _Standalone:
 def _lost() -> Fault:
     """Nothing was written: a session whose child is gone is opened again, and the request sent to the new one."""
     return Fault(FaultKind.UPSTREAM_SESSION_LOST, reason="upstream_session_lost")
-
-
-def status_of(request: Message, answer: Message) -> int:
-    """The HTTP status that a modern answer would have had (PROTOCOL 6e)."""
-    if answer.kind is not Kind.ERROR:
-        return 200
-    code = answer.error().get("code")
-    if code == _NOT_FOUND:
-        return 404
-    if code in _BAD_REQUEST or (code == _INVALID_PARAMS and not _has_envelope(request)):
-        return 400
-    return 200
-
-
-def _has_envelope(request: Message) -> bool:
-    meta = request.params().get("_meta")
-    return isinstance(meta, dict) and Meta.PROTOCOL_VERSION in meta and Meta.CLIENT_CAPABILITIES in meta
 
 
 class _Asked(msgspec.Struct):
