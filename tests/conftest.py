@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -19,3 +20,9 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
     loop of its own.
     """
     return "asyncio", {"use_uvloop": sys.platform != "win32"}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def state_directory(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What programs under test leave behind by default goes where the test's other things go."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
