@@ -18,6 +18,7 @@ from shadowcat import ReverseProxy
 from shadowcat.core.ledger import Refusal, SessionChange
 from shadowcat.proxy.session import Session
 from shadowcat.proxy.shared import SessionLimits
+from shadowcat.proxy.streams import Stream as ProxyStream
 from shadowcat.proxy.writer import Durability, StoreWriter
 from shadowcat.stores.memory import MemoryStore
 from tests.rig.cases import refused
@@ -81,6 +82,13 @@ class Crash:
             ReverseProxy({"a": self.server.url}, port=0, store=self.store, **self._options)
         )
         self.client.port = self.second.port
+
+    async def crash_again(self) -> None:
+        """So is the second one, when it has written what it knows."""
+        assert self.second is not None
+        assert self.second.shared.writer is not None
+        assert await self.second.shared.writer.flush(5.0)
+        await self.crash()
 
     async def begin(self, method: str = "tools/call", id: int = 1) -> tuple[Reply, Stream]:
         """A call and the server's side of its answer."""
@@ -218,16 +226,13 @@ async def test_what_the_client_saw_and_the_store_did_not_comes_once(rig: Crash) 
 
 
 async def test_what_the_store_had_beyond_the_cursor_comes_once(rig: Crash) -> None:
-    """The crash came in the middle of what the server had sent in one go."""
     reply, stream = await rig.begin()
     await say(stream, 1, 2)
     assert await hear(reply, 2) == [1, 2]
-    held = next(held for held in rig.session.core.book.all if held.request_id == 1)
-    mark = held._cursor, held._cursor_seq  # pyright: ignore[reportPrivateUsage]
+    mark = cursor_of(rig)
     await say(stream, 3, 4)
     assert await hear(reply, 2) == [3, 4]
-    held._cursor, held._cursor_seq = mark  # pyright: ignore[reportPrivateUsage]
-    held._keeper.stream_changed(held)  # pyright: ignore[reportPrivateUsage]
+    go_back_to(rig, mark)
     await rig.written()
     await rig.crash()
     again = await rig.client.listen(reply.last_id)
@@ -251,19 +256,79 @@ async def test_a_call_that_cannot_be_resumed_is_given_up_in_so_many_words(rig: C
     assert only["error"]["data"]["reason"] == "proxy_restarted"
 
 
-async def test_so_is_one_whose_last_events_only_the_client_had(rig: Crash) -> None:
+@pytest.mark.parametrize("unstored", [1, 2, 3])
+async def test_so_is_one_whose_last_events_only_the_client_had(rig: Crash, unstored: int) -> None:
     reply, stream = await rig.begin()
     await stream.send(note(1))
     assert await hear(reply, 1) == [1]
     await rig.written()
     rig.stop_writing()
-    for number in (2, 3, 4):
-        await stream.send(note(number))
-    assert await hear(reply, 3) == [2, 3, 4]
+    for number in range(unstored):
+        await stream.send(note(2 + number))
+    assert await hear(reply, unstored) == list(range(2, 2 + unstored))
     await rig.crash()
+    for _ in range(2):
+        again = await rig.client.listen(reply.last_id)
+        (only,) = await again.messages()
+        assert (only["id"], only["error"]["code"]) == (1, -31004)
+
+
+async def test_so_is_one_after_which_the_proxy_crashed_once_more(rig: Crash) -> None:
+    reply, stream = await rig.begin()
+    await stream.send(note(1))
+    assert await hear(reply, 1) == [1]
+    await rig.written()
+    rig.stop_writing()
+    await stream.send(note(2))
+    assert await hear(reply, 1) == [2]
+    await rig.crash()
+    # Another request has the session taken up, and the call given up.
+    assert "result" in await rig.client.call("tools/list", id=2)
+    await rig.crash_again()
     again = await rig.client.listen(reply.last_id)
     (only,) = await again.messages()
     assert (only["id"], only["error"]["code"]) == (1, -31004)
+
+
+async def test_a_rest_that_the_server_refuses_is_given_up_though_the_store_had_some_of_it(rig: Crash) -> None:
+    """What is skipped of the rest, because it is there, is the server's: the proxy's own word is not."""
+    reply, stream = await rig.begin()
+    await say(stream, 1, 2)
+    assert await hear(reply, 2) == [1, 2]
+    mark = cursor_of(rig)
+    await say(stream, 3, 4)
+    assert await hear(reply, 2) == [3, 4]
+    go_back_to(rig, mark)
+    await rig.written()
+    await rig.crash()
+
+    async def on_get(seen: Seen) -> None:
+        await seen.respond(404)
+
+    rig.server.on_get = on_get
+    again = await rig.client.listen(reply.last_id)
+    (only,) = await again.messages()
+    assert only["id"] == 1
+    assert "error" in only
+
+
+Mark = tuple[bytes | None, int]
+
+
+def cursor_of(rig: Crash) -> Mark:
+    held = stream_of_call(rig)
+    return held._cursor, held._cursor_seq  # pyright: ignore[reportPrivateUsage]
+
+
+def go_back_to(rig: Crash, mark: Mark) -> None:
+    """As if the crash came in the middle of what the server had sent in one go."""
+    held = stream_of_call(rig)
+    held._cursor, held._cursor_seq = mark  # pyright: ignore[reportPrivateUsage]
+    held._keeper.stream_changed(held)  # pyright: ignore[reportPrivateUsage]
+
+
+def stream_of_call(rig: Crash) -> ProxyStream:
+    return next(held for held in rig.session.core.book.all if held.request_id == 1)
 
 
 async def test_a_call_that_the_server_has_not_begun_to_answer() -> None:

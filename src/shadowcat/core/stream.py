@@ -108,6 +108,7 @@ class StreamLog:
         "closed",
         "lags",
         "last_seq",
+        "own_end",
     )
 
     def __init__(self, budget: Budget, first_seq: int = 1, held: Iterable[Logged] = ()) -> None:
@@ -125,6 +126,8 @@ class StreamLog:
         self.closed = False
         self.lags = False
         """Whether events that a client may have seen are yet to come again, under the numbers they had."""
+        self.own_end = 0
+        """So many of the last events stand, in a log that is closed, where a client may have seen others."""
 
     def __len__(self) -> int:
         return len(self._events)
@@ -140,10 +143,11 @@ class StreamLog:
 
     def hand_out_again(self, after: int) -> None:
         """Another connection goes on after that event: what follows was not given to it. Raises `Gap`."""
+        if self.closed and self._is_past_own_end(after):
+            self._give_last_again()
+            return
         if self.lags and after > self.last_seq:
             self._handed_out, self._ahead = after, 0
-            if self.closed:
-                self._give_last_again()
             return
         again = self.after(after)
         self._handed_out = after
@@ -172,9 +176,18 @@ class StreamLog:
         if self._handed_out > self.last_seq:
             self._give_last_again()
 
+    def is_at_end(self, seq: int) -> bool:
+        """Whether nothing will follow that event."""
+        return self.closed and seq == self.last_seq and not self._is_past_own_end(seq)
+
+    def _is_past_own_end(self, seq: int) -> bool:
+        if self.own_end:
+            return seq > self.last_seq - self.own_end and bool(self._events)
+        return self.lags and seq > self.last_seq
+
     def _give_last_again(self) -> None:
-        """What came again was less than what a client has seen: the last event tells it how that ended."""
-        self.hand_out_again(max(self.last_seq, self._first) - 1)
+        """What came again was less than what a client has seen: the last events tell it how that ended."""
+        self.hand_out_again(max(self.last_seq - max(self.own_end, 1), self._first - 1))
 
     def append(self, data: bytes, request_id: RequestId | None = None) -> int:
         """Adds an event, making room by letting go of the oldest that were handed out.

@@ -136,7 +136,7 @@ class StreamBook:
         stream = self._streams.get(cursor.stream)
         if stream is None:
             raise Gap
-        if stream.log.closed and cursor.seq == stream.log.last_seq:
+        if stream.log.is_at_end(cursor.seq):
             return None
         return stream.read(after=cursor.seq)
 

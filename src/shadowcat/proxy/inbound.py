@@ -43,12 +43,14 @@ async def follow(
 ) -> None:
     """Reads the answer to a request to its end, also when nobody listens: a lost client cancels nothing."""
     response: Message | None = None
+    is_own = True
     entry.stream = stream
     stream.unanswered[entry.client_id] = _kept(entry, request)
     try:
         response = await until_stopped(entry, _up_to_response(core, request, entry, source, stream))
         if response is None and entry.fault is not None:
             raise entry.fault
+        is_own = False
     except Fault as fault:
         give_up(core, entry, fault)
         response = jsonrpc.error(entry.client_id, fault.error())
@@ -58,7 +60,7 @@ async def follow(
     finally:
         core.correlator.finish(entry)
         if response is not None and not entry.cancelled:
-            stream.append(response)
+            stream.append(response, own=is_own)
         elif entry.cancelled:
             stream.unanswered.pop(entry.client_id, None)
         await source.aclose()

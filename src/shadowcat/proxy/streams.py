@@ -152,6 +152,9 @@ class Stream:
                 question = message.id
             else:
                 self.unanswered.pop(message.id, None)
+        if own and log.lags and log.handed_out > log.last_seq:
+            # Who has seen more than there is would take it for something seen.
+            log.hand_out_again(log.last_seq)
         seq = log.append(one_line(message), question)
         if own:
             self._own_after += 1
@@ -189,6 +192,8 @@ class Stream:
 
     def close(self) -> None:
         """The last event is in: readers end after it."""
+        if self.log.lags:
+            self.log.own_end = self._own_after
         self.log.close()
         if not self.is_changed:
             self._keeper.stream_changed(self)
@@ -219,6 +224,8 @@ class Stream:
         self.unanswered = dict(held.unanswered)
         self.log.closed = held.is_finished
         self._cursor, self._cursor_seq, self._own_after = held.cursor, held.cursor_seq, held.own_after
+        if held.is_finished:
+            self.log.own_end = held.own_after
 
     def resume(self) -> bytes | None:
         """The cursor to ask the upstream for the rest with; what was stored of that rest is skipped when it comes."""
