@@ -75,6 +75,9 @@ class Crash:
     def stop_writing(self) -> None:
         self._seen_by_first.arrives.clear()
 
+    def start_writing(self) -> None:
+        self._seen_by_first.arrives.set()
+
     async def crash(self) -> None:
         """The first proxy is no more; the client goes to the second."""
         self._seen_by_first.arrives.clear()
@@ -327,6 +330,12 @@ def go_back_to(rig: Crash, mark: Mark) -> None:
     held._keeper.stream_changed(held)  # pyright: ignore[reportPrivateUsage]
 
 
+async def stream_with(rig: Crash, count: int) -> ProxyStream:
+    """The call's, when it has so many events."""
+    await until(lambda: any(held.log.last_seq == count for held in rig.session.core.book.all))
+    return stream_of_call(rig)
+
+
 def stream_of_call(rig: Crash) -> ProxyStream:
     return next(held for held in rig.session.core.book.all if held.request_id == 1)
 
@@ -464,6 +473,32 @@ async def test_a_question_never_leaves_before_the_store_has_it(rig: Crash) -> No
     answer = {"jsonrpc": "2.0", "id": question["id"], "result": {"action": "accept"}}
     assert (await rig.client.send(answer)).status == 202
     await rig.server.answer_to("q1")
+
+
+async def test_no_question_does_because_another_one_follows(rig: Crash) -> None:
+    reply, stream = await rig.begin()
+    await say(stream, 1, 1)
+    assert await hear(reply, 1) == [1]
+    await rig.written()
+    rig.stop_writing()
+    for name in ("q1", "q2"):
+        await stream.send({"jsonrpc": "2.0", "id": name, "method": "elicitation/create", "params": {}})
+    held = stream_of_call(rig)
+    await until(lambda: held.log.last_seq == 3)
+    assert held.log.handed_out == 1
+
+
+async def test_a_stream_is_known_as_soon_as_the_client_knows_it(rig: Crash) -> None:
+    rig.stop_writing()
+    call = rpc("tools/call", {"name": "t", "_meta": {"progressToken": "p"}}, 1)
+    beginning = asyncio.create_task(rig.client.send(call))
+    await until(lambda: rig.streams)
+    await say(rig.streams[0], 1, 2)
+    held = await stream_with(rig, 2)
+    (given,) = (reader for reader in [held._reader] if reader is not None)  # pyright: ignore[reportPrivateUsage]
+    assert given.unprimed
+    rig.start_writing()
+    assert await hear(await beginning, 2) == [1, 2]
 
 
 async def test_a_session_is_known_as_soon_as_the_client_knows_it(rig: Crash) -> None:

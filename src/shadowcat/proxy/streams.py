@@ -54,6 +54,7 @@ class Stream:
         "_barrier",
         "_cursor",
         "_cursor_seq",
+        "_held_from",
         "_is_current",
         "_keeper",
         "_make_room",
@@ -123,6 +124,8 @@ class Stream:
         At first that is the stream itself: a client that comes back for one the store has not heard of after a
         crash has lost it. Then each event that the upstream would not give once more under the same number.
         """
+        self._held_from = 0
+        """The first such event that may not be in the store yet."""
         self._cursor: bytes | None = None
         self._cursor_seq = 0
         self._own_after = 0
@@ -159,11 +162,16 @@ class Stream:
         if own:
             self._own_after += 1
         if own or question is not None or self._strict:
-            self._barrier = seq
+            self._hold_back(seq)
         if not self.is_changed:
             self._keeper.stream_changed(self)
         if self._wakeup is not None:
             self._wake()
+
+    def _hold_back(self, seq: int) -> None:
+        if self.stored_seq >= self._barrier:
+            self._held_from = seq
+        self._barrier = max(self._barrier, seq)
 
     def expect(self, request_ids: Iterable[RequestId | None]) -> None:
         """The requests that are answered on it."""
@@ -287,7 +295,7 @@ class Stream:
         """The last event that may be handed out; before the stream itself may be known to a client, not even 0."""
         if self.stored_seq >= self._barrier or self._keeper.is_lenient:
             return self.log.last_seq
-        return self._barrier - 1
+        return max(self.stored_seq, self._held_from - 1)
 
     @property
     def is_held_back(self) -> bool:
