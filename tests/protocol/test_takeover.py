@@ -208,6 +208,20 @@ async def test_a_running_call_is_resumed_at_the_server(rig: Crash) -> None:
     assert ids == [f"{epoch}.{seq}" for seq in (4, 5, 6)]
 
 
+async def test_nothing_leaves_before_the_store_knows_how_to_ask_for_the_rest(rig: Crash) -> None:
+    """Where a client has heard a part, it must not lose the rest for want of a cursor."""
+    reply, stream = await rig.begin()
+    priming = await reply.event()
+    assert priming is not None
+    await rig.written()
+    rig.stop_writing()
+    await say(stream, 1, 2)
+    held = stream_of_call(rig)
+    await until(lambda: held.log.last_seq == 2)
+    assert held.log.handed_out == 0
+    await rig.crash()
+
+
 async def test_what_the_client_saw_and_the_store_did_not_comes_once(rig: Crash) -> None:
     """The window of writing behind: the server repeats it, and it gets the numbers that it had."""
     reply, stream = await rig.begin()

@@ -184,6 +184,9 @@ class Stream:
         if self.request_id is None and self.id:
             # The answers to a batch: what each upstream stream would repeat is not told apart here.
             return
+        if self._cursor is None:
+            # Without one, a call that a client has heard a part of could not be brought to its end.
+            self._hold_back(self.log.handed_out + 1)
         self._cursor = cursor
         self._cursor_seq = self.log.last_seq
         self._own_after = 0
