@@ -190,11 +190,15 @@ class Tally:
     unheard: int = 0
     """Questions that may be missing although they were never heard."""
     primings: int = 0
+    may_end_early: bool = False
+    """The response may stand where other events were: there is nobody who would say those once more."""
     retry: int | None = None
 
     def take(self, event: Event) -> None:
         if event.id is not None:
-            self._follows(event.id, is_priming=not event.data)
+            if not (self.may_end_early and _leads_to_the_end(event)):
+                self._follows(event.id, is_priming=not event.data)
+            self.last_id = event.id
         if event.retry is not None:
             self.retry = event.retry
         if not event.data:
@@ -233,7 +237,6 @@ class Tally:
             assert step == 0 if is_priming else 1 <= step <= 1 + len(self.asked) + self.unheard, (
                 f"{id} after {self.last_id}"
             )
-        self.last_id = id
 
     @property
     def is_complete(self) -> bool:
@@ -245,6 +248,10 @@ class Tally:
         told = self.response["result"]["structuredContent"]
         assert (told["label"], told["count"]) == (plan.label, plan.count)
         assert self.number == plan.count, f"{self.number} of {plan.count}"
+
+
+def _leads_to_the_end(event: Event) -> bool:
+    return not event.data or "method" not in event.json
 
 
 def _taken_apart(id: str) -> tuple[str, int]:

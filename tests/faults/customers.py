@@ -1,0 +1,153 @@
+"""Clients that go on whatever becomes of the proxy: each comes back for what it has not got, and counts it all."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from tests.faults.caller import Broken, Caller, Hearing, Tally
+from tests.faults.numbers import CallPlan
+
+T = TypeVar("T")
+
+YES = {"action": "accept", "content": {}}
+BETWEEN_TRIES_S = 0.02
+OUTCOME_UNKNOWN = -31004
+
+
+async def insist(act: Callable[[], Awaitable[T]]) -> T:
+    """Again until somebody is there to answer; the deadline is the caller's."""
+    while True:
+        try:
+            return await act()
+        except (Broken, OSError):
+            await asyncio.sleep(BETWEEN_TRIES_S)
+
+
+async def answer(client: Caller, question: Any) -> None:
+    """Returns when it was accepted."""
+    await insist(lambda: client.accepted({"jsonrpc": "2.0", "id": question["id"], "result": YES}))
+
+
+class Customer:
+    """One session, its standalone stream, and one call after another."""
+
+    def __init__(self, client: Caller, upstream_id: str, draws: random.Random, *, strict: bool) -> None:
+        """`strict`: what was heard is in the store, so not even a number is used twice."""
+        self.client = client
+        self.standalone = Tally(f"standalone {upstream_id}")
+        self.tallies: list[Tally] = [self.standalone]
+        self.kinds: dict[str, int] = {}
+        """How many calls of each kind came to their end."""
+        self.unknown = 0
+        """Calls of which the client was told that their outcome is unknown."""
+        self.unheard = 0
+        """Calls that broke before the client heard anything of them."""
+        self._upstream_id = upstream_id
+        self._draws = draws
+        self._strict = strict
+        self._listening: Hearing | None = None
+
+    # The standalone stream.
+
+    async def listens(self) -> None:
+        self._listening = await self.client.begun(await self.client.listen())
+
+    async def hears(self, emitted: Callable[[], int], is_over: asyncio.Event) -> None:
+        """To the last of what was emitted by the time that all is over."""
+        assert self._listening is not None
+        tally, hearing = self.standalone, self._listening
+        while not is_over.is_set() or tally.number < emitted():
+            try:
+                if not hearing.status:
+                    await hearing.head()
+                    assert hearing.status == 200, hearing.status
+                event = await hearing.event()
+            except Broken:
+                event = None
+            if event is None:
+                hearing.reset()
+                hearing = await insist(lambda: self.client.listen(tally.last_id))
+            else:
+                tally.take(event)
+
+    # Calls.
+
+    async def calls(self, is_over: asyncio.Event) -> None:
+        kinds = {
+            "resumable": self._resumable,
+            "asking": self._asking,
+            "one answer": self._one_answer,
+            "without ids": self._without_ids,
+        }
+        number = 0
+        while not is_over.is_set():
+            number += 1
+            kind = self._draws.choice(list(kinds))
+            # Each a little other than the last, so that a kill finds them anywhere.
+            count = self._draws.randrange(20, 200)
+            await kinds[kind](f"{kind} {self._upstream_id} {number}".replace(" ", "-"), count)
+            self.kinds[kind] = self.kinds.get(kind, 0) + 1
+
+    async def _resumable(self, label: str, count: int) -> None:
+        plan = CallPlan(label=label, count=count, size=50, pause_s=0.002)
+        tally = Tally(label, plan.size)
+        if await self.attend(plan, tally) and not self._was_never_begun(tally):
+            tally.check_result(plan)
+
+    async def _asking(self, label: str, count: int) -> None:
+        plan = CallPlan(label=label, count=count, pause_s=0.002, ask_after=count // 2)
+        tally = Tally(label)
+        if await self.attend(plan, tally) and not self._was_never_begun(tally):
+            tally.check_result(plan)
+            assert tally.response["result"]["structuredContent"]["answer"] == YES
+            assert len(tally.asked) == 1
+
+    async def _one_answer(self, label: str, count: int) -> None:
+        """Long in coming, so that it is given a stream; the server does not repeat it."""
+        plan = CallPlan(label=label, count=count, pause_s=0.002, answers_json=True)
+        tally = Tally(label)
+        if await self.attend(plan, tally) and not self._is_unknown(tally):
+            assert tally.response["result"]["structuredContent"]["label"] == label, tally.response
+
+    async def _without_ids(self, label: str, count: int) -> None:
+        plan = CallPlan(label=label, count=count, pause_s=0.002, ids=False)
+        tally = Tally(label, may_end_early=not self._strict)
+        if await self.attend(plan, tally) and not self._is_unknown(tally):
+            tally.check_result(plan)
+
+    def _was_never_begun(self, tally: Tally) -> bool:
+        """Before its first event the server has given nothing to ask for the rest with."""
+        return tally.number == 0 and self._is_unknown(tally)
+
+    def _is_unknown(self, tally: Tally) -> bool:
+        error = tally.response.get("error")
+        if error is None:
+            return False
+        assert error["code"] == OUTCOME_UNKNOWN, error
+        self.unknown += 1
+        return True
+
+    async def attend(self, plan: CallPlan, tally: Tally) -> bool:
+        """Hears a call to its end, and answers what is asked; False where nothing of it was ever heard."""
+        self.tallies.append(tally)
+        hearing = await insist(lambda: self.client.call(plan))
+        while True:
+            try:
+                if not hearing.status:
+                    await hearing.head()
+                    assert hearing.status == 200, hearing.status
+                while (event := await hearing.event()) is not None:
+                    tally.take(event)
+                    if tally.asked and event.data and event.json == tally.asked[-1]:
+                        await answer(self.client, tally.asked[-1])
+            except Broken:
+                hearing.reset()
+            if tally.is_complete:
+                return True
+            if tally.last_id is None:
+                self.unheard += 1
+                return False
+            hearing = await insist(lambda: self.client.listen(tally.last_id))
