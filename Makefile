@@ -20,7 +20,7 @@ demo: $(READY) ## set everything up in .venv and start the engine's echo server
 	@$(BIN)/shadowcat echo
 
 test: $(READY) ## run the tests; ARGS="-k sse" picks some
-	@$(BIN)/python -m tests.provision redis-server nginx npm
+	@$(BIN)/python -m tests.provision redis-server nginx faketime npm
 	@$(BIN)/pytest $(ARGS)
 
 conformance: $(READY) ## run the official suite direct and through the proxy, in every form, and compare

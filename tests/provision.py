@@ -1,4 +1,4 @@
-"""Installs the named programs where it can: `python -m tests.provision redis-server nginx npm`.
+"""Installs the named programs where it can: `python -m tests.provision redis-server nginx faketime npm`.
 
 `npm` stands for the packages that tests/peers names.
 

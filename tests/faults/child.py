@@ -82,7 +82,7 @@ C = TypeVar("C", bound=Child)
 
 
 @asynccontextmanager
-async def child(kind: type[C], *arguments: str) -> AsyncIterator[C]:
+async def child(kind: type[C], *arguments: str, **environment: str) -> AsyncIterator[C]:
     with tempfile.TemporaryFile() as errors:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -91,7 +91,7 @@ async def child(kind: type[C], *arguments: str) -> AsyncIterator[C]:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=errors,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
         )
         found = kind(process, errors)
         try:

@@ -20,11 +20,14 @@ from tests.faults.child import ProxyChild, child
 class Restarting:
     """The proxy before a server; what it is told stays the same from life to life."""
 
-    def __init__(self, upstream: str, store: str, options: dict[str, Any]) -> None:
+    def __init__(
+        self, upstream: str, store: str, options: dict[str, Any], environment: dict[str, str]
+    ) -> None:
         self.port = _quiet_port()
         self.child: ProxyChild
         self.starts_s: list[float] = []
         """How long each life took to begin."""
+        self._environment = environment
         self._store = store
         self._options = {"upstream": upstream, "store": store, "port": self.port, **options}
         self._life = AsyncExitStack()
@@ -33,7 +36,7 @@ class Restarting:
         began = time.monotonic()
         options = json.dumps(self._options)
         self.child = await self._life.enter_async_context(
-            child(ProxyChild, "-m", "tests.faults.runner", options)
+            child(ProxyChild, "-m", "tests.faults.runner", options, **self._environment)
         )
         self.child.port = self.port
         line = await self.child.line()
@@ -81,9 +84,11 @@ class Restarting:
 
 
 @asynccontextmanager
-async def restarting(upstream: str, store: str, **options: Any) -> AsyncIterator[Restarting]:
+async def kept_proxy_before(
+    upstream: str, store: str, *, environment: dict[str, str] | None = None, **options: Any
+) -> AsyncIterator[Restarting]:
     """Begins its first life; the last one ends well, if it was not ended before."""
-    found = Restarting(upstream, store, options)
+    found = Restarting(upstream, store, options, environment or {})
     try:
         await found.start()
         yield found

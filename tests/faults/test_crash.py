@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
+from typing import Any
 
 import pytest
 
@@ -12,13 +13,13 @@ from tests.faults.caller import Caller, Hearing, Tally, caller, callers, seeded
 from tests.faults.child import NumbersChild
 from tests.faults.customers import Customer, answer
 from tests.faults.numbers import CallPlan
-from tests.faults.restarts import Restarting, restarting
+from tests.faults.restarts import Restarting, kept_proxy_before
 from tests.faults.size import sized
 from tests.rig.wait import soon
 
 pytestmark = pytest.mark.timeout(sized(120, 1800))
 
-UPGRADE = {"session": {"upgrade_after_s": 0.05}}
+UPGRADE: dict[str, Any] = {"session": {"upgrade_after_s": 0.05}}
 BACK_S = 2.0
 END_S = 15.0
 INITIALIZE = {
@@ -32,7 +33,7 @@ both_durabilities = pytest.mark.parametrize("strict", [False, True], ids=["async
 
 @pytest.fixture
 async def proxy(counting: NumbersChild, store: str) -> AsyncIterator[Restarting]:
-    async with restarting(counting.url, store, **UPGRADE) as found:
+    async with kept_proxy_before(counting.url, store, **UPGRADE) as found:
         yield found
 
 
@@ -65,7 +66,7 @@ async def test_whatever_the_moment_every_client_goes_on(
         is_over.set()
 
     async with (
-        restarting(counting.url, store, durability={"strict": strict}, **UPGRADE) as proxy,
+        kept_proxy_before(counting.url, store, durability={"strict": strict}, **UPGRADE) as proxy,
         callers(proxy.port, 24) as clients,
     ):
         sessions = (await counting.control("tell"))["sessions"]
@@ -167,7 +168,7 @@ async def test_an_answer_that_was_accepted_has_been_delivered(
 
 async def test_without_a_store_the_sessions_are_gone_and_nobody_waits(counting: NumbersChild) -> None:
     async with (
-        restarting(counting.url, "memory:") as proxy,
+        kept_proxy_before(counting.url, "memory:") as proxy,
         callers(proxy.port, sized(5, 50)) as clients,
     ):
         tallies: list[Tally] = []
@@ -194,7 +195,7 @@ async def test_an_orderly_end_leaves_every_stream_to_the_next_process(
     counting: NumbersChild, sqlite_url: str
 ) -> None:
     async with (
-        restarting(counting.url, sqlite_url, drain_s=sized(1.0, 10.0)) as proxy,
+        kept_proxy_before(counting.url, sqlite_url, drain_s=sized(1.0, 10.0)) as proxy,
         callers(proxy.port, 200) as clients,
     ):
         open_streams: list[tuple[Caller, CallPlan, Tally]] = []

@@ -15,7 +15,7 @@ from tests.faults.caller import Broken, Caller, Hearing, Tally, caller
 from tests.faults.child import Child, NumbersChild
 from tests.faults.customers import insist
 from tests.faults.numbers import CallPlan
-from tests.faults.restarts import Restarting, restarting
+from tests.faults.restarts import Restarting, kept_proxy_before
 from tests.faults.size import sized
 from tests.rig.redis_server import RedisServer, redis_server
 from tests.rig.wait import soon
@@ -123,14 +123,14 @@ async def _goes_on_without_it(
 async def test_traffic_goes_on_without_redis(
     counting: NumbersChild, redis: RedisServer, outage: RedisOutage
 ) -> None:
-    async with restarting(counting.url, redis.url) as proxy:
+    async with kept_proxy_before(counting.url, redis.url) as proxy:
         await _goes_on_without_it(proxy, counting, outage(redis))
 
 
 async def test_redis_that_forgets_everything_is_told_it_again(
     counting: NumbersChild, redis: RedisServer
 ) -> None:
-    async with restarting(counting.url, redis.url) as proxy:
+    async with kept_proxy_before(counting.url, redis.url) as proxy:
         await _goes_on_without_it(proxy, counting, outages.emptied(redis), is_noticed=False)
 
 
@@ -138,12 +138,12 @@ async def test_redis_that_forgets_everything_is_told_it_again(
 async def test_traffic_goes_on_without_the_file(
     counting: NumbersChild, path: Path, outage: FileOutage
 ) -> None:
-    async with restarting(counting.url, f"sqlite:///{path}") as proxy:
+    async with kept_proxy_before(counting.url, f"sqlite:///{path}") as proxy:
         await _goes_on_without_it(proxy, counting, outage(path, proxy.child))
 
 
 async def test_a_file_that_breaks_is_written_anew(counting: NumbersChild, path: Path) -> None:
-    async with restarting(counting.url, f"sqlite:///{path}") as proxy:
+    async with kept_proxy_before(counting.url, f"sqlite:///{path}") as proxy:
         await _goes_on_without_it(proxy, counting, outages.broken(path), is_noticed=False)
     assert path.with_name("sessions.db.corrupt-1").exists()
 
@@ -151,7 +151,7 @@ async def test_a_file_that_breaks_is_written_anew(counting: NumbersChild, path: 
 async def test_a_crash_while_redis_is_away_costs_nothing_that_a_server_would_repeat(
     counting: NumbersChild, redis: RedisServer
 ) -> None:
-    async with restarting(counting.url, redis.url) as proxy, caller(proxy.port) as client:
+    async with kept_proxy_before(counting.url, redis.url) as proxy, caller(proxy.port) as client:
         running = Running(client, counting)
         await running.begin()
         await proxy.written()
@@ -213,7 +213,7 @@ async def _rest(running: Running) -> list[Any]:
 async def test_strict_streams_pause_without_redis(
     counting: NumbersChild, redis: RedisServer, outage: RedisOutage
 ) -> None:
-    async with restarting(counting.url, redis.url, durability=STRICT) as proxy:
+    async with kept_proxy_before(counting.url, redis.url, durability=STRICT) as proxy:
         await _pauses(proxy, counting, outage(redis))
 
 
@@ -221,7 +221,7 @@ async def test_strict_streams_pause_without_redis(
 async def test_strict_streams_pause_without_the_file(
     counting: NumbersChild, path: Path, outage: FileOutage
 ) -> None:
-    async with restarting(counting.url, f"sqlite:///{path}", durability=STRICT) as proxy:
+    async with kept_proxy_before(counting.url, f"sqlite:///{path}", durability=STRICT) as proxy:
         await _pauses(proxy, counting, outage(path, proxy.child))
 
 
@@ -229,7 +229,7 @@ async def test_strict_streams_pause_without_the_file(
 
 
 async def test_a_file_that_broke_meanwhile_is_set_aside(counting: NumbersChild, path: Path) -> None:
-    async with restarting(counting.url, f"sqlite:///{path}") as proxy, caller(proxy.port) as client:
+    async with kept_proxy_before(counting.url, f"sqlite:///{path}") as proxy, caller(proxy.port) as client:
         running = Running(client, counting)
         await running.begin()
         await proxy.written()
