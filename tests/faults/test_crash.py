@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
 import pytest
 
+from shadowcat.clock import SystemClock
 from shadowcat.core.stream import EventId
+from shadowcat.stores.urls import store_of
 from tests.faults.caller import Caller, Hearing, Tally, caller, callers, seeded
 from tests.faults.child import NumbersChild
 from tests.faults.customers import Customer, answer
+from tests.faults.filling import EPOCH, fill, filled_id
 from tests.faults.numbers import CallPlan
 from tests.faults.restarts import Restarting, kept_proxy_before
 from tests.faults.size import sized
@@ -22,6 +26,9 @@ pytestmark = pytest.mark.timeout(sized(120, 1800))
 UPGRADE: dict[str, Any] = {"session": {"upgrade_after_s": 0.05}}
 BACK_S = 2.0
 END_S = 15.0
+SESSIONS, EVENTS = 1_000, 100_000
+RESUMED_S = 5.0
+"""The bar is 2 s on a machine of its own."""
 INITIALIZE = {
     "protocolVersion": "2025-11-25",
     "capabilities": {"elicitation": {}},
@@ -239,6 +246,27 @@ async def test_a_proxy_that_stood_still_goes_on(proxy: Restarting, counting: Num
         await calling
         await proxy.written()
         assert (await proxy.child.statistics())["sessions_lost"] == 0
+
+
+# 7 of the promise: back soon, however much there is.
+
+
+async def test_the_first_resume_does_not_wait_for_what_others_have_in_the_store(
+    counting: NumbersChild, store: str
+) -> None:
+    filled = store_of(store, SystemClock())
+    assert filled is not None
+    await fill(filled, SESSIONS, EVENTS // SESSIONS)
+    await filled.aclose()
+    began = time.monotonic()
+    async with kept_proxy_before(counting.url, store) as proxy:
+        client = Caller(proxy.port)
+        client.session_id, client.version = filled_id(SESSIONS // 2), "2025-11-25"
+        tally = Tally("filled", 100, last_id=f"{EPOCH}.1.0")
+        await client.gather(await client.listen(tally.last_id), tally)
+        assert tally.number == EVENTS // SESSIONS - 1
+        assert time.monotonic() - began <= RESUMED_S
+        await client.close()
 
 
 async def _status(sending: Awaitable[Hearing]) -> int:
