@@ -18,6 +18,7 @@ import pytest
 from tests.e2e.node_client import SDK1, SDK2, node_application
 from tests.e2e.python_client import MODERN, App, application
 from tests.e2e.stage import Stage, proxy, server, wire_to
+from tests.faults.restarts import Restarting, kept_proxy_before
 from tests.rig.wait import happens, soon
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcp.MCPDeprecationWarning")
@@ -114,6 +115,72 @@ async def test_an_outage_between_proxy_and_server(stage: Stage, connects: Connec
             await wire.turns_away(4)
             wire.mend()
         assert await app.says("greet", name="again") == "Hello, again!"
+
+
+@pytest.fixture(scope="module", params=["SIGTERM", "SIGKILL"])
+async def proxy_restarts(
+    stage: Stage, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, BaseException | None]:
+    """How a restart of the proxy ended for each client; they live through one together."""
+    store = f"sqlite:///{tmp_path_factory.mktemp('store') / 'sessions.db'}"
+    async with kept_proxy_before(stage.direct, store, drain_s=0.5) as proxied:
+        restart = Restart(proxied, request.param)
+        ends = await asyncio.gather(
+            *(
+                a_restart_of_the_proxy(stage, connects, restart, 10 * number)
+                for number, connects in enumerate(CLIENTS.values())
+            ),
+            return_exceptions=True,
+        )
+    return dict(zip(CLIENTS, ends, strict=True))
+
+
+class Restart:
+    """Of a proxy with a store, once every client has a call under way; the calls go on while there is none."""
+
+    def __init__(self, proxied: Restarting, how: str) -> None:
+        self.url = f"http://127.0.0.1:{proxied.port}/mcp"
+        self._proxied = proxied
+        self._how = how
+        self._ready = asyncio.Barrier(len(CLIENTS))
+        self._gone = asyncio.Event()
+
+    async def all_are_here(self) -> int:
+        """Returns another number to each."""
+        async with soon():
+            return await self._ready.wait()
+
+    async def happens(self, release: Callable[[], Awaitable[None]]) -> None:
+        number = await self.all_are_here()
+        if number == 0:
+            await (self._proxied.kill() if self._how == "SIGKILL" else self._proxied.end())
+            self._gone.set()
+        await happens(self._gone)
+        await release()
+        await self.all_are_here()
+        if number == 0:
+            await self._proxied.start()
+
+
+async def a_restart_of_the_proxy(
+    stage: Stage, connects: Connects, restart: Restart, calls_before: int
+) -> None:
+    async with connects(restart.url, LEGACY) as app:
+        await happens(app.listens)
+        # The fixture server knows the streams that it repeats by nothing but the number of their request.
+        for _ in range(calls_before):
+            await app.says("greet", name="Ada")
+        await restart.all_are_here()
+        async with counting(app, stage.direct) as release:
+            await restart.happens(release)
+        assert await app.says("greet", name="again") == "Hello, again!"
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+async def test_a_restart_of_the_proxy(proxy_restarts: dict[str, BaseException | None], client: str) -> None:
+    end = proxy_restarts[client]
+    if end is not None:
+        raise end
 
 
 LEGACY_RUNS = {client: (client, LEGACY) for client in CLIENTS}
