@@ -161,7 +161,8 @@ class Stream:
         seq = log.append(one_line(message), question)
         if own:
             self._own_after += 1
-        if own or question is not None or self._strict:
+        if own or question is not None or self._strict or (self._cursor is None and not self.id):
+            # What is said on a standalone stream without ids is never repeated either.
             self._hold_back(seq)
         if not self.is_changed:
             self._keeper.stream_changed(self)
