@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from shadowcat import app
+from shadowcat.app.process import run, until_stopped
 from shadowcat.clock import SystemClock
 from shadowcat.stores.urls import store_of
 
@@ -12,8 +12,8 @@ from shadowcat.stores.urls import store_of
 async def main(upstream: str, store: str) -> None:
     async with app.ReverseProxy({"numbers": upstream}, port=0, store=store_of(store, SystemClock())) as proxy:
         print(proxy.port, flush=True)
-        await app.until_stopped(lambda: proxy.drain(0.0))
+        await until_stopped(lambda: proxy.drain(0.0))
 
 
 if __name__ == "__main__":
-    app.run(main(*sys.argv[1:]))
+    run(main(*sys.argv[1:]))
