@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(sized(120, 600))
 MOST_FILES = 256
 RECOVERY_S = 5.0
 HOURS_S = 2 * 3600
-IDLE_S = 4.0
+IDLE_S = 12.0
 
 
 async def _held(client: Caller) -> tuple[CallPlan, Tally]:
