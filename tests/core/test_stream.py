@@ -119,19 +119,33 @@ def test_a_cleared_log_holds_nothing_and_vouches_for_nothing() -> None:
         log.after(2)
 
 
-def test_budgets_nest() -> None:
-    total = Budget(100)
-    one, two = Budget(80, total), Budget(80, total)
-    one.charge(60)
-    assert not (one.is_spent)
-    assert not (two.is_spent)
-    two.charge(40)
-    assert one.is_spent
-    assert two.is_spent
-    one.charge(-1)
-    assert not two.is_spent
-    two.charge(40)
-    assert two.is_spent
+def test_who_holds_little_goes_on_when_others_hoard() -> None:
+    total = Budget(90)
+    hoarder, modest = Budget(80, total), Budget(80, total)
+    hoarder.charge(59)
+    assert not hoarder.is_spent
+    hoarder.charge(1)
+    assert hoarder.is_spent
+    assert not modest.is_spent
+    modest.charge(14)
+    assert not modest.is_spent
+    modest.charge(1)
+    assert modest.is_spent
+    hoarder.leave()
+    assert total.used == 15
+    assert not modest.is_spent
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 40)), max_size=300))
+def test_together_they_hold_no_more_than_the_whole(charges: list[tuple[int, int]]) -> None:
+    """But for what each was given last: who is not spent may take one event, as large as it is."""
+    total = Budget(900)
+    sharers = [Budget(500, total) for _ in range(10)]
+    for index, amount in charges:
+        if not sharers[index].is_spent:
+            sharers[index].charge(amount)
+    assert total.used == sum(sharer.used for sharer in sharers)
+    assert total.used <= 900 + 10 * 40
 
 
 class Logging(RuleBasedStateMachine):

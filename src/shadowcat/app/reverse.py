@@ -88,6 +88,7 @@ async def serve_reverse(settings: ReverseSettings, announce: Callable[[str], Non
         session_limits=SessionLimits(
             sessions=settings.max_sessions,
             idle_s=settings.session_idle_s,
+            call_s=settings.call_deadline_s,
             upgrade_after_s=settings.upgrade_after_s,
         ),
         server_limits=ServerLimits(body_bytes=settings.max_body_bytes),

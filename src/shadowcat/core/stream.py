@@ -43,14 +43,34 @@ class LogLimits:
 
 
 class Budget:
-    """How much logs may hold together: those of a session, and within `parent` those of all sessions."""
+    """How much logs may hold together: those of a session, and within `parent` those of all sessions.
 
-    __slots__ = ("_limit", "_parent", "used")
+    Of the whole, a third is for those who hold little: when the rest is used up, a session that holds less than its
+    part of that third goes on, whatever the others hoard. Both together never exceed the whole.
+    """
+
+    __slots__ = ("_crowded_at", "_limit", "_parent", "_share", "_sharers", "used")
 
     def __init__(self, limit: int, parent: Budget | None = None) -> None:
         self._limit = limit
         self._parent = parent
         self.used = 0
+        self._sharers = 0
+        self._crowded_at = limit - limit // 3
+        self._share = limit
+        if parent is not None:
+            parent._shared_by(parent._sharers + 1)
+
+    def leave(self) -> None:
+        """Takes no part any more in what its parent gives."""
+        if self._parent is not None:
+            self._parent._shared_by(self._parent._sharers - 1)
+            self._parent.used -= self.used
+            self._parent = None
+
+    def _shared_by(self, sharers: int) -> None:
+        self._sharers = sharers
+        self._share = self._limit // 3 // max(sharers, 1)
 
     def charge(self, amount: int) -> None:
         self.used += amount
@@ -59,8 +79,10 @@ class Budget:
 
     @property
     def is_spent(self) -> bool:
+        if self.used >= self._limit:
+            return True
         parent = self._parent
-        return self.used >= self._limit or (parent is not None and parent.used >= parent._limit)
+        return parent is not None and parent.used >= parent._crowded_at and self.used >= parent._share
 
     @property
     def piece(self) -> int:

@@ -196,6 +196,7 @@ class StreamBook:
             self._let_go(stream)
         self._finished.clear()
         # What still comes is gone with the session: nobody would give its room back to the others.
+        self._budget.leave()
         self._budget = Budget(self._limit)
 
     def abandoned(self) -> list[Stream]:

@@ -84,6 +84,8 @@ async def _up_to_response(
                 return await finished(core, request, entry, message)
             else:
                 _drop(core, "an answer to something else", message)
+        if batch:
+            stream.heard()
         stream.mark(source.cursor)
         await core.book.wait_for_room(stream)
     raise Fault(FaultKind.OUTCOME_UNKNOWN, reason="upstream_connection_lost", sent=True)

@@ -187,7 +187,7 @@ class Registry:
     async def watch(self) -> None:
         """Ends idle sessions, for as long as it is let."""
         limits = self._shared.limits
-        spans = (limits.idle_s, limits.linger_s, limits.server_request_s, limits.log.age_s)
+        spans = (limits.idle_s, limits.linger_s, limits.server_request_s, limits.call_s, limits.log.age_s)
         while True:
             await asyncio.sleep(min(min(spans) / 4, _LONGEST_LOOK_S))
             for session in self:

@@ -330,9 +330,18 @@ class Session:
         core.book.prune()
         abandoned = core.book.abandoned()
         core.shared.counters.streams_abandoned += len(abandoned)
+        for asked in core.correlator.unanswered():
+            if asked.stream is not None:
+                # The server waits for the client: it has said what it had to say.
+                asked.stream.heard()
         for entry in core.correlator.in_flight():
-            if entry.stream in abandoned:
+            stream = entry.stream
+            if stream is None:
+                continue
+            if stream in abandoned:
                 entry.fail(Fault(FaultKind.DEADLINE, reason="nobody_read_the_stream", sent=True))
+            elif now - stream.heard_at >= core.shared.limits.call_s and not stream.log.must_wait:
+                entry.fail(Fault(FaultKind.DEADLINE, reason="no_progress", sent=True))
         for asked in core.correlator.overdue(now - core.shared.limits.server_request_s):
             core.shared.counters.server_requests_expired += 1
             core.ledger.record_changed()

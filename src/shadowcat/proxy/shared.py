@@ -23,6 +23,8 @@ class SessionLimits:
     """An upstream that loses the session again this soon is not asked a third time."""
     log: LogLimits = field(default_factory=LogLimits)
     all_log_bytes: int = 512 * 1024 * 1024
+    call_s: float = 300.0
+    """How long a call's stream may bring no message. Comments, and connections that come and go, are none."""
     server_request_s: float = 600.0
     """How long a request of the server's waits for the client to come and answer it."""
     linger_s: float = 60.0

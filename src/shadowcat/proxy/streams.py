@@ -66,6 +66,7 @@ class Stream:
         "_room",
         "_strict",
         "_wakeup",
+        "heard_at",
         "id",
         "is_changed",
         "is_in_store",
@@ -100,7 +101,9 @@ class Stream:
         if request_id is not None:
             self.unanswered[request_id] = None
         self.log = log
-        self.unread_since: float | None = now()
+        self.heard_at = now()
+        """When the upstream last said something on it."""
+        self.unread_since: float | None = self.heard_at
         self._now = now
         self.primed = primed
         """Whether its readers start with a priming event: a client resumes from it if nothing else came."""
@@ -177,6 +180,10 @@ class Stream:
     def expect(self, request_ids: Iterable[RequestId | None]) -> None:
         """The requests that are answered on it."""
         self.unanswered.update((id, None) for id in request_ids if id is not None)
+
+    def heard(self) -> None:
+        """The upstream has said something, be it only that it is still at it."""
+        self.heard_at = self._now()
 
     def mark(self, cursor: bytes | None) -> None:
         """The upstream can be asked for what comes after all that was appended until now."""
