@@ -18,7 +18,6 @@ from shadowcat.proxy.pipeline import Pipeline
 from shadowcat.proxy.relay import Relay
 from shadowcat.proxy.shared import SessionLimits, Shared
 from shadowcat.proxy.upstreams import Upstreams
-from shadowcat.stores.memory import MemoryStore
 from shadowcat.upstream.events import ReconnectPolicy, ResumedMessages, StreamCounters
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Message
@@ -131,7 +130,7 @@ class Way:
     def __init__(self, reads: Sequence[bytes], source: Source = resumed) -> None:
         self._shared = Shared(
             upstreams=Upstreams([ReadyUpstream(reads, source)]),
-            store=MemoryStore(),
+            store=None,
             pipeline=Pipeline(()),
             clock=SystemClock(),
             limits=SessionLimits(),

@@ -98,17 +98,6 @@ def test_what_was_handed_out_makes_room() -> None:
     assert data(log, 2) == [3, 4, 5]
 
 
-def test_without_choice_the_oldest_go() -> None:
-    budget = Budget(3 * EVENT)
-    log = log_of(6, budget)
-    assert len(log) == 6
-    assert log.make_room() == 4
-    assert data(log, 4) == [5, 6]
-    with pytest.raises(Gap):
-        log.after(3)
-    assert log.make_room() == 0
-
-
 def test_a_cleared_log_holds_nothing_and_vouches_for_nothing() -> None:
     budget = Budget(1_000_000)
     log = log_of(3, budget)
@@ -163,13 +152,16 @@ class Logging(RuleBasedStateMachine):
     def last(self) -> int:
         return self.start + len(self.events)
 
-    @rule(size=st.integers(0, 20), request=st.none() | st.integers(1, 3))
-    def append(self, size: int, request: int | None) -> None:
+    @rule(
+        events=st.lists(st.tuples(st.integers(0, 20), st.none() | st.integers(1, 3)), min_size=1, max_size=4)
+    )
+    def append(self, events: list[tuple[int, int | None]]) -> None:
         oldest_kept = self.log.handed_out + 1
         held = len(self.log)
-        assert self.log.append(b"x" * size, request) == self.last + 1
-        self.events.append((b"x" * size, request))
-        gone = held + 1 - len(self.log)
+        logged = [(b"x" * size, request) for size, request in events]
+        assert self.log.extend(logged) == self.last + len(logged)
+        self.events += logged
+        gone = held + len(logged) - len(self.log)
         self.first += gone
         # Only what a client was given may have gone.
         assert gone == 0 or self.first <= oldest_kept
@@ -199,11 +191,6 @@ class Logging(RuleBasedStateMachine):
         else:
             self.log.hand_out_again(seq)
             assert self.log.handed_out == seq
-
-    @rule()
-    def make_room(self) -> None:
-        self.first += self.log.make_room()
-        assert not len(self.log) or not self.budget.is_spent
 
     @rule()
     def clear(self) -> None:

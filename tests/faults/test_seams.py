@@ -132,8 +132,10 @@ class Model:
                 assert self.stream.take(reader) is None
 
     def evict(self) -> None:
-        """As for a source that cannot be held back."""
-        self.stream.log.make_room()
+        """Others need the room: the log keeps nothing that it may let go of."""
+        room, self.budget._room = self.budget._room, 0
+        self.stream.log._let_go_of_given()  # pyright: ignore[reportPrivateUsage]
+        self.budget._room = room
 
     def close(self) -> None:
         self.stream.close()

@@ -1,15 +1,15 @@
 """The log of a stored stream: what a client may have missed, within bounds.
 
 Events are numbered from 1 without gaps. A reader takes what follows a number; when that is no longer held, it is
-told so. What was handed to the client stays for a resume and may go when room is needed; what was not may only go
-where the source cannot be held back, and then the gap is visible to whoever asks for it.
+told so. What was handed to the client stays for a resume and may go when room is needed; for what was not, the source
+is held back.
 """
 
 from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
@@ -115,6 +115,10 @@ Logged = tuple[bytes, RequestId | None]
 """An event: its data and, if it is a request to the client, its id; once answered it is not to be replayed."""
 
 
+def _cost(events: Sequence[Logged]) -> int:
+    return len(events) * EVENT_OVERHEAD_BYTES + sum([len(data) for data, _ in events])
+
+
 class Gap(Exception):
     """What was asked for is not held: evicted, or never was."""
 
@@ -139,7 +143,7 @@ class StreamLog:
         self._events: deque[Logged] = deque(held)
         self._first = first_seq
         """The number of the oldest event that is held, or of the next one where none is."""
-        self._held = sum(len(data) + EVENT_OVERHEAD_BYTES for data, _ in self._events)
+        self._held = _cost(list(self._events))
         budget.charge(self._held)
         self.last_seq = first_seq - 1 + len(self._events)
         self._handed_out = self.last_seq
@@ -173,7 +177,7 @@ class StreamLog:
             return
         again = self.after(after)
         self._handed_out = after
-        self._ahead = sum(len(data) + EVENT_OVERHEAD_BYTES for data, _ in again)
+        self._ahead = _cost(again)
 
     def hand_out(self, up_to: int, max_bytes: int) -> list[Logged]:
         """The next events for the connection: at least one, if there is any, and not many more bytes than these."""
@@ -216,13 +220,17 @@ class StreamLog:
 
         A writer that has to wait may bring to an end what it began: there is no room then, and nothing goes.
         """
+        return self.extend([(data, request_id)])
+
+    def extend(self, events: Sequence[Logged]) -> int:
+        """The same for events that came together. Returns the number of the last."""
         if self._budget.is_spent and self._ahead < MAX_AHEAD_BYTES:
             self._let_go_of_given()
-        self.last_seq += 1
-        self._events.append((data, request_id))
-        cost = len(data) + EVENT_OVERHEAD_BYTES
-        if self.last_seq > self._handed_out:
-            self._ahead += cost
+        seen = max(self._handed_out - self.last_seq, 0)
+        self._events.extend(events)
+        self.last_seq += len(events)
+        cost = _cost(events)
+        self._ahead += cost if not seen else _cost(events[seen:])
         self._charge(cost)
         return self.last_seq
 
@@ -234,14 +242,6 @@ class StreamLog:
                 freed += len(events.popleft()[0]) + EVENT_OVERHEAD_BYTES
                 self._first += 1
             self._charge(-freed)
-
-    def make_room(self) -> int:
-        """For a source that cannot be held back: lets go of the oldest, handed out or not. Returns how many."""
-        evicted = 0
-        while self._events and self._budget.is_spent:
-            self._evict()
-            evicted += 1
-        return evicted
 
     @property
     def is_short_of_room(self) -> bool:
@@ -262,13 +262,6 @@ class StreamLog:
         self._first = self.last_seq + 1
         self._ahead = 0
         self._charge(-self._held)
-
-    def _evict(self) -> None:
-        cost = len(self._events.popleft()[0]) + EVENT_OVERHEAD_BYTES
-        if self._first > self._handed_out:
-            self._ahead -= cost
-        self._first += 1
-        self._charge(-cost)
 
     def _charge(self, amount: int) -> None:
         self._held += amount

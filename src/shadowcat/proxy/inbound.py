@@ -75,15 +75,20 @@ async def _up_to_response(
     core: SessionCore, request: Message, entry: InFlight[Stream], source: MessageStream, stream: Stream
 ) -> Message:
     async for batch in source:
+        passing: list[Message] = []
         for message in batch:
             if passes_as_it_is(core, message):
-                stream.append(message)
-            elif not message.is_response:
+                passing.append(message)
+                continue
+            stream.extend(passing)
+            passing = []
+            if not message.is_response:
                 await deliver(core, message, stream, request)
             elif message.id == entry.upstream_id and type(message.id) is int:
                 return await finished(core, request, entry, message)
             else:
                 _drop(core, "an answer to something else", message)
+        stream.extend(passing)
         if batch:
             stream.heard()
         stream.mark(source.cursor)

@@ -11,6 +11,9 @@ from shadowcat.core.ledger import Refusal, SessionChange, StreamChange
 from shadowcat.proxy.streams import NOT_STORED, STORED_NOWHERE, Stream
 from shadowcat.proxy.writer import StoreWriter
 
+COMMIT_S = 5.0
+"""How long anybody waits for the store."""
+
 
 class SessionLedger:
     """Without a writer nothing is kept, and nobody asks."""
@@ -136,7 +139,9 @@ class SessionLedger:
         self._waiters.append(waiter)
         self._writer.mark(self)
         self._writer.hurry()
-        return await waiter
+        # The writer gives up sooner; this is for a store that keeps it from noticing.
+        await asyncio.wait((waiter,), timeout=COMMIT_S)
+        return waiter.done() and waiter.result()
 
     # For the writer.
 

@@ -172,6 +172,23 @@ class Stream:
         if self._wakeup is not None:
             self._wake()
 
+    def extend(self, notifications: list[Message]) -> None:
+        """The same as appending each of them, which came together from the upstream."""
+        if self._repeats or self._strict or (self._cursor is None and not self.id):
+            for message in notifications:
+                self.append(message)
+            return
+        log = self.log
+        if log.closed or not notifications:
+            return
+        if log.is_short_of_room:
+            self._make_room()
+        log.extend([(one_line(message), None) for message in notifications])
+        if not self.is_changed:
+            self._keeper.stream_changed(self)
+        if self._wakeup is not None:
+            self._wake()
+
     def _hold_back(self, seq: int) -> None:
         if self.stored_seq >= self._barrier:
             self._held_from = seq
