@@ -24,6 +24,8 @@ from tests.rig.wait import soon
 pytestmark = pytest.mark.timeout(sized(120, 1800))
 
 UPGRADE: dict[str, Any] = {"session": {"upgrade_after_s": 0.05}}
+UNPRIMED = "2025-06-18"
+"""Here a stream begins with its first event: what breaks before it has nothing to be resumed from."""
 BACK_S = 2.0
 END_S = 15.0
 SESSIONS, EVENTS = 1_000, 100_000
@@ -74,8 +76,10 @@ async def test_whatever_the_moment_every_client_goes_on(
 
     async with (
         kept_proxy_before(counting.url, store, durability={"strict": strict}, **UPGRADE) as proxy,
-        callers(proxy.port, 24) as clients,
+        callers(proxy.port, 16) as newer,
+        callers(proxy.port, 8, UNPRIMED) as older,
     ):
+        clients = newer + older
         sessions = (await counting.control("tell"))["sessions"]
         customers = [
             Customer(client, upstream_id, seeded(f"calls {upstream_id}"), strict=strict)
