@@ -14,7 +14,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.machine import CannotMeasure, Child, measured_core, on_cores, other_cores
+from bench.machine import CannotMeasure, Child, on_cores, other_cores
+from bench.reverse import start
 from bench.rounds import Spread, print_table, ratio
 from shadowcat.clock import SystemClock
 from shadowcat.core.ports import SessionStore
@@ -64,8 +65,8 @@ async def _fill(store: SessionStore) -> None:
 
 def _measure(upstream: str, store: str, number: int) -> _Found:
     started = time.perf_counter()
-    with Child.of_module("bench.servers.shadowcat_stored", upstream, store, on=measured_core()) as proxy:
-        port = int(proxy.read_line())
+    proxy, port = start(f"numbers={upstream}", "--store", store)
+    with proxy:
         session = filled_id(number)
         first_ms = _resume_ms(port, session)
         started_s = time.perf_counter() - started

@@ -55,8 +55,8 @@ def run() -> None:
         print_throughput(slow, "shadowcat", FEW_CONNECTIONS)
 
 
-def start(upstream_url: str) -> tuple[Child, int]:
-    """`shadowcat reverse` on the measured core, and the port it took."""
+def start(upstream_url: str, *more: str) -> tuple[Child, int]:
+    """`shadowcat reverse` with those arguments too, on the measured core, and the port it took."""
     child = Child(
         [
             sys.executable,
@@ -69,6 +69,7 @@ def start(upstream_url: str) -> tuple[Child, int]:
             "warning",
             "--upstream",
             upstream_url,
+            *more,
         ],
         measured_core(),
     )
