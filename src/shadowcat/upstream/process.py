@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -18,6 +16,7 @@ from typing import NamedTuple
 
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.upstream.command import Command
+from shadowcat.upstream.spawn import Spawned, spawned
 from shadowcat.upstream.stderr import Stderr
 from shadowcat.wire.lines import MAX_LINE_BYTES, LineDecoder, OversizedLine
 
@@ -61,6 +60,8 @@ class Listener(NamedTuple):
     lines: Callable[[Sequence[Line]], object]
     gone: Callable[[], object]
     """No line will come any more. Called once, unless it is stopped first."""
+    stderr: Callable[[bytes], object] | None = None
+    """Gets what it writes there as it comes; without, that goes to the log line by line."""
 
 
 class Process:
@@ -83,8 +84,11 @@ class Process:
         self._patience = patience or Patience()
         self._decoder = LineDecoder(max_line_bytes)
         self._exited = asyncio.Event()
+        self._stderr_ended = asyncio.Event()
         self._is_connected = False
         self._is_stopping = False
+        self._is_told_all = False
+        self._is_stdin_lost = False
         self._is_over = False
         self._is_group_ended = False
         self._transports: list[asyncio.BaseTransport] = []
@@ -92,13 +96,13 @@ class Process:
         self._room.set()
         self._turn = asyncio.Lock()
 
-    async def start(self) -> None:
+    async def start(self, already: Spawned | None = None) -> None:
         """Raises `Fault` for a command that cannot be run; nothing is left of it then."""
         loop = asyncio.get_running_loop()
-        self._popen, ends = _spawned(self._command)
+        self._popen, ends = already or spawned(self._command)
         self.pid = self._popen.pid
         self.started_at = loop.time()
-        self._stderr = Stderr(f"{self._name}[{self.pid}]", loop.time)
+        self._stderr = Stderr(f"{self._name}[{self.pid}]", loop.time, self._listener.stderr)
         connecting = loop.create_task(self._connect(ends), name=f"connect {self.pid}")
         try:
             await asyncio.shield(connecting)
@@ -106,7 +110,7 @@ class Process:
             # A pipe whose connecting was interrupted is closed by nobody.
             await asyncio.wait((connecting,))
             self._is_over = True
-            self._signal(signal.SIGKILL)
+            self.signal(signal.SIGKILL)
             self._popen.wait()
             self._close_pipes()
             raise
@@ -121,9 +125,9 @@ class Process:
         try:
             self._stdin, _ = await loop.connect_write_pipe(lambda: _Stdin(self), left.pop(0))
             self._transports.append(self._stdin)
-            words = _Output(self._stderr.feed, self._stderr.close)
-            transport, _ = await loop.connect_read_pipe(lambda: words, left.pop(0))
-            self._transports.append(transport)
+            words = _Output(self._stderr.feed, self.stderr_ended)
+            self._stderr_pipe, _ = await loop.connect_read_pipe(lambda: words, left.pop(0))
+            self._transports.append(self._stderr_pipe)
             lines = _Output(self.heard, self.stdout_ended)
             self._stdout, _ = await loop.connect_read_pipe(lambda: lines, left.pop(0))
             self._transports.append(self._stdout)
@@ -155,6 +159,12 @@ class Process:
     def stderr_tail(self) -> str:
         return self._stderr.tail
 
+    @property
+    def exit_code(self) -> int | None:
+        """As a shell tells it: a signal counts from 128. None while it runs."""
+        code = self._popen.returncode
+        return code if code is None or code >= 0 else 128 - code
+
     def ending(self) -> str:
         """How it ended, for a person."""
         code = self._popen.returncode
@@ -169,6 +179,15 @@ class Process:
         except TimeoutError:
             return False
         return True
+
+    async def last_words(self) -> None:
+        """Once it is over: until it has exited and its stderr is read, if that does not take long."""
+        try:
+            async with asyncio.timeout(self._patience.rest_s):
+                await self._exited.wait()
+                await self._stderr_ended.wait()
+        except TimeoutError:
+            pass  # it only closed its output, or a grandchild holds the other
 
     # Talking to it.
 
@@ -205,7 +224,26 @@ class Process:
         if not self._is_over:
             self._stdout.resume_reading()
 
+    def pause_stderr(self) -> None:
+        self._stderr_pipe.pause_reading()
+
+    def resume_stderr(self) -> None:
+        self._stderr_pipe.resume_reading()
+
     # Its end.
+
+    def close_input(self) -> None:
+        """Tells it that nothing more will come, which ends most; what it still says is heard."""
+        self._is_told_all = True
+        self._stdin.close()
+
+    def signal(self, number: int) -> bool:
+        """To all of its group. False when nobody is left to hear it."""
+        try:
+            os.killpg(self.pid, number)
+        except (ProcessLookupError, PermissionError):
+            return False
+        return True
 
     async def stop(self, patience: Patience | None = None) -> None:
         """Closes its stdin, then SIGTERM, then SIGKILL, to all of its group; returns when it is reaped.
@@ -218,9 +256,9 @@ class Process:
         self._room.set()
         self._stdin.close()
         if not await self.exits_within(patience.close_s):
-            self._signal(signal.SIGTERM)
+            self.signal(signal.SIGTERM)
             if not await self.exits_within(patience.term_s):
-                self._signal(signal.SIGKILL)
+                self.signal(signal.SIGKILL)
                 await self.exits_within(_KILL_S)
         await self._end_group()
         self._close_pipes()
@@ -230,32 +268,25 @@ class Process:
         if self._is_group_ended:
             return
         self._is_group_ended = True
-        if not self._signal(signal.SIGTERM):
+        if not self.signal(signal.SIGTERM):
             return
         loop = asyncio.get_running_loop()
         until = loop.time() + _GROUP_S
         try:
             while loop.time() < until:
                 await asyncio.sleep(_POLL_S)
-                if not self._signal(0):
+                if not self.signal(0):
                     return
         finally:
-            self._signal(signal.SIGKILL)
-
-    def _signal(self, number: int) -> bool:
-        """False when nobody is left to hear it."""
-        try:
-            os.killpg(self.pid, number)
-        except (ProcessLookupError, PermissionError):
-            return False
-        return True
+            self.signal(signal.SIGKILL)
 
     def _close_pipes(self) -> None:
         for transport in self._transports:
-            if isinstance(transport, asyncio.WriteTransport):
-                transport.abort()
-            else:
+            if not isinstance(transport, asyncio.WriteTransport):
                 transport.close()
+            elif not self._is_stdin_lost:
+                # asyncio's own loop fails where there is nothing left to abort.
+                transport.abort()
 
     # What the operating system tells.
 
@@ -297,9 +328,14 @@ class Process:
             self._listener.lines([rest])
         self.over()
 
+    def stderr_ended(self) -> None:
+        self._stderr.close()
+        self._stderr_ended.set()
+
     def stdin_ended(self) -> None:
         """A child that takes no more requests is of no use, but for what it has said already."""
-        if not self._is_over:
+        self._is_stdin_lost = True
+        if not self._is_over and not self._is_told_all:
             asyncio.get_running_loop().call_later(self._patience.rest_s, self.over)
 
     def over(self) -> None:
@@ -344,68 +380,3 @@ class _Output(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end()
-
-
-def _spawned(command: Command) -> tuple[subprocess.Popen[bytes], list[int]]:
-    """The child, and our ends of its stdin, stdout and stderr."""
-    theirs, ours = _pipes()
-    try:
-        child = subprocess.Popen(
-            command.argv,
-            stdin=theirs[0],
-            stdout=theirs[1],
-            stderr=theirs[2],
-            cwd=command.cwd,
-            env=command.environment(os.environ),
-            start_new_session=True,
-            preexec_fn=_dying_with_us(),
-        )
-    except (OSError, ValueError, subprocess.SubprocessError) as error:
-        _close(ours)
-        told = "The upstream's command cannot be started"
-        raise Fault(FaultKind.UPSTREAM_UNAVAILABLE, told, reason="command_not_started") from error
-    finally:
-        _close(theirs)
-    return child, ours
-
-
-def _pipes() -> tuple[list[int], list[int]]:
-    """The child's ends and ours, of stdin, stdout and stderr."""
-    theirs: list[int] = []
-    ours: list[int] = []
-    try:
-        for is_stdin in (True, False, False):
-            reads, writes = os.pipe()
-            theirs.append(reads if is_stdin else writes)
-            ours.append(writes if is_stdin else reads)
-    except OSError as error:
-        _close(theirs + ours)
-        told = "No file can be opened for the upstream's command"
-        raise Fault(FaultKind.OVER_CAPACITY, told, reason="command_not_started") from error
-    return theirs, ours
-
-
-def _close(ends: Sequence[int]) -> None:
-    for end in ends:
-        os.close(end)
-
-
-_PR_SET_PDEATHSIG = 1
-
-
-def _dying_with_us() -> Callable[[], None] | None:
-    """What makes the child die when its parent does, where the system can do that."""
-    if sys.platform != "linux":
-        return None
-    import ctypes  # 10 ms, for who has no child only
-
-    prctl = ctypes.CDLL(None).prctl
-    parent = os.getpid()
-
-    def in_child() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            # It died before we asked.
-            os._exit(1)
-
-    return in_child

@@ -1,4 +1,4 @@
-"""What a child says on stderr: read always, line by line into the log, its end kept for who asks why it failed."""
+"""What a child says on stderr: read always, into the log or handed on, its end kept for who asks why it failed."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ TAIL_LINES = 10
 
 
 class Stderr:
-    def __init__(self, tag: str, now: Callable[[], float]) -> None:
-        """`tag` says in the log whose lines they are."""
+    def __init__(
+        self, tag: str, now: Callable[[], float], hand_on: Callable[[bytes], object] | None = None
+    ) -> None:
+        """`tag` says in the log whose lines they are; with `hand_on`, that gets the bytes and the log nothing."""
         self._tag = tag
         self._now = now
+        self._hand_on = hand_on
         self._decoder = LineDecoder(MAX_LINE_BYTES)
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._second = 0
@@ -33,6 +36,8 @@ class Stderr:
         return " | ".join(self._tail)
 
     def feed(self, data: bytes) -> None:
+        if self._hand_on is not None:
+            self._hand_on(data)
         for line in self._decoder.feed(data):
             self._take(line)
 
@@ -46,6 +51,8 @@ class Stderr:
         is_long = isinstance(line, OversizedLine)
         text = f"{printable(line.start)}… ({line.size} bytes)" if is_long else printable(line)
         self._tail.append(text)
+        if self._hand_on is not None:
+            return
         # A child that floods its stderr must not flood the log.
         second = int(self._now())
         if second != self._second:
