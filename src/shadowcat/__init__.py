@@ -1,6 +1,7 @@
 """Shadowcat: a proxy for the Model Context Protocol.
 
-`ReverseProxy` is the proxy as a library; the ports for stores and interceptors of your own are in `shadowcat.core`.
+`ReverseProxy` and `StdioForward` are the proxy as a library; the ports for stores and interceptors of your own are
+in `shadowcat.core`.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from shadowcat.app.proxy import ReverseProxy
+    from shadowcat.app.stdio import StdioForward
 
-__all__ = ["ReverseProxy"]
+__all__ = ["ReverseProxy", "StdioForward"]
 
 
 def __getattr__(name: str) -> Any:
@@ -19,4 +21,8 @@ def __getattr__(name: str) -> Any:
         from shadowcat.app.proxy import ReverseProxy
 
         return ReverseProxy
+    if name == "StdioForward":
+        from shadowcat.app.stdio import StdioForward
+
+        return StdioForward
     raise AttributeError(f"module 'shadowcat' has no attribute {name!r}")

@@ -1,5 +1,5 @@
 """`python -m shadowcat`."""
 
-from shadowcat.cli import main
+from shadowcat.cli import run
 
-main()
+run()

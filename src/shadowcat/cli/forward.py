@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
-from shadowcat.cli.options import CannotStart, Serving, by_name, serve, serving_options
+from shadowcat.cli.options import (
+    CannotStart,
+    Serving,
+    by_name,
+    log_level_option,
+    serve,
+    serving_options,
+)
 from shadowcat.cli.params import UPSTREAM, VARIABLE
 
 if TYPE_CHECKING:
@@ -18,6 +25,34 @@ if TYPE_CHECKING:
 @click.group()
 def forward() -> None:
     """Stand in for a server, where its clients would have started or reached it themselves."""
+
+
+_env_option = click.option(
+    "--env", type=VARIABLE, multiple=True, metavar="NAME=VALUE", help="A variable that the command gets."
+)
+_cwd_option = click.option(
+    "--cwd", type=click.Path(exists=True, file_okay=False), help="The directory that it runs in."
+)
+
+
+@forward.command(context_settings={"allow_interspersed_args": False})
+@_env_option
+@_cwd_option
+@log_level_option("warning")
+@click.argument("command", nargs=-1, required=True, metavar="-- COMMAND [ARGS]...")
+def stdio(
+    command: tuple[str, ...], env: tuple[tuple[str, str], ...], cwd: str | None, log_level: str
+) -> None:
+    """Stand in for a command that speaks stdio, where its client would have started it.
+
+    \b
+    Examples:
+      shadowcat forward stdio -- python my_server.py
+      shadowcat forward stdio --log-level info -- npx -y some-server
+    """
+    from shadowcat.app.standin import stand_in
+
+    raise SystemExit(stand_in(command, dict(env), cwd, log_level))
 
 
 @forward.command()
@@ -32,10 +67,8 @@ def forward() -> None:
 @click.option(
     "--shared", is_flag=True, help="One process for all sessions: the command keeps nothing of any."
 )
-@click.option(
-    "--env", type=VARIABLE, multiple=True, metavar="NAME=VALUE", help="A variable that the command gets."
-)
-@click.option("--cwd", type=click.Path(exists=True, file_okay=False), help="The directory that it runs in.")
+@_env_option
+@_cwd_option
 @serving_options
 @click.argument("command", nargs=-1, metavar="[-- COMMAND [ARGS]...]")
 def http(

@@ -1,10 +1,11 @@
-"""The command line. Each command imports what it runs when it runs: a stdio proxy starts with every IDE window."""
+"""The commands."""
 
 from __future__ import annotations
 
 from importlib import import_module
 
 import click
+from click.exceptions import NoSuchCommand
 
 _COMMANDS = ("echo", "forward", "reverse", "session")
 """Each in a module of its own, under its own name."""
@@ -21,8 +22,23 @@ class Commands(click.Group):
             return None
         return getattr(import_module(f"shadowcat.cli.{cmd_name}"), cmd_name)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except NoSuchCommand as error:
+            # click looks for what was meant among commands that are loaded.
+            raise NoSuchCommand(error.command_name, possibilities=_COMMANDS, ctx=ctx) from None
+
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="shadowcat")
 def main() -> None:
-    """A proxy for the Model Context Protocol."""
+    """A proxy for the Model Context Protocol.
+
+    \b
+    In place of a command:
+      shadowcat -- CMD [ARGS]   for the program that starts it, or from a terminal over HTTP
+      shadowcat URL             in front of a server
+    """

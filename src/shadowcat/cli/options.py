@@ -22,6 +22,11 @@ listen_option = click.option(
     "--listen", type=HOST_PORT, default="127.0.0.1:8080", show_default=True, help="Address to serve on."
 )
 
+
+def log_level_option(default: str) -> Callable[[Decorated], Decorated]:
+    return click.option("--log-level", type=click.Choice(LOG_LEVELS), default=default, show_default=True)
+
+
 _SERVING = (
     listen_option,
     click.option("--path", default="/mcp", show_default=True, help="Path of the endpoint."),
@@ -69,7 +74,7 @@ _SERVING = (
         metavar="SECONDS",
         help="Answer a longer call as a stream, which a 2025-11-25 client can resume.",
     ),
-    click.option("--log-level", type=click.Choice(LOG_LEVELS), default="info", show_default=True),
+    log_level_option("info"),
 )
 
 

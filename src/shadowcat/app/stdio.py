@@ -1,0 +1,243 @@
+"""`forward stdio`: us in place of a command; what its client sends passes, and so do its end and its exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+from shadowcat.downstream.stderr import StderrLog, StderrWriter
+from shadowcat.downstream.stdio import FLUSH_S, ClientListener, StdioClient
+from shadowcat.errors import Fault, FaultKind
+from shadowcat.proxy.passage import Passage
+from shadowcat.proxy.way import Line
+from shadowcat.upstream.command import Command
+from shadowcat.upstream.process import ENDED, Listener, Patience, Process
+from shadowcat.upstream.spawn import Spawned
+
+if TYPE_CHECKING:
+    from shadowcat.core.ports import Interceptor
+    from shadowcat.proxy.interception import Interception
+
+log = logging.getLogger("shadowcat.stdio")
+
+CANNOT_START = 127
+"""The exit code that shells give for a command that cannot be started."""
+PATIENCE = Patience(read_s=3_600.0)
+"""A command may leave its stdin unread for long: whoever waits for it has a deadline of their own."""
+FIRST_WORD_S = 2.0
+"""How long a client may take to ask something of a command that has ended already, so that it is answered."""
+STDERR_S = 1.0
+"""How long a reader of our stderr may take nothing before what the command says there is left out."""
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_LOOK_S = 0.005
+_KILL_S = 2.0
+
+
+class StdioForward:
+    """A server that speaks stdio, behind our own: `exit_code = await StdioForward(command).run()`.
+
+    Interceptors see each message in its order: one that takes its time holds up what follows in that direction.
+    """
+
+    def __init__(
+        self,
+        command: Command,
+        *,
+        interceptors: Sequence[Interceptor] = (),
+        patience: Patience = PATIENCE,
+        stdin: int = 0,
+        stdout: int = 1,
+        stderr: StderrWriter | None = None,
+        already: Spawned | None = None,
+    ) -> None:
+        """`stdin` and `stdout` are file descriptors; `already` is the command, where it runs by now."""
+        name = PurePath(command.argv[0]).name
+        self._name = name
+        self._patience = patience
+        self._already = already
+        self._stderr = stderr or StderrWriter()
+        listener = ClientListener(self._heard_client, self._client_gone)
+        self._client = StdioClient(listener, stdin=stdin, stdout=stdout)
+        server = Listener(self._heard_server, self._server_gone, self._heard_stderr)
+        self._process = Process(command, name, server, patience)
+        self._interception = _interception(interceptors, name)
+        self._passage = Passage(self._client, self._process, self._interception)
+        self._happened = asyncio.Event()
+        self._gone = asyncio.Event()
+        self._asked = asyncio.Event()
+        self._signals = 0
+        self._is_client_gone = False
+
+    async def run(self) -> int:
+        """Returns the command's exit code."""
+        try:
+            return await self._run()
+        finally:
+            await self._passage.aclose()
+            # A thread waits for it; nothing else is left to do here.
+            self._stderr.close()
+
+    def signal(self, number: int) -> None:
+        """Passes it on, and waits for the end of the command from then on; the second one kills it."""
+        self._signals += 1
+        self._process.signal(number if self._signals == 1 else signal.SIGKILL)
+        self._happened.set()
+
+    async def _run(self) -> int:
+        try:
+            await self._process.start(self._already)
+        except Fault as fault:
+            return await self._not_started(fault)
+        try:
+            await self._client.open()
+            await self._until_gone()
+            await self._process.last_words()
+            await self._tell_client()
+            await self._client.aclose()
+        finally:
+            await self._process.stop()
+        return self._process.exit_code or 0
+
+    async def _not_started(self, fault: Fault) -> int:
+        log.error("%s cannot be started: %s", self._name, fault.__cause__ or fault)
+        self._passage = Passage(self._client, _Nobody(fault), self._interception)
+        await self._client.open()
+        await self._first_word()
+        await self._client.aclose()
+        return CANNOT_START
+
+    # The end.
+
+    async def _until_gone(self) -> None:
+        """Until nothing more will be heard of the command: by itself or, told to end, more and more clearly."""
+        await self._happened.wait()
+        if await self._is_gone_within(self._patience.close_s):
+            return
+        for number, wait_s in ((signal.SIGTERM, self._patience.term_s), (signal.SIGKILL, _KILL_S)):
+            self._process.signal(number)
+            if await self._is_gone_within(wait_s):
+                return
+
+    async def _is_gone_within(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                if self._is_client_gone:
+                    await self._passage.wait_sent()
+                    self._process.close_input()
+                await self._gone.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _tell_client(self) -> None:
+        was_told_to = self._is_client_gone or self._signals
+        unanswered = len(self._passage.waiting)
+        if unanswered or not was_told_to:
+            self._say_how_it_ended(unanswered)
+        fault = Fault(FaultKind.OUTCOME_UNKNOWN, reason=ENDED, sent=True)
+        try:
+            async with asyncio.timeout(FLUSH_S):
+                await self._passage.server_ended(fault)
+        except TimeoutError:
+            log.warning("the client does not read what is left for it")
+        await self._first_word()
+
+    def _say_how_it_ended(self, unanswered: int) -> None:
+        if not self._passage.waiting.has_answered:
+            when = " before it answered anything. Is it an MCP server that speaks stdio?"
+        else:
+            when = f" with {unanswered} requests unanswered." if unanswered else "."
+        tail = self._process.stderr_tail
+        words = f" Its last words: {tail}" if tail else ""
+        log.error("%s ended (%s)%s%s", self._name, self._process.ending(), when, words)
+
+    async def _first_word(self) -> None:
+        """Of a client that said nothing yet; it is about to, and would wait for the answer."""
+        try:
+            async with asyncio.timeout(FIRST_WORD_S):
+                await self._asked.wait()
+                await self._passage.wait_sent()
+        except TimeoutError:
+            pass
+
+    # What is heard.
+
+    def _heard_client(self, lines: Sequence[Line]) -> None:
+        self._passage.from_client(lines)
+        if self._passage.waiting.has_been_asked:
+            self._asked.set()
+
+    def _client_gone(self) -> None:
+        self._is_client_gone = True
+        self._asked.set()
+        self._happened.set()
+
+    def _heard_server(self, lines: Sequence[Line]) -> None:
+        self._passage.from_server(lines)
+
+    def _server_gone(self) -> None:
+        self._gone.set()
+        self._happened.set()
+
+    def _heard_stderr(self, data: bytes) -> None:
+        self._stderr.write(data)
+        if self._stderr.is_behind:
+            self._process.pause_stderr()
+            self._wait_for_reader(self._stderr.written, 0.0)
+
+    def _wait_for_reader(self, written: int, waited_s: float) -> None:
+        if self._stderr.is_behind and waited_s < STDERR_S:
+            waited_s = waited_s + _LOOK_S if self._stderr.written == written else 0.0
+            later = asyncio.get_running_loop().call_later
+            later(_LOOK_S, self._wait_for_reader, self._stderr.written, waited_s)
+        else:
+            self._process.resume_stderr()
+
+
+class _Nobody:
+    """Stands where a command would, had it started."""
+
+    def __init__(self, fault: Fault) -> None:
+        self._fault = fault
+
+    def write_nowait(self, line: bytes) -> bool:
+        raise self._fault
+
+    async def write(self, line: bytes) -> None:
+        raise self._fault
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+def _interception(interceptors: Sequence[Interceptor], name: str) -> Interception | None:
+    if not interceptors:
+        return None
+    # Here, because without interceptors this starts with every window of an editor.
+    from shadowcat.proxy.interception import Interception
+    from shadowcat.proxy.pipeline import Pipeline
+
+    return Interception(Pipeline(interceptors), name, os.urandom(16).hex())
+
+
+def serve_stdio(command: Command, already: Spawned | None, log_level: str) -> int:
+    """Runs until the command has ended, and returns its exit code."""
+    stderr = StderrWriter()
+    logging.basicConfig(level=log_level.upper(), handlers=[StderrLog(stderr)])
+
+    async def main() -> int:
+        forward = StdioForward(command, stderr=stderr, already=already)
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, forward.signal, number)
+        return await forward.run()
+
+    # Not uvloop: a message costs it 10 µs less, which nobody who waits for a pipe notices, and loading it 10 ms.
+    return asyncio.run(main())

@@ -1,0 +1,38 @@
+"""The command line. Each command imports what it runs when it runs: a stdio proxy starts with every IDE window."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from shadowcat.cli.shortcut import command_of, written_out
+
+if TYPE_CHECKING:
+    from shadowcat.cli.group import main
+
+__all__ = ["main", "run"]
+
+
+def run() -> None:
+    """The program."""
+    args = sys.argv[1:]
+    if (found := written_out(args, is_terminal=os.isatty(0))) is not None:
+        print(f"shadowcat: this stands for: {found.told}", file=sys.stderr)
+        args = found.args
+    if (argv := command_of(args)) is not None:
+        from shadowcat.app.standin import stand_in
+
+        sys.exit(stand_in(argv))
+
+    from shadowcat.cli.group import main
+
+    main(args)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "main":
+        from shadowcat.cli.group import main
+
+        return main
+    raise AttributeError(f"module 'shadowcat.cli' has no attribute {name!r}")

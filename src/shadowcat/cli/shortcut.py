@@ -1,0 +1,37 @@
+"""What may be written in place of a command, and the one command that is understood without click.
+
+Loading click takes longer than all the rest of what `forward stdio` loads before it can start its command.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class WrittenOut(NamedTuple):
+    args: list[str]
+    told: str
+    """For a person. It goes to where programs keep logs: what may be a secret is left out."""
+
+
+def command_of(args: list[str]) -> list[str] | None:
+    """The command of `forward stdio -- COMMAND [ARGS]`, if it is just that."""
+    return args[3:] if args[:3] == ["forward", "stdio", "--"] and len(args) > 3 else None
+
+
+def written_out(args: list[str], *, is_terminal: bool) -> WrittenOut | None:
+    """`-- COMMAND` and `URL`, as the command that they stand for."""
+    if len(args) > 1 and args[0] == "--":
+        mode = "http" if is_terminal else "stdio"
+        dots = " …" if len(args) > 2 else ""
+        return WrittenOut(["forward", mode, *args], f"shadowcat forward {mode} -- {args[1]}{dots}")
+    if args and args[0].startswith(("http://", "https://")):
+        told = f"shadowcat forward http --upstream {_without_secrets(args[0])}"
+        return WrittenOut(["forward", "http", "--upstream", *args], told)
+    return None
+
+
+def _without_secrets(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    host, slash, path = rest.partition("?")[0].partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"

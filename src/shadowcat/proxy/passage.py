@@ -1,0 +1,180 @@
+"""One client and one server, line by line: as they are, or as interceptors want them.
+
+Without interceptors a line is only glanced at, so that it is known who waits for what when the server ends; it goes
+on as the bytes it was. Nothing but messages reaches the client: what else a server prints is dropped.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from shadowcat.aio import Tasks
+from shadowcat.core.exchange import Direction
+from shadowcat.core.waiting import Waiting
+from shadowcat.errors import Fault, FaultKind
+from shadowcat.proxy.way import End, Line, Rest, Way
+from shadowcat.wire import jsonrpc
+from shadowcat.wire.glance import cancelled_id, early_id, glance
+from shadowcat.wire.jsonrpc import RequestId
+from shadowcat.wire.lines import OversizedLine
+from shadowcat.wire.mcp import Method
+from shadowcat.wire.text import printable
+
+if TYPE_CHECKING:
+    # Not loaded without interceptors: this starts with every window of an editor.
+    from shadowcat.proxy.interception import Interception
+
+log = logging.getLogger("shadowcat.stdio")
+
+DROPS_LOGGED = 20
+
+
+class Passage:
+    def __init__(self, client: End, server: End, interception: Interception | None = None) -> None:
+        self._client = client
+        self._server = server
+        self._interception = interception
+        self._tasks = Tasks("passage")
+        self._up = Way(client, self._deliver_up, self._tasks, "up")
+        self._down = Way(server, self._deliver_down, self._tasks, "down")
+        self._dropped = 0
+        self.waiting: Waiting[Any] = Waiting() if interception is None else interception.waiting
+
+    def from_client(self, lines: Iterable[Line]) -> None:
+        self._up.take(lines)
+
+    def from_server(self, lines: Iterable[Line]) -> None:
+        self._down.take(lines)
+
+    async def wait_sent(self) -> None:
+        """Until the server has what the client said."""
+        await self._up.wait_empty()
+
+    async def server_ended(self, fault: Fault) -> None:
+        """After its last line: who still waits is told."""
+        await self._down.wait_empty()
+        await self._refuse(self.waiting.close(), fault)
+
+    async def aclose(self) -> None:
+        await self._tasks.aclose(1.0)
+
+    # Towards the server.
+
+    def _deliver_up(self, line: Line) -> Rest:
+        if isinstance(line, OversizedLine):
+            return self._refuse_long(line)
+        if self._interception is not None:
+            return self._intercept_up(line, self._interception)
+        asked: list[RequestId] = []
+        for seen in glance(line):
+            if (id := seen.asks) is not None:
+                asked.append(id)
+            elif seen.method == Method.CANCELLED and (id := cancelled_id(line)) is not None:
+                self.waiting.forget(id)
+        try:
+            for id in asked:
+                self.waiting.ask(id, None)
+        except Fault as fault:
+            return self._refuse(asked, fault)
+        return self._write_up(line + b"\n", asked)
+
+    async def _intercept_up(self, line: bytes, interception: Interception) -> None:
+        try:
+            sent = await interception.outcome(line, Direction.TO_SERVER)
+        except Fault as fault:
+            # Nothing may pass that the interceptors could not read.
+            await self._client.write(jsonrpc.error(jsonrpc.readable_id(line), fault.error()).line())
+        else:
+            await self._send(sent)
+
+    def _write_up(self, line: bytes, asked: Sequence[RequestId]) -> Rest:
+        try:
+            if self._server.write_nowait(line):
+                return None
+        except Fault as fault:
+            return self._give_back(asked, fault)
+        return self._write_up_later(line, asked)
+
+    async def _write_up_later(self, line: bytes, asked: Sequence[RequestId]) -> None:
+        try:
+            await self._server.write(line)
+        except Fault as fault:
+            await self._give_back(asked, fault)
+
+    async def _give_back(self, asked: Sequence[RequestId], fault: Fault) -> None:
+        # Unless the end of the server was told for them meanwhile.
+        await self._refuse([id for id in asked if id in self.waiting], fault)
+
+    async def _refuse(self, asked: Sequence[RequestId], fault: Fault) -> None:
+        for id in asked:
+            self.waiting.forget(id)
+            await self._client.write(jsonrpc.error(id, fault.error()).line())
+
+    async def _refuse_long(self, line: OversizedLine) -> None:
+        told = f"a line of the client's is dropped: {line.size} bytes are too many"
+        log.warning("%s: %s", told, printable(line.start, 200))
+        id = early_id(line.start)
+        if id is not None and b'"method"' in line.start:
+            await self._refuse([id], Fault(FaultKind.BODY_TOO_LARGE))
+
+    # Towards the client.
+
+    def _deliver_down(self, line: Line) -> Rest:
+        if isinstance(line, OversizedLine):
+            return self._drop(line.start, f"{line.size} bytes are too many", is_cut=True)
+        if self._interception is not None:
+            return self._intercept_down(line, self._interception)
+        found = glance(line)
+        if not found:
+            return self._drop(line, "no MCP message")
+        for seen in found:
+            if (id := seen.answers) is not None:
+                self.waiting.answered(id)
+        return self._write_down(line + b"\n")
+
+    async def _intercept_down(self, line: bytes, interception: Interception) -> None:
+        try:
+            sent = await interception.outcome(line, Direction.TO_CLIENT)
+        except Fault as fault:
+            await self._drop(line, str(fault))
+        else:
+            await self._send(sent)
+
+    def _write_down(self, line: bytes) -> Rest:
+        return None if self._client.write_nowait(line) else self._client.write(line)
+
+    async def _drop(self, line: bytes, why: str, *, is_cut: bool = False) -> None:
+        self._dropped += 1
+        if self._dropped <= DROPS_LOGGED:
+            last = "; no more of them are told" if self._dropped == DROPS_LOGGED else ""
+            log.warning(
+                "a line on the command's stdout is dropped (%s): %s%s", why, printable(line, 200), last
+            )
+        id = self._answered_by(line, is_cut)
+        if id is not None:
+            fault = Fault(FaultKind.UPSTREAM_INVALID, reason="upstream_sent_garbage", sent=True)
+            await self._refuse([id], fault)
+
+    def _answered_by(self, garbage: bytes, is_cut: bool) -> RequestId | None:
+        """The request that a broken line was most likely the answer to: without it, that one would wait in vain."""
+        if b'"method"' in garbage or garbage[:1] != b"{":
+            return None
+        id = early_id(garbage)
+        if id is None:
+            # Some servers write the id last.
+            id = self.waiting.only() if is_cut else jsonrpc.readable_id(garbage)
+        return id if id is not None and id in self.waiting else None
+
+    # Either way.
+
+    async def _send(self, sent: Sequence[tuple[Direction, jsonrpc.Message]]) -> None:
+        for direction, message in sent:
+            if direction is Direction.TO_CLIENT:
+                rest = self._write_down(message.line())
+            else:
+                asked = [message.id] if message.is_request and message.id is not None else []
+                rest = self._write_up(message.line(), asked)
+            if rest is not None:
+                await rest
