@@ -1,4 +1,4 @@
-"""What is under way on a child's pipes: the sessions that use it, and their requests."""
+"""What is under way on a conduit: the sessions that use it, and their requests."""
 
 from __future__ import annotations
 

@@ -1,68 +1,37 @@
-"""One child's stdin and stdout, shared by many requests: each hears what is its own, and nobody holds up the rest.
-
-On stdio nothing says which request a message of the server's belongs to, but for an answer, progress, and what names
-a subscription. The rest is given to the one request that runs, or else to the one party there is; what could be
-anybody's is given to nobody, except the news that a list changed, which is no secret.
-"""
+"""A conduit made of one child's stdin and stdout."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from shadowcat.aio import Tasks
-from shadowcat.core import multiplex
 from shadowcat.core.annotations import ToolHeaders
-from shadowcat.errors import Fault, FaultKind, Side
-from shadowcat.upstream.call import Call, Party
+from shadowcat.upstream.call import Call
 from shadowcat.upstream.command import Command
-from shadowcat.upstream.inbox import Inbox
-from shadowcat.upstream.interpret import messages_of
-from shadowcat.upstream.process import ENDED, Line, Listener, Patience, Process
-from shadowcat.wire import jsonrpc
-from shadowcat.wire.jsonrpc import Message, RequestId
+from shadowcat.upstream.conduit import Conduit, ConduitCounters, ConduitLimits
+from shadowcat.upstream.process import ENDED, Listener, Patience, Process
+from shadowcat.wire.jsonrpc import Message
 from shadowcat.wire.lines import OversizedLine
-from shadowcat.wire.mcp import LIST_CHANGED, Method
-from shadowcat.wire.text import printable
-
-log = logging.getLogger("shadowcat.upstream")
-
-MAX_CALLS = 10_000
-MAX_QUESTIONS = 1_000
-MAX_SAYING = 100
-"""What is said from here while the child does not read: it is its own loss."""
-_LOOK_S = 1.0
-_ANYBODYS = frozenset(LIST_CHANGED.values())
-_ID_AT_THE_START = re.compile(rb'\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?"id"\s*:\s*(\d{1,18})\s*,')
 
 
 @dataclass(frozen=True, slots=True)
-class ChannelLimits:
-    call_s: float | None = 300.0
-    """How long a server may be silent during a call; None: for ever."""
-    question_s: float = 600.0
-    """How long a question of the server's waits for an answer."""
-    stall_s: float = 1.0
-    """How long a child is not read because one reader is behind; after that, the reader loses notifications."""
+class ChannelLimits(ConduitLimits):
     patience: Patience = field(default_factory=Patience)
 
 
 @dataclass(slots=True)
-class StdioCounters:
+class StdioCounters(ConduitCounters):
     """Of all children of one upstream."""
 
     started: int = 0
     crashed: int = 0
-    garbage_lines: int = 0
-    dropped_messages: int = 0
-    stalls: int = 0
 
 
-class Channel:
+class Channel(Conduit):
+    ended = ENDED
+
     def __init__(
         self,
         name: str,
@@ -71,25 +40,12 @@ class Channel:
         on_gone: Callable[[Channel], object],
     ) -> None:
         """Use `start`."""
-        self.name = name
-        self.counters = counters
-        self.is_initialized = False
-        """The server was told so; where sessions share it, by the first of them."""
+        super().__init__(name, limits, counters)
         self.tools = ToolHeaders()
         self.tools_asked_at = -math.inf
         self.listing_tools = asyncio.Lock()
         self.process: Process
         self._on_gone = on_gone
-        self._limits = limits
-        self._loop = asyncio.get_running_loop()
-        self._tasks = Tasks(f"stdio {name}")
-        self._last_id = 0
-        self._calls: dict[int, Call] = {}
-        self._parties: set[Party] = set()
-        self._asked: dict[RequestId, _Question] = {}
-        self._behind: set[Inbox] = set()
-        self._stall: asyncio.TimerHandle | None = None
-        self._look: asyncio.TimerHandle | None = None
 
     @classmethod
     async def start(
@@ -112,360 +68,33 @@ class Channel:
     def is_gone(self) -> bool:
         return self.process.is_over or not self.process.takes_input
 
-    @property
-    def has_parties(self) -> bool:
-        return bool(self._parties)
-
-    # For those who use it.
-
-    def join(self) -> Party:
-        party = Party(self.caught_up)
-        self._parties.add(party)
-        return party
-
-    def leave(self, party: Party) -> None:
-        self._parties.discard(party)
-        party.standalone.end()
-        for call in list(party.calls.values()):
-            self.leave_call(call)
-        for id, question in list(self._asked.items()):
-            if question.party is party:
-                del self._asked[id]
-                self._say(_nobody_to_ask(id))
-
-    async def call(self, request: Message, party: Party | None = None) -> Call:
-        """Sends a request. Raises `Fault` if it was not sent."""
-        if len(self._calls) >= MAX_CALLS:
-            raise Fault(FaultKind.OVER_CAPACITY, reason="too_many_requests_in_flight")
-        self._last_id += 1
-        call = Call(request, self._last_id, party, on_taken=self.caught_up, on_close=self.leave_call)
-        outgoing, call.token = multiplex.renumbered(request, call.id)
-        call.heard_at = self._loop.time()
-        self._calls[call.id] = call
-        if party is not None:
-            party.calls[call.client_id] = call
-        self._look_later()
-        try:
-            await self.process.write(outgoing.line())
-        except BaseException:
-            self.leave_call(call)
-            raise
-        call.is_sent = True
-        return call
-
-    async def send(self, message: Message, party: Party) -> None:
-        """A notification, or an answer to a question; what is about nothing that this party has is dropped."""
-        if message.is_response:
-            question = self._asked.get(message.id) if message.id is not None else None
-            if question is None or question.party is not party:
-                self._drop("an answer to no question", message)
-                return
-            del self._asked[question.id]
-        elif message.method == Method.CANCELLED:
-            named = multiplex.request_named_by(message)
-            call = party.calls.get(named) if named is not None else None
-            if call is None:
-                # It was cancelled when its stream was closed, or is answered by now.
-                return
-            call.is_cancelled = True
-            message = multiplex.with_request_named(message, call.id)
-        elif message.method == Method.INITIALIZED:
-            if self.is_initialized:
-                return
-            self.is_initialized = True
-        await self.process.write(message.line())
-
-    def leave_call(self, call: Call) -> None:
-        """Nobody waits for it any more; the server is told, if it does not know."""
-        if self._calls.pop(call.id, None) is None:
-            return
-        self._forget(call)
-        # Whoever else reads it must not take this for a proper end.
-        call.end(Fault(FaultKind.OUTCOME_UNKNOWN, reason="given_up", sent=True))
-        if call.is_sent and not call.is_cancelled and not call.is_handshake:
-            params = {"requestId": call.id, "reason": "nobody waits for the answer"}
-            self._say(jsonrpc.notification(Method.CANCELLED, params))
-
-    def caught_up(self, inbox: Inbox) -> None:
-        if self._behind:
-            self._behind.discard(inbox)
-            if not self._behind:
-                self._read_on()
-
     async def stop(self, patience: Patience | None = None) -> None:
         if not self.process.is_over:
-            self._close()
+            self._over()
         try:
             await self.process.stop(patience)
         finally:
-            if self._look is not None:
-                self._look.cancel()
-            await self._tasks.aclose(1.0)
+            await self._settle()
 
-    # What the child says.
+    async def _carry(self, message: Message, call: Call | None = None) -> None:
+        await self.process.write(message.line())
 
-    def _heard(self, lines: Sequence[Line]) -> None:
+    def _carry_nowait(self, message: Message) -> bool:
+        return self.process.write_nowait(message.line())
+
+    def _pause_reading(self) -> None:
+        self.process.pause_reading()
+
+    def _resume_reading(self) -> None:
+        self.process.resume_reading()
+
+    def _heard(self, lines: Sequence[bytes | OversizedLine]) -> None:
         for line in lines:
             if isinstance(line, OversizedLine):
                 self._garbage(line.start, f"{line.size} bytes are too many", is_cut=True)
-                continue
-            try:
-                messages = messages_of(line)
-            except Fault as fault:
-                self._garbage(line, str(fault.__cause__ or fault))
-                continue
-            for message in messages:
-                self._deliver(message)
-
-    def _garbage(self, line: bytes, why: str, *, is_cut: bool = False) -> None:
-        self.counters.garbage_lines += 1
-        log.warning("upstream %s: a line on stdout is dropped (%s): %s", self.name, why, printable(line, 200))
-        call = self._answered_by(line, is_cut)
-        if call is not None:
-            self._fail(call, Fault(FaultKind.UPSTREAM_INVALID, reason="upstream_sent_garbage", sent=True))
-
-    def _answered_by(self, garbage: bytes, is_cut: bool) -> Call | None:
-        """The call that a broken line was most likely the answer to: without it, that one would wait in vain."""
-        if b'"method"' in garbage or garbage[:1] != b"{":
-            return None
-        found = _ID_AT_THE_START.match(garbage)
-        id = int(found[1]) if found else jsonrpc.readable_id(garbage)
-        if id is None and is_cut:
-            # Some servers write the id last.
-            return self._only_one()
-        return self._calls.get(id) if isinstance(id, int) else None
-
-    def _deliver(self, message: Message) -> None:
-        if message.is_response:
-            self._respond(message)
-        elif message.is_request:
-            self._ask(message)
-        elif message.method == Method.PROGRESS:
-            self._progress(message)
-        elif message.method == Method.CANCELLED:
-            self._withdraw(message)
-        else:
-            self._notify(message)
-
-    def _respond(self, response: Message) -> None:
-        if response.id is None:
-            call = self._only_one()
-        else:
-            call = self._calls.get(response.id) if isinstance(response.id, int) else None
-        if call is None:
-            # Also what comes for a call that was cancelled.
-            self._drop("an answer to no request", response)
-            return
-        del self._calls[call.id]
-        self._forget(call)
-        answer = response.with_id(call.client_id)
-        if call.is_subscription and multiplex.subscription_of(answer) is not None:
-            answer = multiplex.with_subscription(answer, call.client_id)
-        call.put(answer)
-        call.end()
-
-    def _progress(self, progress: Message) -> None:
-        token = multiplex.token_of(progress)
-        call = self._calls.get(token) if isinstance(token, int) else None
-        if call is None or call.token is None or call.is_handshake:
-            self._drop("progress of no running request", progress)
-        else:
-            self._to_call(call, multiplex.with_token(progress, call.token))
-
-    def _notify(self, notification: Message) -> None:
-        subscription = multiplex.subscription_of(notification)
-        if subscription is not None:
-            call = self._calls.get(subscription) if isinstance(subscription, int) else None
-            if call is None or not call.is_subscription:
-                self._drop("news of no subscription", notification)
             else:
-                self._to_call(call, multiplex.with_subscription(notification, call.client_id))
-            return
-        where = self._whose()
-        if isinstance(where, Call):
-            self._to_call(where, notification)
-        elif where is not None:
-            self._put(where.standalone, notification)
-        elif notification.method in _ANYBODYS and self._parties:
-            for party in self._parties:
-                self._put(party.standalone, notification)
-        else:
-            self._drop("what could be anybody's", notification)
-
-    def _whose(self) -> Call | Party | None:
-        """Whom a message concerns that does not say so: the one call that runs, or the one party there is."""
-        running = self._running()
-        if len(running) == 1:
-            return running[0]
-        parties = {call.party for call in running} if running else self._parties
-        return next(iter(parties)) if len(parties) == 1 else None
-
-    def _running(self) -> list[Call]:
-        return [call for call in self._calls.values() if not call.is_subscription and not call.is_handshake]
-
-    def _only_one(self) -> Call | None:
-        running = self._running()
-        return running[0] if len(running) == 1 else None
-
-    def _to_call(self, call: Call, message: Message) -> None:
-        call.has_begun = True
-        call.heard_at = self._loop.time()
-        self._put(call, message)
-
-    # Questions of the server's.
-
-    def _ask(self, request: Message) -> None:
-        assert request.id is not None
-        if request.method == Method.PING:
-            self._say(jsonrpc.result(request.id, {}))
-            return
-        where = self._whose()
-        party = where.party if isinstance(where, Call) else where
-        if party is None:
-            # A modern server must not ask; one that several sessions share cannot be told which of them it means.
-            self._drop("a question to nobody in particular", request)
-            self._say(_nobody_to_ask(request.id))
-            return
-        inbox = where if isinstance(where, Call) else party.standalone
-        if inbox.is_full:
-            self.counters.dropped_messages += inbox.shed()
-        if len(self._asked) >= MAX_QUESTIONS or inbox.is_full or request.id in self._asked:
-            self._say(jsonrpc.error(request.id, Fault(FaultKind.OVER_CAPACITY).error()))
-            return
-        self._asked[request.id] = _Question(request.id, party, inbox, self._loop.time())
-        if isinstance(where, Call):
-            self._to_call(where, request)
-        else:
-            self._put(inbox, request)
-        self._look_later()
-
-    def _withdraw(self, cancelled: Message) -> None:
-        id = multiplex.request_named_by(cancelled)
-        question = self._asked.pop(id, None) if id is not None else None
-        if question is None:
-            self._drop("a cancellation of nothing", cancelled)
-            return
-        # On the call that it was asked on, or after that has ended, where its session hears of it all the same.
-        where = question.inbox
-        if isinstance(where, Call) and where.id not in self._calls:
-            where = question.party.standalone
-        self._put(where, cancelled)
-
-    # Readers that are behind.
-
-    def _put(self, inbox: Inbox, message: Message) -> None:
-        inbox.put(message)
-        if not inbox.is_full:
-            return
-        if inbox.is_slow:
-            self._shed(inbox)
-            return
-        self._behind.add(inbox)
-        if self._stall is None:
-            self.counters.stalls += 1
-            self.process.pause_reading()
-            self._stall = self._loop.call_later(self._limits.stall_s, self._lose_patience)
-
-    def _lose_patience(self) -> None:
-        for inbox in self._behind:
-            inbox.is_slow = True
-            self._shed(inbox)
-        self._behind.clear()
-        self._read_on()
-
-    def _read_on(self) -> None:
-        if self._stall is not None:
-            self._stall.cancel()
-            self._stall = None
-            self.process.resume_reading()
-
-    def _shed(self, inbox: Inbox) -> None:
-        gone = inbox.shed()
-        if gone and isinstance(inbox, Call):
-            log.warning("upstream %s: a reader is behind; its %d oldest notifications go", self.name, gone)
-        self.counters.dropped_messages += gone
-
-    # Time.
-
-    def _look_later(self) -> None:
-        if self._look is None:
-            self._look = self._loop.call_later(_LOOK_S, self._look_after)
-
-    def _look_after(self) -> None:
-        self._look = None
-        now = self._loop.time()
-        call_s = math.inf if self._limits.call_s is None else self._limits.call_s
-        for call in list(self._calls.values()):
-            if now - call.heard_at >= call_s and not call.is_subscription:
-                reason = "gap" if call.has_begun else "head"
-                call.end(Fault(FaultKind.DEADLINE, reason=reason, sent=call.is_sent))
-        for id, question in list(self._asked.items()):
-            if now - question.asked_at >= self._limits.question_s:
-                del self._asked[id]
-                fault = Fault(FaultKind.DEADLINE, reason="client_did_not_answer", side=Side.DOWNSTREAM)
-                self._say(jsonrpc.error(id, fault.error()))
-        if (self._calls or self._asked) and not self.is_gone:
-            self._look_later()
-
-    # Its end.
+                self._hear(line)
 
     def _ended(self) -> None:
-        self._close()
+        self._over()
         self._on_gone(self)
-
-    def _close(self) -> None:
-        self._read_on()
-        for call in list(self._calls.values()):
-            self._fail(call, Fault(FaultKind.OUTCOME_UNKNOWN, reason=ENDED, sent=True))
-        for party in self._parties:
-            party.standalone.end()
-        self._asked.clear()
-
-    def _fail(self, call: Call, fault: Fault) -> None:
-        del self._calls[call.id]
-        self._forget(call)
-        call.end(fault)
-
-    def _forget(self, call: Call) -> None:
-        self.caught_up(call)
-        if call.party is not None and call.party.calls.get(call.client_id) is call:
-            del call.party.calls[call.client_id]
-
-    # What is said from here.
-
-    def _say(self, message: Message) -> None:
-        line = message.line()
-        try:
-            if self.process.write_nowait(line):
-                return
-        except Fault:
-            return
-        if len(self._tasks) < MAX_SAYING:
-            self._tasks.spawn(self._say_later(line), "say")
-        else:
-            self._drop("what the child does not take", message)
-
-    async def _say_later(self, line: bytes) -> None:
-        try:
-            await self.process.write(line)
-        except Fault as fault:
-            log.debug("upstream %s: what was said from here did not reach it: %s", self.name, fault.reason)
-
-    def _drop(self, what: str, message: Message) -> None:
-        self.counters.dropped_messages += 1
-        log.debug("upstream %s: dropped %s: %r", self.name, what, message)
-
-
-@dataclass(slots=True, eq=False)
-class _Question:
-    """A request of the server's that was given to a party."""
-
-    id: RequestId
-    party: Party
-    inbox: Inbox
-    asked_at: float
-
-
-def _nobody_to_ask(id: RequestId) -> Message:
-    fault = Fault(FaultKind.METHOD_NOT_FOUND, "There is no client to ask", reason="nobody_to_ask")
-    return jsonrpc.error(id, fault.error())

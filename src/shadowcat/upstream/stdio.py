@@ -13,20 +13,21 @@ from dataclasses import dataclass, field
 import msgspec
 
 from shadowcat.aio import Tasks
-from shadowcat.core.exchange import Answer, Forwarded, MessageStream
+from shadowcat.core.exchange import Answer, Forwarded
 from shadowcat.core.session import promise_of
 from shadowcat.errors import Fault, FaultKind
-from shadowcat.upstream.call import Party
 from shadowcat.upstream.channel import Channel, ChannelLimits, StdioCounters
 from shadowcat.upstream.command import Command
 from shadowcat.upstream.duties import HttpDuties
-from shadowcat.upstream.inbox import Inbox
+from shadowcat.upstream.link import ConduitLink
 from shadowcat.upstream.process import ENDED, HURRY
 from shadowcat.upstream.starter import Starter, StartLimits
 from shadowcat.wire.jsonrpc import Kind, Message
 from shadowcat.wire.mcp import LATEST_LEGACY, LEGACY_VERSIONS
 
 log = logging.getLogger("shadowcat.upstream")
+
+StdioLink = ConduitLink[Channel]
 
 _CODE_SAYS = 0.5
 """How long after its output an exit code is waited for, in seconds."""
@@ -86,7 +87,7 @@ class StdioUpstream:
 
     async def _open_own(self, initialize: Message) -> tuple[StdioLink, Message]:
         channel = self._spares.pop() if self._spares else await self._start(self._legacy_starter)
-        link = StdioLink(self, channel)
+        link = StdioLink(channel, self.retire)
         answer = await self._initialized(link, channel, initialize)
         return link, answer
 
@@ -94,12 +95,12 @@ class StdioUpstream:
         place = self._place(initialize)
         async with place.lock:
             if place.channel is not None and not place.channel.is_gone and place.answer is not None:
-                return StdioLink(self, place.channel, shared=True), place.answer.with_id(initialize.id)
+                return StdioLink(place.channel), place.answer.with_id(initialize.id)
             return await self._legacy_starter.run(lambda: self._open_place(place, initialize))
 
     async def _open_place(self, place: _Place, initialize: Message) -> tuple[StdioLink, Message]:
         channel = await self._start(self._legacy_starter)
-        link = StdioLink(self, channel, shared=True)
+        link = StdioLink(channel)
         answer = await self._initialized(link, channel, initialize)
         place.channel, place.answer = channel, answer if answer.kind is Kind.RESULT else None
         return link, answer
@@ -157,7 +158,7 @@ class StdioUpstream:
 
     def attach(self, upstream_id: str | None, version: str) -> StdioLink:
         """The child of a session opened earlier is gone with the process that ran it."""
-        return StdioLink(self, None)
+        return StdioLink(None)
 
     # Modern.
 
@@ -269,85 +270,6 @@ class _Place:
     channel: Channel | None = None
     answer: Message | None = None
     """Its answer to the handshake."""
-
-
-class StdioLink:
-    """One legacy session with a child."""
-
-    def __init__(self, upstream: StdioUpstream, channel: Channel | None, *, shared: bool = False) -> None:
-        self.upstream_id: str | None = None
-        self._upstream = upstream
-        self._channel = channel
-        self._shared = shared
-        self._party: Party | None = channel.join() if channel is not None else None
-
-    def _require(self) -> tuple[Channel, Party]:
-        if self._channel is None or self._party is None or self._channel.is_gone:
-            raise _lost()
-        return self._channel, self._party
-
-    async def exchange(self, request: Message) -> Answer:
-        channel, party = self._require()
-        try:
-            call = await channel.call(request, party)
-        except Fault as fault:
-            if fault.reason != ENDED:
-                raise
-            raise _lost() from fault
-        return await call.answer()
-
-    async def send(self, message: Message) -> None:
-        channel, party = self._require()
-        try:
-            await channel.send(message, party)
-        except Fault as fault:
-            if fault.reason != ENDED:
-                raise
-            raise _lost() from fault
-
-    async def listen(self) -> MessageStream | None:
-        _, party = self._require()
-        return _Standalone(party.standalone)
-
-    def resume(self, cursor: bytes, *, standalone: bool) -> MessageStream:
-        # Nothing that comes over a pipe has a cursor.
-        raise _lost()
-
-    async def detach(self) -> None:
-        # No other process can take the pipes over: there the session is opened again.
-        await self.end()
-
-    async def end(self) -> None:
-        channel, party, self._channel = self._channel, self._party, None
-        if channel is None or party is None:
-            return
-        channel.leave(party)
-        if not self._shared:
-            self._upstream.retire(channel)
-
-
-class _Standalone:
-    """A reader of a session's standalone messages; what it has not read waits for the next one."""
-
-    cursor = None
-
-    def __init__(self, inbox: Inbox) -> None:
-        self._inbox = inbox
-
-    def __aiter__(self) -> _Standalone:
-        return self
-
-    async def __anext__(self) -> list[Message]:
-        return await anext(self._inbox)
-
-    async def aclose(self) -> None:
-        # Nobody is waited for while nobody reads.
-        self._inbox.is_slow = True
-
-
-def _lost() -> Fault:
-    """Nothing was written: a session whose child is gone is opened again, and the request sent to the new one."""
-    return Fault(FaultKind.UPSTREAM_SESSION_LOST, reason="upstream_session_lost")
 
 
 class _Asked(msgspec.Struct):
