@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from dataclasses import replace
 from functools import partial
-from urllib.parse import urljoin, urlsplit
 
 from shadowcat.core.exchange import Answer, Forwarded, MessageStream
 from shadowcat.core.session import promise_of
 from shadowcat.errors import Fault, FaultKind
-from shadowcat.http.client import Client, Origin, OutgoingHead
+from shadowcat.http.client import Client, OutgoingHead
 from shadowcat.http.limits import Timeouts
 from shadowcat.http.message import HeaderList
 from shadowcat.http.outgoing import ClientResponse
 from shadowcat.upstream.events import EventMessages, ReconnectPolicy, ResumedMessages, StreamCounters
 from shadowcat.upstream.interpret import JSON, SSE, answer_of, media_type, refusal_of
+from shadowcat.upstream.requests import Requests
 from shadowcat.wire.jsonrpc import Kind, Message
 from shadowcat.wire.mcp import VERSION_HEADER_VERSIONS, Header, Method
 
 log = logging.getLogger("shadowcat.upstream")
 
-MAX_BODY_BYTES = 16 * 1024 * 1024
 _SESSION_ID_BYTES = range(1, 1025)
 
 _POST: HeaderList = [
@@ -32,7 +30,6 @@ _POST: HeaderList = [
 ]
 _NOT_NOW = frozenset({400, 404, 409, 429})
 """To a GET: the session is lost, or a stream of before is not known to have ended, or it is too much at present."""
-_REDIRECTS = frozenset({307, 308})
 _GET: HeaderList = [(b"accept", SSE), (b"accept-encoding", b"identity")]
 
 CALL = Timeouts(head_s=300.0, gap_s=300.0)
@@ -51,18 +48,15 @@ class StreamableUpstream:
         call: Timeouts = CALL,
         reconnect: ReconnectPolicy | None = None,
     ) -> None:
-        parts = urlsplit(url)
         self.name = name
-        self._client = client
-        self._origin = Origin.of(url)
-        self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        self.requests = Requests(url, client, call.gap_s)
         self.call = call
         self._subscription = replace(call, gap_s=None)
         self.reconnect = reconnect or ReconnectPolicy()
         self.streams = StreamCounters()
 
     async def open(self, initialize: Message) -> tuple[StreamableLink, Message]:
-        response = await self.request(self.head("POST", _POST), initialize.raw, self.call)
+        response = await self.requests.send(self.requests.head("POST", _POST), initialize.raw, self.call)
         answer = await self.answer(response, initialize)
         message = await _final(answer, initialize)
         upstream_id: str | None = None
@@ -82,52 +76,15 @@ class StreamableUpstream:
     async def exchange(self, request: Message, forwarded: Forwarded) -> Answer:
         # A subscription is silent for as long as nothing changes.
         timeouts = self._subscription if request.method == Method.LISTEN else self.call
-        response = await self.request(self.head("POST", [*_POST, *forwarded]), request.raw, timeouts)
+        response = await self.requests.send(
+            self.requests.head("POST", [*_POST, *forwarded]), request.raw, timeouts
+        )
         return await self.answer(response, request)
 
     async def aclose(self) -> None:
         """Nothing of its own to close."""
 
     # For links.
-
-    def head(self, method: str, headers: HeaderList) -> OutgoingHead:
-        return OutgoingHead(self._origin, method, self._target, headers)
-
-    async def request(self, head: OutgoingHead, body: bytes, timeouts: Timeouts) -> ClientResponse:
-        response = await self._client.send_again(head, body, timeouts)
-        if response.status in _REDIRECTS:
-            target = self._same_origin_target(response.headers.get(b"location"))
-            if target is not None:
-                await response.aclose()
-                there = OutgoingHead(self._origin, head.method, target, head.headers)
-                return await self._client.send_again(there, body, timeouts)
-        return response
-
-    async def body(self, response: ClientResponse) -> bytes:
-        """All of a body, in the time that one silence may take: byte by byte it would never be silent."""
-        if response.complete:
-            return await response.read(MAX_BODY_BYTES)
-        try:
-            async with asyncio.timeout(self.call.gap_s):
-                return await response.read(MAX_BODY_BYTES)
-        except TimeoutError as error:
-            raise Fault(FaultKind.DEADLINE, reason="body", sent=True) from error
-        finally:
-            # Where it was not read to its end, its connection would wait for the rest.
-            response.abort()
-
-    def _same_origin_target(self, location: bytes | None) -> str | None:
-        """Where a redirect leads, if it stays with this server: following it elsewhere would hand over the request."""
-        if location is None:
-            return None
-        base = f"{self._origin.scheme}://{self._origin.authority}{self._target}"
-        parts = urlsplit(urljoin(base, location.decode("latin-1")))
-        try:
-            if Origin.of(f"{parts.scheme}://{parts.netloc}") != self._origin:
-                return None
-        except ValueError:
-            return None
-        return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
 
     async def answer(
         self, response: ClientResponse, request: Message, link: StreamableLink | None = None
@@ -137,14 +94,14 @@ class StreamableUpstream:
             kind = media_type(response.headers.get(b"content-type"))
             if response.status == 200:
                 if kind == JSON:
-                    return answer_of(request, 200, await self.body(response))
+                    return answer_of(request, 200, await self.requests.body(response))
                 if kind == SSE:
                     event_s = self.call.gap_s
                     return Answer(
                         stream=EventMessages(response, event_s) if link is None else link.resumed(response)
                     )
             elif not 200 <= response.status < 300:
-                body = await self.body(response)
+                body = await self.requests.body(response)
                 in_session = link is not None and link.upstream_id is not None
                 return refusal_of(request, response.status, kind, body, in_session=in_session)
             # 202 to a request, or a type that is neither: no answer will come from this.
@@ -162,41 +119,42 @@ class StreamableLink:
     def __init__(self, upstream: StreamableUpstream, upstream_id: str | None, version: str) -> None:
         self.upstream_id = upstream_id
         self._upstream = upstream
+        self._requests = upstream.requests
         session: HeaderList = []
         if upstream_id is not None:
             session.append((Header.SESSION_ID, upstream_id.encode("ascii")))
         if version in VERSION_HEADER_VERSIONS:
             session.append((Header.PROTOCOL_VERSION, version.encode("ascii")))
-        self._post = upstream.head("POST", [*_POST, *session])
+        self._post = self._requests.head("POST", [*_POST, *session])
         self._session_headers = session
 
     async def exchange(self, request: Message) -> Answer:
-        response = await self._upstream.request(self._post, request.raw, self._upstream.call)
+        response = await self._requests.send(self._post, request.raw, self._upstream.call)
         return await self._upstream.answer(response, request, self)
 
     async def send(self, message: Message) -> None:
-        response = await self._upstream.request(self._post, message.raw, self._upstream.call)
+        response = await self._requests.send(self._post, message.raw, self._upstream.call)
         if 200 <= response.status < 300:
             await response.aclose()
             return
         kind = media_type(response.headers.get(b"content-type"))
-        body = await self._upstream.body(response)
+        body = await self._requests.body(response)
         refusal_of(None, response.status, kind, body, in_session=self.upstream_id is not None)
 
     async def listen(self) -> MessageStream | None:
-        response = await self._upstream.request(self._get(), b"", STREAM)
+        response = await self._requests.send(self._get(), b"", STREAM)
         kind = media_type(response.headers.get(b"content-type"))
         if response.status == 200 and kind == SSE:
             return self.resumed(response, standalone=True)
         if response.status in _NOT_NOW or 500 <= response.status != 501:
-            body = await self._upstream.body(response)
+            body = await self._requests.body(response)
             refusal_of(None, response.status, kind, body, in_session=self.upstream_id is not None)
         # 405 says it in so many words; the rest of them mean the same for us: there is nothing to listen to.
         await response.aclose()
         return None
 
     def _get(self, *more: tuple[bytes, bytes]) -> OutgoingHead:
-        return self._upstream.head("GET", [*_GET, *self._session_headers, *more])
+        return self._requests.head("GET", [*_GET, *self._session_headers, *more])
 
     def resume(self, cursor: bytes, *, standalone: bool) -> MessageStream:
         return self.resumed(cursor, standalone=standalone)
@@ -216,13 +174,11 @@ class StreamableLink:
         )
 
     async def _reopen(self, timeouts: Timeouts, last_event_id: bytes) -> ClientResponse:
-        response = await self._upstream.request(
-            self._get((Header.LAST_EVENT_ID, last_event_id)), b"", timeouts
-        )
+        response = await self._requests.send(self._get((Header.LAST_EVENT_ID, last_event_id)), b"", timeouts)
         kind = media_type(response.headers.get(b"content-type"))
         if response.status == 200 and kind == SSE:
             return response
-        body = await self._upstream.body(response)
+        body = await self._requests.body(response)
         if response.status != 200:
             refusal_of(None, response.status, kind, body, in_session=self.upstream_id is not None)
         raise Fault(FaultKind.UPSTREAM_FAILED, reason="upstream_sent_no_stream", sent=True)
@@ -234,8 +190,8 @@ class StreamableLink:
         if self.upstream_id is None:
             return
         try:
-            response = await self._upstream.request(
-                self._upstream.head("DELETE", self._session_headers), b"", END
+            response = await self._requests.send(
+                self._requests.head("DELETE", self._session_headers), b"", END
             )
             await response.aclose()
         except Fault as fault:
