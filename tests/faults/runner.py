@@ -20,16 +20,17 @@ from shadowcat.http.limits import ClientLimits, ServerLimits
 from shadowcat.proxy.shared import SessionLimits
 from shadowcat.proxy.writer import Durability
 from shadowcat.stores.urls import store_of
-from shadowcat.upstream.streamable import CALL, StreamableUpstream
+from shadowcat.upstream.fallback import UrlUpstream
+from shadowcat.upstream.streamable import CALL
 
 
 def statistics(proxy: ReverseProxy) -> dict[str, Any]:
     shared = proxy.shared
     upstream = shared.upstreams.named("numbers")
-    assert isinstance(upstream, StreamableUpstream)
+    assert isinstance(upstream, UrlUpstream)
     return {
         **asdict(shared.counters),
-        **asdict(upstream.streams),
+        **asdict(upstream.streamable.streams),
         "sessions": len(proxy.relay.sessions),
         "held_bytes": shared.log_budget.used,
         "connections": proxy.server.statistics().connections,

@@ -157,7 +157,7 @@ class Listener:
     def __init__(self, handle: Callable[[Seen], Awaitable[None]]) -> None:
         self.handle = handle
         self.connections: set[Connection] = set()
-        self.failures: list[Exception] = []
+        self.failures: list[BaseException] = []
         self.port = 0
         self._server: asyncio.Server | None = None
 

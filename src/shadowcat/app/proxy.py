@@ -23,8 +23,9 @@ from shadowcat.proxy.upstreams import Upstreams
 from shadowcat.proxy.writer import Durability
 from shadowcat.upstream.channel import ChannelLimits
 from shadowcat.upstream.command import Command
+from shadowcat.upstream.fallback import UrlUpstream
 from shadowcat.upstream.stdio import StdioLimits, StdioUpstream
-from shadowcat.upstream.streamable import CALL, StreamableUpstream
+from shadowcat.upstream.streamable import CALL
 
 __all__ = ["Cluster", "Command", "ReverseProxy"]
 
@@ -97,7 +98,7 @@ class ReverseProxy:
 
     def _upstream(self, name: str, server: str | Command | Upstream, call: Timeouts) -> Upstream:
         if isinstance(server, str):
-            return StreamableUpstream(name, server, self._client, call)
+            return UrlUpstream(name, server, self._client, call)
         if isinstance(server, Command):
             return StdioUpstream(name, server, limits=StdioLimits(channel=ChannelLimits(call_s=call.gap_s)))
         if server.name != name:

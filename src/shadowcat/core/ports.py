@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Protocol
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from typing import Any, Protocol
 
 from shadowcat.core.exchange import (
     Answer,
@@ -34,7 +34,7 @@ class Upstream(Protocol):
         """A link to a session opened earlier, without asking the server."""
         ...
 
-    async def exchange(self, request: Message, forwarded: Forwarded) -> Answer:
+    def exchange(self, request: Message, forwarded: Forwarded) -> Coroutine[Any, Any, Answer]:
         """One modern request: stateless, never resumed, cancelled by closing the answer."""
         ...
 

@@ -74,7 +74,10 @@ class Recovery:
             core.shared.counters.recoveries_failed += 1
             raise
         self._break_off()
+        left = core.link
         core.relink(upstream.name, link)
+        # Where the session goes on elsewhere, the upstream it leaves may know nothing of that.
+        core.shared.tasks.spawn(left.detach(), "let go of the lost session")
         core.happened(Event.RECOVERED)
         core.shared.counters.recoveries += 1
         tell_of_changes(core)

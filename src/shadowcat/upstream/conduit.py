@@ -59,7 +59,7 @@ class Conduit(ABC):
     """What carries the messages is a subclass's: it implements what is abstract, and calls `_hear` and `_over`."""
 
     ended: str
-    """The reason of the faults of one that is gone."""
+    """The reason of the fault that calls under way end with."""
 
     def __init__(self, name: str, limits: ConduitLimits, counters: ConduitCounters) -> None:
         self.name = name
@@ -399,6 +399,11 @@ class Conduit(ABC):
         del self._calls[call.id]
         self._forget(call)
         call.end(fault)
+
+    def _refuse(self, call: Call, fault: Fault) -> None:
+        """The server did not take it after all."""
+        if call.id in self._calls:
+            self._fail(call, fault)
 
     def _forget(self, call: Call) -> None:
         self.caught_up(call)

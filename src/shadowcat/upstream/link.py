@@ -37,20 +37,16 @@ class ConduitLink(Generic[C]):
         conduit, party = self._require()
         try:
             call = await conduit.call(request, party)
+            return await call.answer()
         except Fault as fault:
-            if fault.reason != conduit.ended:
-                raise
-            raise _lost() from fault
-        return await call.answer()
+            raise _lost_if_gone(conduit, fault) from fault
 
     async def send(self, message: Message) -> None:
         conduit, party = self._require()
         try:
             await conduit.send(message, party)
         except Fault as fault:
-            if fault.reason != conduit.ended:
-                raise
-            raise _lost() from fault
+            raise _lost_if_gone(conduit, fault) from fault
 
     async def listen(self) -> MessageStream | None:
         _, party = self._require()
@@ -90,6 +86,10 @@ class _Standalone:
     async def aclose(self) -> None:
         # Nobody is waited for while nobody reads.
         self._inbox.is_slow = True
+
+
+def _lost_if_gone(conduit: Conduit, fault: Fault) -> Fault:
+    return _lost() if conduit.is_gone and not fault.sent else fault
 
 
 def _lost() -> Fault:
