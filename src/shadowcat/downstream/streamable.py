@@ -32,6 +32,15 @@ from shadowcat.downstream.answers import (
     relayed_response,
     stream_response,
 )
+from shadowcat.downstream.body import (
+    asks_something,
+    batch_of,
+    is_batch,
+    require_batches,
+    version_of,
+    whom_to_answer,
+)
+from shadowcat.downstream.cors import preflight, with_cors
 from shadowcat.downstream.guard import JSON, SSE, Guard, require_accept, require_json
 from shadowcat.downstream.peers import MISDIRECTED, Peers
 from shadowcat.errors import Fault, FaultKind
@@ -39,9 +48,7 @@ from shadowcat.http.message import HeaderList, Headers, Request, Response
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Message, RequestId
 from shadowcat.wire.mcp import (
-    BATCH_VERSIONS,
     LEGACY_VERSIONS,
-    MODERN_VERSIONS,
     Era,
     Header,
     Method,
@@ -86,7 +93,7 @@ class StreamableEndpoint:
         except _OnAnotherNode as there:
             response = Response(MISDIRECTED) if is_passed_on else await self._passed_on(request, there)
         origin = headers.get(b"origin")
-        return response if origin is None else _with_cors(response, origin)
+        return response if origin is None else with_cors(response, origin)
 
     async def _passed_on(self, request: Request, there: _OnAnotherNode) -> Response:
         """The answer of the node that has the session, or ours once that node is gone and the session is here."""
@@ -102,9 +109,9 @@ class StreamableEndpoint:
             except _OnAnotherNode as still:
                 there = still
             except Fault as fault:
-                return _told_in_session(fault, _whom_to_answer(request.body))
+                return _told_in_session(fault, whom_to_answer(request.body))
         fault = Fault(FaultKind.OVER_CAPACITY, reason="session_on_another_node")
-        return _told_in_session(fault, _whom_to_answer(request.body))
+        return _told_in_session(fault, whom_to_answer(request.body))
 
     async def _checked(self, request: Request) -> Response:
         try:
@@ -113,17 +120,17 @@ class StreamableEndpoint:
                 return Response(404, [(b"content-type", b"text/plain")], hint)
             match request.method:
                 case "POST":
-                    return await self._post(request, _version(request.headers))
+                    return await self._post(request, version_of(request.headers))
                 case "GET":
                     return await self._get(request)
                 case "DELETE":
                     return await self._delete(request)
                 case "OPTIONS":
-                    return self._preflight(request)
+                    return preflight(request, _ALLOW_LEGACY)
                 case _:
                     return not_allowed(_ALLOW_LEGACY)
         except Fault as fault:
-            return fault_response(fault, _whom_to_answer(request.body))
+            return fault_response(fault, whom_to_answer(request.body))
 
     # POST
 
@@ -132,7 +139,7 @@ class StreamableEndpoint:
         require_accept(headers, JSON, SSE)
         require_json(headers)
         body = request.body
-        if body[:1] != b"{" and body.lstrip()[:1] == b"[":
+        if body[:1] != b"{" and is_batch(body):
             return await self._batch(request, version)
         try:
             message = jsonrpc.parse(body)
@@ -188,17 +195,10 @@ class StreamableEndpoint:
         return json_response(answer, 200, _session_header(session) if session is not None else None)
 
     async def _batch(self, request: Request, version: str | None) -> Response:
-        elements = jsonrpc.parse_body(request.body)
-        assert isinstance(elements, list)
-        if version in MODERN_VERSIONS:
-            raise Fault(FaultKind.INVALID_REQUEST, "This protocol version has no batches")
-        for element in elements:
-            if isinstance(element, Message):
-                _refuse_in_batch(element, version)
+        elements = batch_of(request.body, version)
         session = await self._session(request, version)
-        if session.version not in BATCH_VERSIONS:
-            raise Fault(FaultKind.INVALID_REQUEST, f"Protocol version {session.version} has no batches")
-        if any(isinstance(element, Fault) or element.is_request for element in elements):
+        require_batches(session)
+        if asks_something(elements):
             return self._stream(session, await session.batch(elements))
         for element in elements:
             if isinstance(element, Message):
@@ -209,7 +209,7 @@ class StreamableEndpoint:
 
     async def _get(self, request: Request) -> Response:
         headers = request.headers
-        version = _version(headers)
+        version = version_of(headers)
         if era_of_header(version) is Era.MODERN:
             return not_allowed(_ALLOW_MODERN)
         require_accept(headers, SSE)
@@ -227,16 +227,11 @@ class StreamableEndpoint:
         return self._stream(session, stream)
 
     async def _delete(self, request: Request) -> Response:
-        version = _version(request.headers)
+        version = version_of(request.headers)
         if era_of_header(version) is Era.MODERN:
             return not_allowed(_ALLOW_MODERN)
         await self._gateway.end(await self._session(request, version))
         return Response(200)
-
-    def _preflight(self, request: Request) -> Response:
-        if b"origin" not in request.headers:
-            return not_allowed(_ALLOW_LEGACY)
-        return Response(204, [(b"allow", _ALLOW_LEGACY), *_preflight_headers(request.headers)])
 
     # Parts
 
@@ -280,31 +275,6 @@ def _told_in_session(fault: Fault, id: RequestId | None) -> Response:
     return fault_response(fault, id, status=None if told_by_status else 200)
 
 
-def _whom_to_answer(body: bytes) -> RequestId | None:
-    """The id of the request in a body that was refused before anybody read it."""
-    try:
-        message = jsonrpc.parse(body)
-    except Fault:
-        return jsonrpc.readable_id(body)
-    return message.id if message.is_request else None
-
-
-def _refuse_in_batch(element: Message, version: str | None) -> None:
-    if claims_of(element, version).body is not None:
-        raise Fault(FaultKind.INVALID_REQUEST, "A batch holds a message of a version without batches")
-    if element.method == Method.INITIALIZE:
-        raise Fault(FaultKind.INVALID_REQUEST, "initialize must not be part of a batch")
-
-
-def _version(headers: Headers) -> str | None:
-    value = headers.get(Header.PROTOCOL_VERSION)
-    if value is None:
-        return None
-    if Header.PROTOCOL_VERSION in headers.repeated:
-        raise Fault(FaultKind.INVALID_REQUEST, "MCP-Protocol-Version stands twice")
-    return value.decode("latin-1")
-
-
 def _session_id(headers: Headers) -> str | None:
     value = headers.get(Header.SESSION_ID)
     if value is None:
@@ -338,34 +308,3 @@ def _forwarded(headers: Headers) -> Forwarded:
 
 
 _FORWARDED = frozenset({Header.PROTOCOL_VERSION, Header.METHOD, Header.NAME})
-
-
-def _preflight_headers(headers: Headers) -> HeaderList:
-    asked = headers.get(b"access-control-request-headers") or b""
-    params = [
-        name
-        for part in asked.lower().split(b",")
-        if (name := part.strip()).startswith(Header.PARAM_PREFIX) and _TOKEN.fullmatch(name)
-    ]
-    return [
-        (b"access-control-allow-methods", _ALLOW_LEGACY),
-        (b"access-control-allow-headers", b", ".join([_CORS_HEADERS, *params])),
-        (b"access-control-max-age", b"600"),
-    ]
-
-
-_TOKEN = re.compile(rb"[a-z0-9!#$%&'*+.^_`|~-]+")
-_CORS_HEADERS = (
-    b"authorization, content-type, accept, last-event-id, "
-    b"mcp-session-id, mcp-protocol-version, mcp-method, mcp-name"
-)
-
-
-def _with_cors(response: Response, origin: bytes) -> Response:
-    response.headers = [
-        *response.headers,
-        (b"access-control-allow-origin", origin),
-        (b"access-control-expose-headers", b"mcp-session-id, mcp-protocol-version, www-authenticate"),
-        (b"vary", b"origin"),
-    ]
-    return response
