@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from shadowcat.app.process import DRAIN_S
 from shadowcat.clock import SystemClock
 from shadowcat.core.ports import Interceptor, SessionStore, Upstream
-from shadowcat.downstream.guard import Guard, is_loopback
+from shadowcat.downstream.guard import Guard
 from shadowcat.downstream.peers import Peers
 from shadowcat.downstream.streamable import EndpointOptions, StreamableEndpoint
 from shadowcat.http.client import Client
@@ -26,6 +26,7 @@ from shadowcat.upstream.command import Command
 from shadowcat.upstream.fallback import UrlUpstream
 from shadowcat.upstream.stdio import StdioLimits, StdioUpstream
 from shadowcat.upstream.streamable import CALL
+from shadowcat.wire.hosts import is_loopback
 
 __all__ = ["Cluster", "Command", "ReverseProxy"]
 

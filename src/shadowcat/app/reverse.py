@@ -14,7 +14,7 @@ from shadowcat.app.process import DRAIN_S, allow_open_files, until_stopped
 from shadowcat.app.proxy import Cluster, ReverseProxy
 from shadowcat.clock import SystemClock
 from shadowcat.core.ports import Upstream
-from shadowcat.downstream.guard import Guard, is_loopback
+from shadowcat.downstream.guard import Guard
 from shadowcat.downstream.streamable import EndpointOptions
 from shadowcat.http.limits import MIB, ServerLimits
 from shadowcat.proxy.shared import SessionLimits
@@ -24,6 +24,7 @@ from shadowcat.upstream.channel import ChannelLimits
 from shadowcat.upstream.command import Command
 from shadowcat.upstream.stdio import StdioLimits, StdioUpstream
 from shadowcat.upstream.streamable import CALL
+from shadowcat.wire.hosts import is_loopback
 
 log = logging.getLogger("shadowcat")
 

@@ -3,21 +3,10 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from ipaddress import ip_address
-from urllib.parse import urlsplit
 
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.http.message import Headers
-
-
-def is_loopback(host: str) -> bool:
-    """Of an address, all of it: `127.0.0.1.example.com` is somebody's name."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
+from shadowcat.wire.hosts import host_of, is_loopback
 
 
 class Guard:
@@ -57,7 +46,7 @@ class Guard:
             )
 
     def _judge_host(self, host: bytes) -> bool:
-        name = _name(b"//" + host)
+        name = host_of(b"//" + host)
         if name is None:
             return False
         if name in self._hosts:
@@ -70,17 +59,8 @@ class Guard:
             return True
         if not self._loopback or not text.startswith(("http://", "https://")):
             return False
-        name = _name(origin)
+        name = host_of(origin)
         return name is not None and is_loopback(name)
-
-
-def _name(url: bytes) -> str | None:
-    try:
-        parts = urlsplit(url.decode("latin-1"))
-        parts.port  # noqa: B018 - raises for a port that is none
-    except ValueError:
-        return None
-    return parts.hostname if parts.username is None else None
 
 
 JSON = b"application/json"

@@ -1,0 +1,36 @@
+"""Which names are this machine's."""
+
+from __future__ import annotations
+
+import pytest
+
+from shadowcat.wire.hosts import host_of, is_loopback
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.9.9.9", "::1"])
+def test_this_machine(host: str) -> None:
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize(
+    "host", ["", "0.0.0.0", "10.0.0.1", "127.0.0.1.example.com", "localhost.evil.com", "127.1"]
+)
+def test_somebody_else(host: str) -> None:
+    assert not is_loopback(host)
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        (b"//127.0.0.1:8080", "127.0.0.1"),
+        (b"http://[::1]:8080", "::1"),
+        (b"http://Example.COM", "example.com"),
+        (b"http://user@example.com", None),
+        (b"//example.com:port", None),
+        (b"//[::1", None),
+        (b"null", None),
+        (b"", None),
+    ],
+)
+def test_the_host_of_a_url(url: bytes, host: str | None) -> None:
+    assert host_of(url) == host
