@@ -18,7 +18,7 @@ from shadowcat.http.limits import ClientLimits, ServerLimits, Timeouts
 from shadowcat.http.server import Server
 from shadowcat.proxy.pipeline import Pipeline
 from shadowcat.proxy.relay import Relay
-from shadowcat.proxy.shared import SessionLimits, Shared
+from shadowcat.proxy.shared import Phase, SessionLimits, Shared
 from shadowcat.proxy.upstreams import Upstreams
 from shadowcat.proxy.writer import Durability
 from shadowcat.upstream.channel import ChannelLimits
@@ -121,6 +121,7 @@ class ReverseProxy:
             await self.aclose()
             raise
         self.relay.start()
+        self.shared.phase = Phase.SERVING
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -128,6 +129,7 @@ class ReverseProxy:
 
     async def drain(self, grace_s: float = DRAIN_S) -> None:
         """Stops accepting, ends the streams that are open without end, lets what runs finish, then closes."""
+        self.shared.phase = Phase.DRAINING
         self.server.stop_accepting()
         await self.relay.end_open_streams()
         await self.server.drain(grace_s)
@@ -137,6 +139,7 @@ class ReverseProxy:
         if self._closed:
             return
         self._closed = True
+        self.shared.phase = Phase.DRAINING
         await self.server.aclose()
         if self._peers is not None:
             await self._peers.aclose()

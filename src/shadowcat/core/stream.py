@@ -159,6 +159,10 @@ class StreamLog:
         return len(self._events)
 
     @property
+    def held_bytes(self) -> int:
+        return self._held
+
+    @property
     def first_seq(self) -> int:
         return self._first
 

@@ -76,6 +76,10 @@ class StreamBook:
         return self._streams.get(STANDALONE) or self._add(STANDALONE, None)
 
     @property
+    def held_bytes(self) -> int:
+        return self._budget.used
+
+    @property
     def has_readers(self) -> bool:
         return any(stream.is_read for stream in self._streams.values())
 

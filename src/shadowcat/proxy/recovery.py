@@ -16,6 +16,7 @@ from shadowcat.core.session import Event, covers, promise_of
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.proxy.core import SessionCore
 from shadowcat.proxy.inbound import tell_of_changes, withdraw
+from shadowcat.proxy.news import What
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Kind, Message
 from shadowcat.wire.mcp import Method
@@ -83,6 +84,7 @@ class Recovery:
         tell_of_changes(core)
         core.ledger.record_changed()
         log.info("session %s: opened again on upstream %s", core.record.id[:8], upstream.name)
+        core.shared.news.tell(What.SESSION_REOPENED, session_id=core.record.id, upstream=upstream.name)
 
     async def _reopen(self) -> tuple[Upstream, tuple[Link, Message]]:
         core = self._core

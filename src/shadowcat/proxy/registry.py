@@ -16,6 +16,7 @@ from shadowcat.core.session import Event, SessionRecord, State
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.proxy.core import SessionCore
 from shadowcat.proxy.ledger import SessionLedger
+from shadowcat.proxy.news import What
 from shadowcat.proxy.session import Session
 from shadowcat.proxy.shared import Shared
 
@@ -69,6 +70,7 @@ class Registry:
         if len(sharers) > 1:
             log.warning("upstream %s issued one session id to %d sessions", record.upstream, len(sharers))
         log.info("session %s: opened on upstream %s (%s)", record.id[:8], record.upstream, record.version)
+        self._tell(What.SESSION_OPENED, session)
         return session
 
     def _admit(self, record: SessionRecord, link: Link, *, fence: int) -> Session:
@@ -140,6 +142,7 @@ class Registry:
             return None
         self._shared.counters.sessions_revived += 1
         log.info("session %s: taken up from the store", session_id[:8])
+        self._tell(What.SESSION_REVIVED, session)
         return session
 
     def _lost(self, session_id: str, refusal: Refusal) -> None:
@@ -149,6 +152,7 @@ class Registry:
             return
         self._shared.counters.sessions_lost += 1
         log.warning("session %s: given up here: %s", session_id[:8], refusal.value)
+        self._tell(What.SESSION_LOST, session, refusal.value)
         if refusal is Refusal.ENDED:
             self._shared.tasks.spawn(self.end(session), f"end {session_id[:8]}")
         else:
@@ -178,6 +182,11 @@ class Registry:
         if await ledger.committed():
             self._ending.pop(record.id, None)
         log.info("session %s: ended", record.id[:8])
+        self._tell(What.SESSION_ENDED, session)
+
+    def _tell(self, what: What, session: Session, reason: str | None = None) -> None:
+        upstream = session.core.record.upstream
+        self._shared.news.tell(what, session_id=session.id, upstream=upstream, reason=reason)
 
     def give_up_waiting(self) -> None:
         """The store fails: nothing more waits for it."""

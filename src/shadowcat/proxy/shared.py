@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 
 from shadowcat.aio import Tasks
 from shadowcat.clock import Clock
@@ -10,6 +11,7 @@ from shadowcat.core.idmap import IdMap
 from shadowcat.core.ports import SessionStore
 from shadowcat.core.stream import Budget, LogLimits
 from shadowcat.proxy.lease import Lease
+from shadowcat.proxy.news import News
 from shadowcat.proxy.pipeline import Pipeline
 from shadowcat.proxy.upstreams import Upstreams
 from shadowcat.proxy.writer import Durability, StoreWriter
@@ -58,6 +60,13 @@ class Counters:
     """Of reading; those of writing are the writer's."""
 
 
+class Phase(Enum):
+    STARTING = "starting"
+    SERVING = "serving"
+    DRAINING = "draining"
+    """Or gone: nothing new is begun."""
+
+
 @dataclass(slots=True)
 class Shared:
     upstreams: Upstreams
@@ -76,12 +85,15 @@ class Shared:
     log_budget: Budget = field(init=False)
     ids: IdMap = field(default_factory=IdMap)
     counters: Counters = field(default_factory=Counters)
+    news: News = field(default_factory=News)
+    phase: Phase = Phase.STARTING
     tasks: Tasks = field(default_factory=lambda: Tasks("proxy"))
 
     def __post_init__(self) -> None:
         self.log_budget = Budget(self.limits.all_log_bytes)
+        self.upstreams.news = self.news
         store = self.store
-        self.writer = None if store is None else StoreWriter(store, self.tasks, self.durability)
+        self.writer = None if store is None else StoreWriter(store, self.tasks, self.durability, self.news)
         self.lease = None
         if store is not None and self.lease_s is not None:
             self.lease = Lease(store, self.node, self.lease_s, self.clock)

@@ -3,30 +3,56 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 from zlib import crc32
 
+from shadowcat.clock import Clock, SystemClock
 from shadowcat.core.balance import RoundRobin
 from shadowcat.core.ports import Upstream
 from shadowcat.errors import Fault, FaultKind, Side
+from shadowcat.proxy.news import News, What
 
 log = logging.getLogger("shadowcat.upstream")
 
 T = TypeVar("T")
 
 
+@dataclass(slots=True)
+class Trouble:
+    """What is wrong with an upstream, until it answers again."""
+
+    kind: FaultKind
+    reason: str
+    since: float
+    last_at: float
+    """When it was last seen, as the clock counts."""
+
+
 class Upstreams:
-    def __init__(self, upstreams: Sequence[Upstream]) -> None:
+    def __init__(self, upstreams: Sequence[Upstream], clock: Clock | None = None) -> None:
         self._by_name = {upstream.name: upstream for upstream in upstreams}
         if len(self._by_name) != len(upstreams):
             raise ValueError("two upstreams of one name")
         self._all = tuple(upstreams)
         self._turn = RoundRobin(self._all)
-        self._trouble: dict[str, str] = {}
+        self._trouble: dict[str, Trouble] = {}
+        self._clock = clock or SystemClock()
+        self.faults: Counter[tuple[str, FaultKind]] = Counter()
+        """How often each went wrong, and how."""
+        self.news = News()
+        """That of the proxy they belong to, once they do."""
 
     def __len__(self) -> int:
         return len(self._by_name)
+
+    def __iter__(self) -> Iterator[Upstream]:
+        return iter(self._all)
+
+    def trouble(self, name: str) -> Trouble | None:
+        return self._trouble.get(name)
 
     def named(self, name: str) -> Upstream | None:
         return self._by_name.get(name)
@@ -37,14 +63,23 @@ class Upstreams:
 
     def failed(self, name: str, fault: Fault) -> None:
         """Says once what is wrong with an upstream, and again when it is something else."""
-        if fault.side is Side.UPSTREAM and self._trouble.get(name) != fault.reason:
-            self._trouble[name] = fault.reason
-            because = f": {fault.__cause__}" if fault.__cause__ is not None else ""
-            log.warning("upstream %s: %s (%s)%s", name, fault.message, fault.reason, because)
+        if fault.side is not Side.UPSTREAM:
+            return
+        self.faults[name, fault.kind] += 1
+        now = self._clock.monotonic()
+        known = self._trouble.get(name)
+        if known is not None and known.reason == fault.reason:
+            known.last_at = now
+            return
+        self._trouble[name] = Trouble(fault.kind, fault.reason, known.since if known else now, now)
+        because = f": {fault.__cause__}" if fault.__cause__ is not None else ""
+        log.warning("upstream %s: %s (%s)%s", name, fault.message, fault.reason, because)
+        self.news.tell(What.UPSTREAM_TROUBLE, upstream=name, reason=fault.reason)
 
     def answered(self, name: str) -> None:
         if self._trouble and self._trouble.pop(name, None) is not None:
             log.info("upstream %s: answers again", name)
+            self.news.tell(What.UPSTREAM_ANSWERS, upstream=name)
 
     async def first_reachable(
         self, ask: Callable[[Upstream], Awaitable[T]], *, before: Upstream | None = None

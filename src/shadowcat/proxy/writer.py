@@ -17,6 +17,7 @@ from shadowcat.aio import Tasks
 from shadowcat.core.backoff import Backoff
 from shadowcat.core.ledger import Refusal, SessionChange
 from shadowcat.core.ports import SessionStore
+from shadowcat.proxy.news import News, What
 
 log = logging.getLogger("shadowcat.store")
 
@@ -59,8 +60,9 @@ class Book(Protocol):
 
 
 class StoreWriter:
-    def __init__(self, store: SessionStore, tasks: Tasks, durability: Durability) -> None:
+    def __init__(self, store: SessionStore, tasks: Tasks, durability: Durability, news: News) -> None:
         self._store = store
+        self._news = news
         self._tasks = tasks
         self.durability = durability
         self.is_failing = False
@@ -171,6 +173,7 @@ class StoreWriter:
         self.is_failing = True
         goes_on = "new calls are refused" if self.durability.strict else "traffic goes on without it"
         log.error("the store fails: %s; %s", because, goes_on)
+        self._news.tell(What.STORE_FAILING)
         self.on_failing()
 
     def _note_success(self, changes: int) -> None:
@@ -179,6 +182,7 @@ class StoreWriter:
         if self.is_failing:
             self.is_failing = False
             log.warning("the store works again; %d sessions are still to be written", len(self._waiting))
+            self._news.tell(What.STORE_WORKS)
 
     async def flush(self, within_s: float) -> bool:
         """Whether the store has everything, at the latest after that time."""
