@@ -141,7 +141,7 @@ class Way:
         """Returns how many bytes there were for the client."""
         session = self._session = self._session or await self._open()
         outcome = await session.request(jsonrpc.request(1, Method.TOOLS_CALL, {"name": "index"}))
-        response = stream_response(cast(ClientStream, outcome), 1_000, 15.0, [])
+        response = stream_response(cast(ClientStream, outcome), lambda: 1_000, 15.0, [])
         written = 0
         assert not isinstance(response.body, bytes)
         async for chunk in response.body:

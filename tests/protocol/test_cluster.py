@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from shadowcat.stores.memory import MemoryStore
 from tests.rig.cases import refused
 from tests.rig.client import ACCEPT, JSON, Client, client_of, rpc
 from tests.rig.server import Call, McpServer, Stream, mcp_server
-from tests.rig.wait import until
+from tests.rig.wait import soon, until
 from tests.rig.wire import Seen
 
 KEY = b"a key that the nodes share"
@@ -174,6 +175,50 @@ async def test_a_node_that_stops_hands_its_sessions_over(nodes: Nodes) -> None:
     assert "result" in await nodes.other.call("tools/list")
     assert len(nodes.two.relay.sessions) == 1
     assert nodes.server.got("DELETE") == []
+
+
+async def test_what_does_not_run_is_handed_over_before_what_does(nodes: Nodes) -> None:
+    """Whoever comes to the other node must not wait for calls that are none of his."""
+    await nodes.opened()
+    async with client_of(nodes.one.port) as busy:
+        await busy.initialize()
+        reply = await busy.begin("tools/call", {"name": "t"}, 1)
+        await until(lambda: nodes.streams)
+        draining = asyncio.create_task(nodes.one.drain(60.0))
+        standalone = await nodes.other.listen()
+        assert standalone.status == 200
+        assert "result" in await nodes.other.call("tools/list")
+        assert not draining.done()
+        (stream,) = nodes.streams
+        await stream.send(note(1))
+        await stream.send({"jsonrpc": "2.0", "id": stream.seen.json["id"], "result": {}})
+        assert (await reply.messages())[-1] == {"jsonrpc": "2.0", "id": 1, "result": {}}
+        async with soon():
+            await draining
+        nodes.other.session_id = busy.session_id
+        assert "result" in await nodes.other.call("tools/list", id=2)
+    assert len(nodes.two.relay.sessions) == 2
+    assert nodes.server.got("DELETE") == []
+
+
+async def test_an_answer_reaches_the_call_that_the_other_node_did_not_end(nodes: Nodes) -> None:
+    await nodes.opened()
+    reply = await nodes.client.begin("tools/call", {"name": "t"}, 1)
+    await until(lambda: nodes.streams)
+    asking = {"jsonrpc": "2.0", "id": "q1", "method": "elicitation/create", "params": {}}
+    await nodes.streams[0].send(asking, id="u1")
+    question = await reply.message()
+    draining = asyncio.create_task(nodes.one.drain(0.2))
+    answer = {"jsonrpc": "2.0", "id": question["id"], "result": {"action": "accept"}}
+    assert (await nodes.other.send(answer)).status == 202
+    assert (await nodes.server.answer_to("q1")).json["result"] == {"action": "accept"}
+    async with soon():
+        await draining
+    again = await nodes.other.listen(reply.last_id)
+    await until(lambda: len(nodes.streams) == 2)
+    assert nodes.streams[1].seen.get("last-event-id") == "u1"
+    await nodes.streams[1].send({"jsonrpc": "2.0", "id": nodes.streams[0].seen.json["id"], "result": {}})
+    assert (await again.messages())[-1] == {"jsonrpc": "2.0", "id": 1, "result": {}}
 
 
 async def test_one_that_slept_past_its_lease_serves_no_more(nodes: Nodes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import ssl
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,9 @@ from shadowcat.upstream.streamable import CALL
 from shadowcat.wire.hosts import is_loopback
 
 __all__ = ["Cluster", "Command", "ReverseProxy"]
+
+_PARTING_S = 0.5
+"""For the last words on the streams that did not end in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +132,19 @@ class ReverseProxy:
         await self.aclose()
 
     async def drain(self, grace_s: float = DRAIN_S) -> None:
-        """Stops accepting, ends the streams that are open without end, lets what runs finish, then closes."""
+        """Stops accepting, ends the streams that are open without end, lets what runs finish, then closes.
+
+        Other nodes get the sessions in which nothing runs at once, the others as that is over.
+        """
         self.shared.phase = Phase.DRAINING
         self.server.stop_accepting()
-        await self.relay.end_open_streams()
-        await self.server.drain(grace_s)
+        self._endpoint.begin_to_leave()
+        await self.relay.begin_to_leave()
+        parting = asyncio.get_running_loop().call_later(grace_s, self.relay.part)
+        try:
+            await self.server.drain(grace_s + _PARTING_S)
+        finally:
+            parting.cancel()
         await self.aclose()
 
     async def aclose(self) -> None:

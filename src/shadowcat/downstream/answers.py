@@ -45,13 +45,15 @@ def not_allowed(allow: bytes) -> Response:
     return json_response(jsonrpc.error(None, fault.error()), 405, [(b"allow", allow)])
 
 
-def stream_response(stream: ClientStream, retry_ms: int, keepalive_s: float, extra: HeaderList) -> Response:
+def stream_response(
+    stream: ClientStream, retry_ms: Callable[[], int], keepalive_s: float, extra: HeaderList
+) -> Response:
     """A stored stream: its events carry ids, so that the client can come back for the rest."""
 
     def encode(events: list[StreamEvent]) -> bytes:
         return b"".join(
             [
-                encode_priming(event.id, retry_ms)
+                encode_priming(event.id, retry_ms())
                 if event.data is None
                 else encode_message(event.id, event.data)
                 for event in events

@@ -7,6 +7,7 @@ Accept and Content-Type, JSON, shape, era, and then what that era asks for. Noth
 from __future__ import annotations
 
 import asyncio
+import random
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -59,6 +60,8 @@ _ALLOW_MODERN = b"POST"
 _NODE_S = 15.0
 """How long a request waits for a node that does not answer: longer than a lease, and than a node takes to drain."""
 _LOOK_AGAIN_S = 0.25
+_LEAVING_RETRY_MS = (1_000, 5_000)
+"""Drawn from for each client that is sent away, so that they do not all come back at once."""
 _LAST_EVENT_ID = re.compile(rb"[\x21-\x7e]{1,256}")
 
 
@@ -78,7 +81,12 @@ class StreamableEndpoint:
         self._gateway = gateway
         self._options = options
         self._peers = peers
+        self._is_leaving = False
         self._caller = Caller(ANONYMOUS, options.path)
+
+    def begin_to_leave(self) -> None:
+        """Whoever is told from now on when to come back is told a time of his own."""
+        self._is_leaving = True
 
     async def handle(self, request: Request) -> Response:
         headers = request.headers
@@ -238,8 +246,10 @@ class StreamableEndpoint:
     def _stream(self, session: ClientSession, stream: ClientStream | None) -> Response:
         if stream is None:
             return empty_stream_response()
-        options = self._options
-        return stream_response(stream, options.retry_ms, options.keepalive_s, _session_header(session))
+        return stream_response(stream, self._retry_ms, self._options.keepalive_s, _session_header(session))
+
+    def _retry_ms(self) -> int:
+        return random.randint(*_LEAVING_RETRY_MS) if self._is_leaving else self._options.retry_ms
 
     async def _session(self, request: Request, version: str | None) -> ClientSession:
         """The session a request names. Raises `Fault`: 400 without one, 404 for one that is not the caller's."""

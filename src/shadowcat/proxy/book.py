@@ -192,6 +192,11 @@ class StreamBook:
         if len(self._gone) > MAX_GONE:
             del self._gone[next(iter(self._gone))]
 
+    def part(self) -> None:
+        """Sends the readers of every stream away, to come back for the rest."""
+        for stream in self._streams.values():
+            stream.part()
+
     def close_all(self) -> None:
         """The session is over: readers end, and nothing is held for them any longer."""
         for stream in list(self._streams.values()):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 
 from shadowcat.core import kept
 from shadowcat.core.correlate import Correlator
@@ -31,6 +32,7 @@ class SessionCore:
         "shared",
         "state",
         "touched_at",
+        "visitors",
     )
 
     def __init__(
@@ -68,6 +70,16 @@ class SessionCore:
             is_current=self.correlator.is_unanswered,
         )
         self.last_used = self.touched_at = shared.clock.monotonic()
+        self.visitors = 0
+        """Requests of the client's that are being seen to, whatever they wait for."""
+
+    @contextmanager
+    def visited(self) -> Generator[None]:
+        self.visitors += 1
+        try:
+            yield
+        finally:
+            self.visitors -= 1
 
     def touch(self) -> None:
         """Tells the store that the session is in use: its calls alone change nothing there."""
@@ -99,7 +111,7 @@ class SessionCore:
     @property
     def is_busy(self) -> bool:
         """A running request or an open stream is life, however long nothing is said."""
-        return not self.correlator.is_idle or self.book.has_readers
+        return self.visitors > 0 or not self.correlator.is_idle or self.book.has_readers
 
     async def judged(
         self, message: Message, direction: Direction, request: Message | None = None

@@ -184,6 +184,9 @@ class SessionLedger:
         self._is_whole = False
         for stream, last_seq in zip(pending.streams, pending.stored_to, strict=False):
             stream.stored(last_seq)
+        if pending.releases:
+            # The session may be another's from here on.
+            self._be_over()
         self._settle(pending.waiters, True)
 
     def failed(self) -> None:

@@ -25,6 +25,8 @@ log = logging.getLogger("shadowcat.session")
 _LONGEST_LOOK_S = 30.0
 _CLOSE_S = 3.0
 _FLUSH_S = 5.0
+_REST_S = 0.05
+"""A session in which nothing has run for so long is handed over; how often that is looked for."""
 _REVIVE_S = 5.0
 """How long a request waits for the store to say whether there is a session."""
 
@@ -35,6 +37,8 @@ class Registry:
         self._sessions: dict[str, Session] = {}
         self._ending: dict[str, SessionLedger] = {}
         """No longer served, but perhaps still in the store."""
+        self._leaving: dict[str, asyncio.Task[None]] = {}
+        """Handed over at the moment."""
         self._opening = 0
         self._reviving: dict[str, asyncio.Task[Session | Elsewhere | None]] = {}
 
@@ -81,6 +85,8 @@ class Registry:
         return session
 
     async def find(self, session_id: str, caller: Caller) -> Session | Elsewhere | None:
+        if self._leaving and (leaving := self._leaving.get(session_id)) is not None:
+            await asyncio.wait((leaving,))
         session = self._sessions.get(session_id)
         if session is not None and self._shared.lease is not None and self._shared.lease.has_lapsed:
             session = await self._if_still_ours(session)
@@ -187,6 +193,36 @@ class Registry:
     def _tell(self, what: What, session: Session, reason: str | None = None) -> None:
         upstream = session.core.record.upstream
         self._shared.news.tell(what, session_id=session.id, upstream=upstream, reason=reason)
+
+    # To other nodes.
+
+    async def hand_over(self) -> None:
+        """Leaves each session to the other nodes once nothing runs in it any more, for as long as it is let."""
+        while True:
+            for session in self._at_rest():
+                leaving = self._shared.tasks.spawn(self._release(session), f"hand over {session.id[:8]}")
+                self._leaving[session.id] = leaving
+                leaving.add_done_callback(lambda _, id=session.id: self._leaving.pop(id))
+            await asyncio.sleep(_REST_S)
+
+    def _at_rest(self) -> list[Session]:
+        before = self._shared.clock.monotonic() - _REST_S
+        return [
+            session
+            for session in self
+            if not session.core.is_busy
+            and session.core.last_used <= before
+            and session.core.state is State.OPEN
+            and session.id not in self._leaving
+        ]
+
+    async def _release(self, session: Session) -> None:
+        """Where the store cannot take it, it stays until all are closed."""
+        # First: some servers refuse a second stream while there is one.
+        await session.stop_listening()
+        session.core.ledger.release()
+        if await session.core.ledger.committed() and self._let_go(session):
+            self._shared.tasks.spawn(session.suspend(), f"let go of {session.id[:8]}")
 
     def give_up_waiting(self) -> None:
         """The store fails: nothing more waits for it."""

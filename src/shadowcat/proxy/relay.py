@@ -141,12 +141,19 @@ class Relay:
         self._subscriptions.add(subscription)
         return subscription
 
-    async def end_open_streams(self) -> None:
+    async def begin_to_leave(self) -> None:
         """Ends the streams that would never end by themselves; those that answer a call go on to their end."""
         for session in self.sessions:
             session.stop_listening_client()
         for subscription in tuple(self._subscriptions):
             await subscription.end()
+        if self._shared.lease is not None:
+            self._shared.tasks.spawn(self.sessions.hand_over(), "hand sessions over")
+
+    def part(self) -> None:
+        """Ends every stream, for the clients to come back to whoever is there then."""
+        for session in self.sessions:
+            session.core.book.part()
 
     async def judged_batch(
         self, batch: list[Message], caller: Caller, upstream: str, request: Message

@@ -68,15 +68,19 @@ class Session:
 
     async def request(self, message: Message) -> Message | Reader | None:
         core = self.core
-        upgrade_after_s = core.shared.limits.upgrade_after_s
-        if upgrade_after_s is not None and self.version in PRIMING_VERSIONS:
-            return await self._request_upgraded(message, upgrade_after_s)
-        outcome = await self._begin(message)
-        if not isinstance(outcome, _Begun):
-            return outcome
-        stream = core.book.new(message.id)
-        core.shared.tasks.spawn(self._follow_alone(outcome, stream), "follow")
-        return stream.read()
+        core.visitors += 1
+        try:
+            upgrade_after_s = core.shared.limits.upgrade_after_s
+            if upgrade_after_s is not None and self.version in PRIMING_VERSIONS:
+                return await self._request_upgraded(message, upgrade_after_s)
+            outcome = await self._begin(message)
+            if not isinstance(outcome, _Begun):
+                return outcome
+            stream = core.book.new(message.id)
+            core.shared.tasks.spawn(self._follow_alone(outcome, stream), "follow")
+            return stream.read()
+        finally:
+            core.visitors -= 1
 
     async def _request_upgraded(self, message: Message, after_s: float) -> Message | Reader | None:
         """A response that is long in coming is given a stream, which the client can come back to."""
@@ -223,6 +227,10 @@ class Session:
     # Notifications, and answers to the server's requests.
 
     async def receive(self, message: Message) -> None:
+        with self.core.visited():
+            await self._pass_on(message)
+
+    async def _pass_on(self, message: Message) -> None:
         core = self.core
         core.require_alive()
         core.last_used = core.shared.clock.monotonic()
@@ -279,6 +287,10 @@ class Session:
     # Streams.
 
     async def listen(self, last_event_id: bytes | None) -> Reader | None:
+        with self.core.visited():
+            return await self._reader(last_event_id)
+
+    async def _reader(self, last_event_id: bytes | None) -> Reader | None:
         core = self.core
         core.require_alive()
         core.require_store()
@@ -319,7 +331,13 @@ class Session:
 
     def stop_listening_client(self) -> None:
         """Ends the client's standalone stream; what it did not get waits for it."""
-        self.core.book.standalone.drop_reader()
+        standalone = self.core.book.find(STANDALONE)
+        if standalone is not None:
+            standalone.part()
+
+    async def stop_listening(self) -> None:
+        """Leaves the upstream's standalone stream where it is, for who goes on with the session."""
+        await self._listening.stop()
 
     # Time.
 

@@ -348,6 +348,14 @@ class Stream:
         if self._reader is reader:
             self.drop_reader()
 
+    def part(self) -> None:
+        """Sends the client away politely: it is told where it is, and comes back for the rest."""
+        reader = self._reader
+        if reader is not None:
+            if self.primed and not reader.unprimed:
+                reader.farewell = StreamEvent(b"%b%d" % (self._prefix, self.log.handed_out), None)
+            self.drop_reader()
+
     def drop_reader(self) -> None:
         self._reader = None
         self.unread_since = self._now()
@@ -367,11 +375,13 @@ class Stream:
 class Reader:
     """One client connection's view of a stream; iterate it for batches of events."""
 
-    __slots__ = ("_stream", "_waits_until", "replayed_to", "unprimed")
+    __slots__ = ("_stream", "_waits_until", "farewell", "replayed_to", "unprimed")
 
     def __init__(self, stream: Stream, replayed_to: int) -> None:
         self._stream = stream
         self.unprimed = stream.primed
+        self.farewell: StreamEvent | None = None
+        """What is said at last to a client that is to come back."""
         self.replayed_to = replayed_to
         self._waits_until: float | None = None
 
@@ -392,6 +402,9 @@ class Reader:
                 if await self._let_go():
                     continue
             stream.detach(self)
+            if self.farewell is not None:
+                farewell, self.farewell = self.farewell, None
+                return [farewell]
             raise StopAsyncIteration
 
     async def _let_go(self) -> bool:
