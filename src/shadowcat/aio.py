@@ -44,6 +44,12 @@ class Tasks:
         if not task.cancelled() and (failure := task.exception()) is not None:
             log.error("task %s failed", task.get_name(), exc_info=failure)
 
+    async def finish(self, within_s: float) -> None:
+        """Lets what runs come to its end, `within_s` seconds at most, then closes."""
+        if self._tasks:
+            await asyncio.wait(tuple(self._tasks), timeout=within_s)
+        await self.aclose()
+
     async def aclose(self, grace_s: float = 5.0) -> None:
         """Cancels what still runs and waits for it, `grace_s` seconds at most."""
         await cancel_and_join(self._tasks, grace_s)

@@ -205,10 +205,12 @@ class Client:
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in rest)}
         return Reply(int(first.split(" ")[1]), headers, reader, writer)
 
-    async def post(self, message: Any, *more: tuple[str, str], plain: Fields | None = None) -> Reply:
+    async def post(
+        self, message: Any, *more: tuple[str, str], plain: Fields | None = None, path: str = ""
+    ) -> Reply:
         """`plain` replaces Accept and Content-Type; bytes are sent as they are."""
         body = message if isinstance(message, bytes) else json.dumps(message).encode()
-        return await self.request("POST", [*((ACCEPT, JSON) if plain is None else plain), *more], body)
+        return await self.request("POST", [*((ACCEPT, JSON) if plain is None else plain), *more], body, path)
 
     # A legacy session.
 

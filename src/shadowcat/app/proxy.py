@@ -13,6 +13,8 @@ from shadowcat.clock import SystemClock
 from shadowcat.core.ports import Interceptor, SessionStore, Upstream
 from shadowcat.downstream.guard import Guard
 from shadowcat.downstream.peers import Peers
+from shadowcat.downstream.router import routed
+from shadowcat.downstream.sse import SseEndpoint
 from shadowcat.downstream.streamable import EndpointOptions, StreamableEndpoint
 from shadowcat.http.client import Client
 from shadowcat.http.limits import ClientLimits, ServerLimits, Timeouts
@@ -96,10 +98,10 @@ class ReverseProxy:
         )
         self.relay = Relay(self.shared)
         self._peers = Peers(self._client, cluster.key, SystemClock()) if cluster is not None else None
-        self._endpoint = StreamableEndpoint(
-            self.relay, endpoint or EndpointOptions(guard=Guard(loopback=is_loopback(host))), self._peers
-        )
-        self.server = Server(self._endpoint.handle, server_limits)
+        options = endpoint or EndpointOptions(guard=Guard(loopback=is_loopback(host)))
+        streamable = StreamableEndpoint(self.relay, options, self._peers)
+        self.old_clients = SseEndpoint(self.relay, options, limits.sessions)
+        self.server = Server(routed(options, streamable, self.old_clients), server_limits)
 
     def _upstream(self, name: str, server: str | Command | Upstream, call: Timeouts) -> Upstream:
         if isinstance(server, str):
@@ -138,6 +140,7 @@ class ReverseProxy:
         """
         self.shared.phase = Phase.DRAINING
         self.server.stop_accepting()
+        self.old_clients.drain()
         self._endpoint.begin_to_leave()
         await self.relay.begin_to_leave()
         parting = asyncio.get_running_loop().call_later(grace_s, self.relay.part)
@@ -153,6 +156,7 @@ class ReverseProxy:
         self._closed = True
         self.shared.phase = Phase.DRAINING
         await self.server.aclose()
+        await self.old_clients.aclose()
         if self._peers is not None:
             await self._peers.aclose()
         await self.relay.aclose()

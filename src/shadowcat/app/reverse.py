@@ -37,6 +37,7 @@ class ReverseSettings:
     host: str = "127.0.0.1"
     port: int = 8080
     path: str = "/mcp"
+    sse_path: str = "/sse"
     allowed_origins: frozenset[str] = frozenset()
     allowed_hosts: frozenset[str] = frozenset()
     max_sessions: int = 10_000
@@ -85,7 +86,7 @@ async def serve_reverse(settings: ReverseSettings, announce: Callable[[str], Non
         {name: settings.server(name) for name in settings.upstreams},
         host=settings.host,
         port=settings.port,
-        endpoint=EndpointOptions(path=settings.path, guard=guard),
+        endpoint=EndpointOptions(path=settings.path, sse_path=settings.sse_path, guard=guard),
         session_limits=SessionLimits(
             sessions=settings.max_sessions,
             idle_s=settings.session_idle_s,

@@ -31,6 +31,12 @@ _SERVING = (
     listen_option,
     click.option("--path", default="/mcp", show_default=True, help="Path of the endpoint."),
     click.option(
+        "--sse-path",
+        default="/sse",
+        show_default=True,
+        help="Path of the endpoint for clients that speak HTTP+SSE.",
+    ),
+    click.option(
         "--allow-origin",
         type=ORIGIN,
         multiple=True,
@@ -83,6 +89,7 @@ class Serving(TypedDict):
 
     listen: tuple[str, int]
     path: str
+    sse_path: str
     allow_origin: tuple[str, ...]
     allow_host: tuple[str, ...]
     max_sessions: int
@@ -112,8 +119,8 @@ def serve(
     from shadowcat.app.process import run, set_up_logging
     from shadowcat.app.reverse import ReverseSettings, serve_reverse
 
-    if not options["path"].startswith("/"):
-        raise click.UsageError("--path begins with a slash")
+    path, sse_path = options["path"], options["sse_path"]
+    _check_paths(path, sse_path)
     listen = options["listen"]
     settings = ReverseSettings(
         upstreams=upstreams,
@@ -123,7 +130,8 @@ def serve(
         cluster=cluster,
         host=listen[0],
         port=listen[1],
-        path=options["path"],
+        path=path,
+        sse_path=sse_path,
         allowed_origins=frozenset(options["allow_origin"]),
         allowed_hosts=frozenset(options["allow_host"]),
         max_sessions=options["max_sessions"],
@@ -139,6 +147,16 @@ def serve(
         raise CannotStart(f"the store cannot be used: {error}") from error
     except OSError as error:
         raise cannot_listen(listen, error) from error
+
+
+def _check_paths(path: str, sse_path: str) -> None:
+    for option, value in (("--path", path), ("--sse-path", sse_path)):
+        if not value.startswith("/"):
+            raise click.UsageError(f"{option} begins with a slash")
+    if not sse_path.isascii() or set(sse_path) & set(" ?#"):
+        raise click.UsageError("--sse-path is a path only, with spaces and other letters written as %XX")
+    if path in (sse_path, f"{sse_path.rstrip('/')}/messages"):
+        raise click.UsageError(f"--path {path} and --sse-path {sse_path} get in each other's way")
 
 
 class CannotStart(click.ClickException):

@@ -60,7 +60,7 @@ def stream_response(
             ]
         )
 
-    return _event_response(_EventBody(stream, encode), keepalive_s, extra)
+    return event_response(_EventBody(stream, encode), keepalive_s, extra)
 
 
 def relayed_response(stream: MessageStream, keepalive_s: float) -> Response:
@@ -69,7 +69,7 @@ def relayed_response(stream: MessageStream, keepalive_s: float) -> Response:
     def encode(batch: list[Message]) -> bytes:
         return b"".join([encode_event(message.raw, event=b"message") for message in batch])
 
-    return _event_response(_EventBody(stream, encode), keepalive_s, [])
+    return event_response(_EventBody(stream, encode), keepalive_s)
 
 
 def empty_stream_response() -> Response:
@@ -77,8 +77,10 @@ def empty_stream_response() -> Response:
     return Response(200, _SSE)
 
 
-def _event_response(body: AsyncIterator[bytes], keepalive_s: float, extra: HeaderList) -> Response:
-    return Response(200, _SSE + extra, body, idle_chunk=KEEPALIVE, idle_s=keepalive_s)
+def event_response(
+    body: AsyncIterator[bytes], keepalive_s: float, extra: HeaderList | None = None
+) -> Response:
+    return Response(200, _SSE + extra if extra else _SSE, body, idle_chunk=KEEPALIVE, idle_s=keepalive_s)
 
 
 class _Closable(Protocol[T]):

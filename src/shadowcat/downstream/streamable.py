@@ -68,6 +68,8 @@ _LAST_EVENT_ID = re.compile(rb"[\x21-\x7e]{1,256}")
 @dataclass(frozen=True, slots=True)
 class EndpointOptions:
     path: str = "/mcp"
+    sse_path: str = "/sse"
+    """Where clients of the 2024-11-05 transport open their streams."""
     guard: Guard = field(default_factory=lambda: Guard(loopback=True))
     retry_ms: int = 3_000
     """Told to clients that resume. The official ones try twice: they outlive about twice this."""
