@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from shadowcat.app.process import DRAIN_S
 from shadowcat.clock import SystemClock
-from shadowcat.core.ports import Interceptor, SessionStore, Upstream
+from shadowcat.core.ports import Interceptor, SessionStore, TapSink, Upstream
 from shadowcat.downstream.guard import Guard
 from shadowcat.downstream.peers import Peers
 from shadowcat.downstream.router import routed
@@ -55,8 +55,8 @@ class ReverseProxy:
     """Servers behind one endpoint, as a library: `async with ReverseProxy({"main": url}) as proxy: …`.
 
     A server is a URL, a `Command` whose sessions have a process each, or an `Upstream` of your own, which is closed
-    with the proxy. Everything the command line can do, this can; `store` and `interceptors` may be your own too.
-    Without a store, sessions end with the proxy; with one, it is closed with it.
+    with the proxy. Everything the command line can do, this can; `store`, `interceptors` and `taps` may be your own
+    too. Without a store, sessions end with the proxy; with one, it is closed with it.
     """
 
     def __init__(
@@ -70,6 +70,7 @@ class ReverseProxy:
         durability: Durability | None = None,
         cluster: Cluster | None = None,
         interceptors: Sequence[Interceptor] = (),
+        taps: Sequence[TapSink] = (),
         session_limits: SessionLimits | None = None,
         server_limits: ServerLimits | None = None,
         call_timeouts: Timeouts = CALL,
@@ -89,7 +90,7 @@ class ReverseProxy:
                 [self._upstream(name, server, call_timeouts) for name, server in upstreams.items()]
             ),
             store=self._store,
-            pipeline=Pipeline(interceptors),
+            pipeline=Pipeline(interceptors, taps),
             clock=SystemClock(),
             limits=limits,
             durability=durability or Durability(),

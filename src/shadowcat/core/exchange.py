@@ -44,7 +44,7 @@ class Context:
     caller: Caller
     upstream: str
     session_id: str | None = None
-    """The proxy's own id; None for modern traffic."""
+    """The proxy's own id, also of the session that an `initialize` is to open; None for modern traffic."""
     request: Message | None = None
     """For what comes back: the client request whose stream it is on; None on a standalone stream."""
 

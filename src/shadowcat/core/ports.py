@@ -126,6 +126,14 @@ class Interceptor(Protocol):
     async def intercept(self, message: Message, context: Context) -> Verdict: ...
 
 
+class TapSink(Protocol):
+    """Is told of each message, as it came, and of what became of it. The message waits meanwhile."""
+
+    def saw(self, message: Message, context: Context, outcome: Verdict) -> None:
+        """Must neither wait nor raise."""
+        ...
+
+
 class ClientStream(Protocol):
     """Messages for a client, ready to be written; ends with the stream. Closing it detaches, it cancels nothing."""
 

@@ -1,4 +1,7 @@
-"""The interceptors every message passes, in order; a pipeline without any costs nothing."""
+"""What every message passes: the interceptors, in order, and the taps that are told what became of it.
+
+A pipeline without any of them is false and is left out, so it costs nothing.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,8 @@ import logging
 from collections.abc import Sequence
 from typing import assert_never
 
-from shadowcat.core.exchange import Context, Pass, Reject, Replace, Reply
-from shadowcat.core.ports import Interceptor
+from shadowcat.core.exchange import PASS, Context, Pass, Reject, Replace, Reply, Verdict
+from shadowcat.core.ports import Interceptor, TapSink
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.wire.jsonrpc import Message
 
@@ -15,17 +18,30 @@ log = logging.getLogger("shadowcat.pipeline")
 
 
 class Pipeline:
-    def __init__(self, interceptors: Sequence[Interceptor] = ()) -> None:
+    def __init__(self, interceptors: Sequence[Interceptor] = (), taps: Sequence[TapSink] = ()) -> None:
         self._interceptors = tuple(interceptors)
+        self._taps = tuple(taps)
 
     def __bool__(self) -> bool:
-        return bool(self._interceptors)
+        return bool(self._interceptors or self._taps)
 
     async def run(self, message: Message, context: Context) -> Message | Reply:
-        """The message as it goes on, or the reply that stands in for the other side. Raises `Fault` when refused.
+        """The message as it goes on, or the reply that stands in for the other side. Raises `Fault` when refused."""
+        if not self._taps:
+            return await self._judged(message, context)
+        try:
+            judged = await self._judged(message, context) if self._interceptors else message
+        except Fault as fault:
+            for tap in self._taps:
+                tap.saw(message, context, Reject(fault))
+            raise
+        outcome = PASS if judged is message else _changed(judged)
+        for tap in self._taps:
+            tap.saw(message, context, outcome)
+        return judged
 
-        An interceptor that fails refuses: a policy that crashed has judged nothing.
-        """
+    async def _judged(self, message: Message, context: Context) -> Message | Reply:
+        """An interceptor that fails refuses: a policy that crashed has judged nothing."""
         for interceptor in self._interceptors:
             try:
                 verdict = await interceptor.intercept(message, context)
@@ -46,6 +62,10 @@ class Pipeline:
                 log.exception("interceptor %s failed", type(interceptor).__name__)
                 raise Fault(FaultKind.INTERNAL, reason="interceptor_failed") from error
         return message
+
+
+def _changed(judged: Message | Reply) -> Verdict:
+    return judged if isinstance(judged, Reply) else Replace(judged)
 
 
 def _answering(message: Message, answer: Message) -> Message:

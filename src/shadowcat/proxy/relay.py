@@ -57,9 +57,12 @@ class Relay:
         """A session exists once the upstream has said yes, and not before."""
         assert initialize.id is not None
         client_id = initialize.id
+        session_id = secrets.token_hex(16)
         self.sessions.reserve()
         try:
-            judged = await self._judged(initialize, Era.LEGACY, Direction.TO_SERVER, caller, "")
+            judged = await self._judged(
+                initialize, Era.LEGACY, Direction.TO_SERVER, caller, "", session_id=session_id
+            )
             if isinstance(judged, Reply):
                 return None, judged.message.with_id(client_id)
             outgoing = _legacy_only(judged).with_id(0)
@@ -75,10 +78,11 @@ class Relay:
                     caller,
                     upstream.name,
                     initialize,
+                    session_id,
                 )
                 answer = judged.message if isinstance(judged, Reply) else judged
                 if answer.kind is not Kind.ERROR:
-                    record = self._record(outgoing, answer, link, upstream.name, caller)
+                    record = self._record(session_id, outgoing, answer, link, upstream.name, caller)
                     session = await self.sessions.add(record, link)
                 return session, answer
             finally:
@@ -89,10 +93,10 @@ class Relay:
             self.sessions.release()
 
     def _record(
-        self, initialize: Message, answer: Message, link: Link, upstream: str, caller: Caller
+        self, id: str, initialize: Message, answer: Message, link: Link, upstream: str, caller: Caller
     ) -> SessionRecord:
         return SessionRecord(
-            id=secrets.token_hex(16),
+            id=id,
             principal=caller.principal,
             route=caller.route,
             upstream=upstream,
@@ -181,10 +185,11 @@ class Relay:
         caller: Caller,
         upstream: str,
         request: Message | None = None,
+        session_id: str | None = None,
     ) -> Message | Reply:
         if not self._shared.pipeline:
             return message
-        context = Context(era, direction, caller, upstream, request=request)
+        context = Context(era, direction, caller, upstream, session_id, request)
         return await self._shared.pipeline.run(message, context)
 
 

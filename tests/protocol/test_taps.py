@@ -1,0 +1,135 @@
+"""Taps: told of each message, both ways and in both eras, and of what the interceptors made of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from shadowcat.core.exchange import PASS, Context, Direction, Reject, Replace, Reply, Verdict
+from shadowcat.errors import Fault, FaultKind
+from shadowcat.proxy.pipeline import Pipeline
+from shadowcat.wire import jsonrpc
+from shadowcat.wire.jsonrpc import Message
+from shadowcat.wire.mcp import Era
+from tests.rig.client import rpc
+from tests.rig.server import Call
+from tests.rig.stand import stand
+
+UP, DOWN = Direction.TO_SERVER, Direction.TO_CLIENT
+
+
+class Tap:
+    def __init__(self) -> None:
+        self.seen: list[tuple[Message, Context, Verdict]] = []
+
+    def saw(self, message: Message, context: Context, outcome: Verdict) -> None:
+        self.seen.append((message, context, outcome))
+
+    def of(self, method: str, direction: Direction = UP) -> tuple[Message, Context, Verdict]:
+        """The message of that method, or the answer to one."""
+        return next(
+            (message, context, outcome)
+            for message, context, outcome in self.seen
+            if context.direction is direction
+            and method in (message.method, context.request.method if context.request else "")
+        )
+
+
+class Verdicts:
+    """Gives one verdict on what a client calls."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        self._verdict = verdict
+
+    async def intercept(self, message: Message, context: Context) -> Verdict:
+        return self._verdict if message.method == "tools/call" else PASS
+
+
+def test_a_pipeline_is_there_for_either() -> None:
+    assert not Pipeline()
+    assert Pipeline([Verdicts(PASS)])
+    assert Pipeline((), [Tap()])
+
+
+@pytest.mark.parametrize("kind", ["json", "sse", "batch", "modern"])
+async def test_what_passes_is_told_both_ways(kind: str) -> None:
+    tap = Tap()
+    async with stand(taps=[tap], script={"answers_json": kind != "sse"}) as rig:
+        if kind == "modern":
+            await rig.client.ask("tools/call", {"name": "t"}, id="x")
+        else:
+            await rig.client.initialize("2025-03-26")
+            call = rpc("tools/call", {"name": "t"}, "x")
+            await (await rig.client.send([call] if kind == "batch" else call)).json()
+        request, context, outcome = tap.of("tools/call")
+        assert (request.id, outcome) == ("x", PASS)
+        assert context.era is (Era.MODERN if kind == "modern" else Era.LEGACY)
+        assert context.session_id == rig.client.session_id
+        response, context, outcome = tap.of("tools/call", DOWN)
+        assert (response.id, outcome) == ("x", PASS)
+        assert context.request is request
+
+
+async def test_initialize_is_told_with_the_session_it_opens() -> None:
+    tap = Tap()
+    async with stand(taps=[tap]) as rig:
+        await rig.client.initialize()
+        ids = {context.session_id for _, context, _ in tap.seen}
+        assert ids == {rig.client.session_id}
+        assert [message.method for message, _, _ in tap.seen] == [
+            "initialize",
+            "",
+            "notifications/initialized",
+        ]
+
+
+async def test_what_a_stream_brings_is_told() -> None:
+    tap = Tap()
+    async with stand(taps=[tap]) as rig:
+
+        @rig.server.on("tools/call")
+        async def talkative(call: Call) -> None:
+            stream = await call.stream()
+            await stream.notify("notifications/vendor", {"n": 1})
+            await stream.request("ask", "roots/list")
+            await call.answered("ask")
+            await stream.send(call.response({"content": []}))
+            await stream.end()
+
+        await rig.client.initialize()
+        reply = await rig.client.begin("tools/call", {"name": "t"}, 1)
+        await reply.message()
+        asked = await reply.message()
+        await rig.client.send({"jsonrpc": "2.0", "id": asked["id"], "result": {"roots": []}})
+        await reply.messages()
+        told = [(message.method or message.kind.value, context.direction) for message, context, _ in tap.seen]
+        assert told[3:] == [
+            ("tools/call", UP),
+            ("notifications/vendor", DOWN),
+            ("roots/list", DOWN),
+            ("result", UP),
+            ("result", DOWN),
+        ]
+
+
+FAULT = Fault(FaultKind.REFUSED_BY_RULE)
+
+
+@pytest.mark.parametrize(
+    "verdict",
+    [
+        Replace(jsonrpc.request(1, "tools/call", {"name": "other"})),
+        Reply(jsonrpc.result(1, {"content": []})),
+        Reject(FAULT),
+    ],
+    ids=["replace", "reply", "reject"],
+)
+async def test_what_interceptors_did_is_told_beside_what_came(verdict: Any) -> None:
+    tap = Tap()
+    async with stand(interceptors=[Verdicts(verdict)], taps=[tap]) as rig:
+        await rig.client.initialize()
+        await rig.client.call(params={"name": "t"})
+        request, _, outcome = tap.of("tools/call")
+        assert request.params() == {"name": "t"}
+        assert outcome == verdict
