@@ -1,0 +1,157 @@
+"""Tapes: what passed the proxy, as lines of JSON. The first says what the file is, each other one is a message.
+
+A message stands on its line as it came, byte for byte, unless something in it was redacted. A tape may be read while
+it is written, and after its writer was killed: then its last line may be torn, and all before it are whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import msgspec
+from msgspec import Raw
+
+from shadowcat.errors import Fault
+from shadowcat.wire import jsonrpc
+from shadowcat.wire.jsonrpc import Message
+
+FORMAT = "shadowcat tape"
+MAJOR = 1
+VERSION = f"{MAJOR}.0"
+"""A reader of 1.0 reads every 1.x: members are only added."""
+
+TO_SERVER = "to_server"
+TO_CLIENT = "to_client"
+
+PASSED = "passed"
+REPLACED = "replaced"
+REPLIED = "replied"
+REJECTED = "rejected"
+
+_NOTHING = Raw(b"")
+
+
+class TapeError(ValueError):
+    """What was to be read is no tape, or not one that can be read."""
+
+
+class Head(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """The first line."""
+
+    format: str
+    version: str
+    started: float
+    """The wall clock, in seconds since the epoch, when the recording began; a later part of it says the same."""
+    part: int = 1
+    ring_s: float = 0.0
+    """If set, only what came this long before something noteworthy is on the tape."""
+    redacted_keys: tuple[str, ...] = ()
+    """Those that were redacted beside the usual ones."""
+
+
+class Frame(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One message, and what became of it."""
+
+    seq: int
+    """Counts the messages of a recording from 1; one that is missing was left out."""
+    ms: float
+    """Since the recording began, by a clock that does not jump."""
+    at: float
+    """The wall clock, in seconds since the epoch."""
+    direction: str
+    era: str
+    session: str = ""
+    """Stands for a session and cannot be used as its id; empty in the modern era."""
+    upstream: str = ""
+    """Its name; empty where none had been chosen yet."""
+    request: int | None = None
+    """For what comes back: the seq of the client's request that it answers or accompanies.
+
+    0 is a request that is not on the tape; None, on the way to the client, the standalone stream.
+    """
+    kind: str
+    method: str = ""
+    message: Raw = _NOTHING
+    text: str = ""
+    """In place of `message`, where that has line breaks in it."""
+    outcome: str = PASSED
+    became: Raw = _NOTHING
+    """What it was replaced by, or what was replied or refused with in its place."""
+    redacted: bool = False
+    """Whether the message is not what it was."""
+
+    @property
+    def raw(self) -> bytes:
+        return bytes(self.message) if self.message else self.text.encode()
+
+    def parsed(self) -> Message:
+        """The message. Raises `TapeError`."""
+        return _parsed(self.raw, self.seq)
+
+    def delivered(self) -> Message | None:
+        """The message as it went on; None if it did not."""
+        if self.outcome == PASSED:
+            return self.parsed()
+        return _parsed(bytes(self.became), self.seq) if self.outcome == REPLACED else None
+
+
+def _parsed(raw: bytes, seq: int) -> Message:
+    try:
+        return jsonrpc.parse(raw)
+    except Fault as fault:
+        raise TapeError(f"message {seq}: {fault.message}") from fault
+
+
+_encode = msgspec.json.encode
+_decode_head = msgspec.json.Decoder(Head).decode
+_decode_frame = msgspec.json.Decoder(Frame).decode
+
+
+def encode_head(head: Head) -> bytes:
+    return _encode(head) + b"\n"
+
+
+def encode_frame(frame: Frame) -> bytes:
+    return _encode(frame) + b"\n"
+
+
+def has_line_breaks(raw: bytes) -> bool:
+    return b"\n" in raw or b"\r" in raw
+
+
+class Tape:
+    """A tape as it is read: its head at once, then its frames, from lines that keep their ends.
+
+    Raises `TapeError` for what is not a tape, or is one of a version that is not known here.
+    """
+
+    def __init__(self, lines: Iterable[bytes]) -> None:
+        self._lines = iter(lines)
+        self.head = _read_head(next(self._lines, b""))
+        self.is_torn = False
+        """Whether the last line was not whole; known once all were read."""
+
+    def __iter__(self) -> Iterator[Frame]:
+        for number, line in enumerate(self._lines, 2):
+            try:
+                yield _decode_frame(line)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                if not line.endswith(b"\n"):
+                    self.is_torn = True
+                    return
+                raise TapeError(f"line {number}: {error}") from error
+
+
+def _read_head(line: bytes) -> Head:
+    try:
+        head = _decode_head(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise TapeError("this is no tape: its first line does not say so") from error
+    if head.format != FORMAT:
+        raise TapeError(f"this is no tape but {head.format[:40]!r}")
+    major, _, _ = head.version.partition(".")
+    if not major.isdigit() or int(major) < 1:
+        raise TapeError(f"the tape's version is {head.version[:20]!r}, which is none")
+    if int(major) > MAJOR:
+        raise TapeError(f"the tape is of version {head.version[:20]}; this program reads {MAJOR}.x")
+    return head
