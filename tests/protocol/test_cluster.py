@@ -88,6 +88,8 @@ def _node(server: McpServer, store: MemoryStore, lease_s: float = 0.6) -> Revers
         proxy.shared.node = node
         assert proxy.shared.lease is not None
         proxy.shared.lease._node = node  # pyright: ignore[reportPrivateUsage]
+        assert proxy._peers is not None  # pyright: ignore[reportPrivateUsage]
+        proxy._peers._own = node.encode()  # pyright: ignore[reportPrivateUsage]
 
     proxy.server.listen = listen  # type: ignore[method-assign]
     return proxy
@@ -240,10 +242,18 @@ async def test_one_that_slept_past_its_lease_serves_no_more(nodes: Nodes) -> Non
 # What a stranger tries.
 
 
-def sealed(method: str, headers: list[tuple[str, str]], body: bytes, key: bytes, wall: float) -> str:
+def sealed(
+    node: ReverseProxy, method: str, headers: list[tuple[str, str]], body: bytes, key: bytes, wall: float
+) -> str:
     found = {name.lower(): value.encode() for name, value in headers}
     names = ("accept", "content-type", "mcp-session-id", "mcp-protocol-version", "last-event-id")
-    parts = [method.encode(), b"/mcp", *(found.get(name, b"") for name in names), body]
+    parts = [
+        node.shared.node.encode(),
+        method.encode(),
+        b"/mcp",
+        *(found.get(name, b"") for name in names),
+        body,
+    ]
     return peer.seal(key, wall, parts).decode()
 
 
@@ -252,13 +262,14 @@ async def test_the_seal_opens_what_host_and_origin_would_not(nodes: Nodes) -> No
     body = b'{"jsonrpc":"2.0","id":1,"method":"tools/list"}'
     fields = [ACCEPT, JSON, *nodes.client.in_session(), ("Host", "node.internal")]
     now = nodes.one.shared.clock.wall()
-    good = sealed("POST", fields, body, KEY, now)
+    good = sealed(nodes.one, "POST", fields, body, KEY, now)
     for seal, status in [
         (good, 200),
-        (sealed("POST", fields, body, b"another key", now), 403),
-        (sealed("POST", fields, body + b" ", KEY, now), 403),
-        (sealed("GET", fields, body, KEY, now), 403),
-        (sealed("POST", fields, body, KEY, now - 600), 403),
+        (sealed(nodes.one, "POST", fields, body, b"another key", now), 403),
+        (sealed(nodes.one, "POST", fields, body + b" ", KEY, now), 403),
+        (sealed(nodes.one, "GET", fields, body, KEY, now), 403),
+        (sealed(nodes.one, "POST", fields, body, KEY, now - 600), 403),
+        (sealed(nodes.two, "POST", fields, body, KEY, now), 403),
         (good.replace(".", ""), 403),
         ("", 403),
         ("9" * 40 + "." + hashlib.sha256().hexdigest(), 403),
@@ -273,7 +284,7 @@ async def test_what_was_passed_on_is_not_passed_on_again(nodes: Nodes) -> None:
     await nodes.opened()
     body = b'{"jsonrpc":"2.0","id":1,"method":"tools/list"}'
     fields = [ACCEPT, JSON, *nodes.other.in_session()]
-    seal = sealed("POST", fields, body, KEY, nodes.two.shared.clock.wall())
+    seal = sealed(nodes.two, "POST", fields, body, KEY, nodes.two.shared.clock.wall())
     reply = await nodes.other.request("POST", [*fields, ("Shadowcat-Peer", seal)], body)
     assert reply.status == 421
 

@@ -98,11 +98,15 @@ class ReverseProxy:
             lease_s=cluster.lease_s if cluster is not None else None,
         )
         self.relay = Relay(self.shared)
-        self._peers = Peers(self._client, cluster.key, SystemClock()) if cluster is not None else None
+        self._peers = (
+            Peers(self._client, cluster.advertise, cluster.key, SystemClock())
+            if cluster is not None
+            else None
+        )
         options = endpoint or EndpointOptions(guard=Guard(loopback=is_loopback(host)))
-        streamable = StreamableEndpoint(self.relay, options, self._peers)
+        self._streamable = StreamableEndpoint(self.relay, options, self._peers)
         self.old_clients = SseEndpoint(self.relay, options, limits.sessions)
-        self.server = Server(routed(options, streamable, self.old_clients), server_limits)
+        self.server = Server(routed(options, self._streamable, self.old_clients), server_limits)
 
     def _upstream(self, name: str, server: str | Command | Upstream, call: Timeouts) -> Upstream:
         if isinstance(server, str):
@@ -142,7 +146,7 @@ class ReverseProxy:
         self.shared.phase = Phase.DRAINING
         self.server.stop_accepting()
         self.old_clients.drain()
-        self._endpoint.begin_to_leave()
+        self._streamable.begin_to_leave()
         await self.relay.begin_to_leave()
         parting = asyncio.get_running_loop().call_later(grace_s, self.relay.part)
         try:

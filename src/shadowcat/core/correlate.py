@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from shadowcat.errors import Fault, FaultKind
-from shadowcat.wire.jsonrpc import Message, RequestId
+from shadowcat.wire.jsonrpc import BoundedId, Message, RequestId
 from shadowcat.wire.mcp import Method
 
 S = TypeVar("S")
@@ -239,7 +239,7 @@ class Correlator(Generic[S]):
 
 
 class _Token(msgspec.Struct, gc=False):
-    progressToken: int | str | None = None  # noqa: N815 - the wire's name
+    progressToken: BoundedId | None = None  # noqa: N815 - the wire's name
 
 
 class _Meta(msgspec.Struct, gc=False):

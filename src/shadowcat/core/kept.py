@@ -64,6 +64,8 @@ class KeptStream(msgspec.Struct, kw_only=True, gc=False, omit_defaults=True):
     """The last event that is not part of the rest."""
     own_after: int = 0
     """How many of the events since then were the proxy's own: the upstream will not repeat those."""
+    replaced_from: int = 0
+    """From that event on a client may have seen others, which a crash undid."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -104,7 +106,10 @@ def encode_event(event: Logged) -> bytes:
 
 
 def decode_event(frame: bytes) -> Logged:
+    """Raises `Unreadable`."""
     if not frame[:1].isdigit():
         return frame, None
     question, brace, data = frame.partition(b"{")
+    if not question.isdigit() or not brace:
+        raise Unreadable("an event that is none")
     return brace + data, int(question)

@@ -134,7 +134,7 @@ class StreamLog:
         "closed",
         "lags",
         "last_seq",
-        "own_end",
+        "replaced_from",
     )
 
     def __init__(self, budget: Budget, first_seq: int = 1, held: Iterable[Logged] = ()) -> None:
@@ -152,8 +152,8 @@ class StreamLog:
         self.closed = False
         self.lags = False
         """Whether events that a client may have seen are yet to come again, under the numbers they had."""
-        self.own_end = 0
-        """So many of the last events stand, in a log that is closed, where a client may have seen others."""
+        self.replaced_from = 0
+        """From that event on, in a log that is closed, a client may have seen others under these numbers."""
 
     def __len__(self) -> int:
         return len(self._events)
@@ -173,15 +173,24 @@ class StreamLog:
 
     def hand_out_again(self, after: int) -> None:
         """Another connection goes on after that event: what follows was not given to it. Raises `Gap`."""
-        if self.closed and self._is_past_own_end(after):
-            self._give_last_again()
-            return
-        if self.lags and after > self.last_seq:
+        if self.lags and after > self.last_seq and not self.closed:
             self._handed_out, self._ahead = after, 0
             return
         again = self.after(after)
         self._handed_out = after
         self._ahead = _cost(again)
+
+    def is_at_end(self, seq: int) -> bool:
+        """Whether nothing will follow that event."""
+        return self.closed and seq == self.last_seq and not self.may_be_another(seq)
+
+    def may_be_another(self, seq: int) -> bool:
+        """Whether a client that has seen an event of that number may have seen another one than is held."""
+        return seq >= self.replaced_from if self.replaced_from else self.lags and seq > self.last_seq
+
+    def last_words(self) -> list[Logged]:
+        """How it ended, for who has seen others in their place."""
+        return self.after(max(self.replaced_from or self.last_seq, self._first) - 1)
 
     def hand_out(self, up_to: int, max_bytes: int) -> list[Logged]:
         """The next events for the connection: at least one, if there is any, and not many more bytes than these."""
@@ -204,20 +213,7 @@ class StreamLog:
         """The last event is in."""
         self.closed = True
         if self._handed_out > self.last_seq:
-            self._give_last_again()
-
-    def is_at_end(self, seq: int) -> bool:
-        """Whether nothing will follow that event."""
-        return self.closed and seq == self.last_seq and not self._is_past_own_end(seq)
-
-    def _is_past_own_end(self, seq: int) -> bool:
-        if self.own_end:
-            return seq > self.last_seq - self.own_end and bool(self._events)
-        return self.lags and seq > self.last_seq
-
-    def _give_last_again(self) -> None:
-        """What came again was less than what a client has seen: the last events tell it how that ended."""
-        self.hand_out_again(max(self.last_seq - max(self.own_end, 1), self._first - 1))
+            self.hand_out_again(max(self.replaced_from or self.last_seq, self._first) - 1)
 
     def append(self, data: bytes, request_id: RequestId | None = None) -> int:
         """Adds an event, making room by letting go of the oldest that were handed out.

@@ -47,8 +47,10 @@ MISDIRECTED = 421
 
 
 class Peers:
-    def __init__(self, client: Client, key: bytes, clock: Clock) -> None:
+    def __init__(self, client: Client, own: str, key: bytes, clock: Clock) -> None:
+        """`own` is the URL of this node, which others seal what they send it with."""
         self._client = client
+        self._own = own.encode()
         self._key = key
         self._clock = clock
         self._tasks = Tasks("peers")
@@ -59,7 +61,12 @@ class Peers:
     def vouches_for(self, request: Request) -> bool:
         """Whether the request was passed on by another node."""
         value = request.headers.get(SEAL_HEADER)
-        return value is not None and is_sealed(self._key, self._clock.wall(), _parts(request), value)
+        if value is None:
+            return False
+        if is_sealed(self._key, self._clock.wall(), _parts(request, self._own), value):
+            return True
+        log.warning("a request is not as another node sealed it: is the key the same, and the time?")
+        return False
 
     async def pass_on(
         self, request: Request, node: str, is_held: Callable[[], Awaitable[bool]]
@@ -70,7 +77,7 @@ class Peers:
         request.
         """
         fields = [(name, value) for name in _PASSED_ON if (value := request.headers.get(name)) is not None]
-        fields.append((SEAL_HEADER, seal(self._key, self._clock.wall(), _parts(request))))
+        fields.append((SEAL_HEADER, seal(self._key, self._clock.wall(), _parts(request, node.encode()))))
         target = request.target.decode("ascii")
         sending = self._tasks.spawn(
             self._client.send(Origin.of(node), request.method, target, fields, request.body, _TIMEOUTS),
@@ -81,12 +88,13 @@ class Peers:
             while not (await asyncio.wait((sending,), timeout=_LOOK_S))[0]:
                 if not await is_held():
                     return _unless_begun(request)
+        finally:
+            sending.cancel()
+        try:
             response = sending.result()
         except Fault as fault:
             log.info("node %s: %s", node, fault.reason)
             return _unless_begun(request) if fault.sent else None
-        finally:
-            sending.cancel()
         if response.status == MISDIRECTED:
             response.abort()
             return None
@@ -128,6 +136,6 @@ class _Rest:
         await self._response.aclose()
 
 
-def _parts(request: Request) -> list[bytes]:
+def _parts(request: Request, node: bytes) -> list[bytes]:
     fields = [request.headers.get(name) or b"" for name in _PASSED_ON]
-    return [request.method.encode("ascii"), request.target, *fields, request.body]
+    return [node, request.method.encode("ascii"), request.target, *fields, request.body]

@@ -268,7 +268,11 @@ class StreamableEndpoint:
         return session
 
     async def _is_elsewhere(self, session_id: str) -> bool:
-        return isinstance(await self._gateway.find(session_id, self._caller), Elsewhere)
+        try:
+            return isinstance(await self._gateway.find(session_id, self._caller), Elsewhere)
+        except Fault:
+            # Nobody can tell at the moment: what was sent to the other node is not to be sent anywhere else.
+            return True
 
 
 class _OnAnotherNode(Exception):

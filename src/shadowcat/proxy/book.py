@@ -142,7 +142,18 @@ class StreamBook:
             raise Gap
         if stream.log.is_at_end(cursor.seq):
             return None
+        if stream.log.closed and stream.log.may_be_another(cursor.seq):
+            return self._retold(stream)
         return stream.read(after=cursor.seq)
+
+    def _retold(self, stream: Stream) -> Reader:
+        """How a stream ended, on one of its own: under their old numbers a client may have seen other events."""
+        again = self.new()
+        again.retell(stream.log.last_words())
+        # Read before it is finished, as it could not be let go of then.
+        reader = again.read(after=0)
+        self.finish(again)
+        return reader
 
     def request_of(self, stream_id: int) -> RequestId | None:
         """Which request a stream answered, also when its events are gone."""

@@ -45,7 +45,7 @@ async def follow(
     response: Message | None = None
     is_own = True
     entry.stream = stream
-    stream.unanswered[entry.client_id] = _kept(entry, request)
+    stream.answers(entry.client_id, _kept(entry, request))
     try:
         response = await until_stopped(entry, _up_to_response(core, request, entry, source, stream))
         if response is None and entry.fault is not None:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from shadowcat.aio import Tasks
 from shadowcat.clock import Clock
 from shadowcat.core.ports import SessionStore
 
@@ -16,7 +17,8 @@ _RENEWALS = 3
 
 
 class Lease:
-    def __init__(self, store: SessionStore, node: str, lease_s: float, clock: Clock) -> None:
+    def __init__(self, store: SessionStore, node: str, lease_s: float, clock: Clock, tasks: Tasks) -> None:
+        self._tasks = tasks
         self._store = store
         self._node = node
         self._lease_s = lease_s
@@ -29,20 +31,24 @@ class Lease:
         return self._clock.monotonic() >= self._held_until
 
     async def keep(self, on_lapse: Callable[[], object]) -> None:
-        """Renews it for as long as it is let. `on_lapse` hears when that came too late."""
+        """Renews it for as long as it is let. `on_lapse` hears that it had run out, before it holds again."""
         while True:
-            had_lapsed = self.has_lapsed
-            await self._renew()
-            if had_lapsed and not self.has_lapsed:
+            if self.has_lapsed:
                 on_lapse()
+            await self._renew()
             await asyncio.sleep(self._lease_s / _RENEWALS)
 
     async def _renew(self) -> None:
         asked_at = self._clock.monotonic()
-        try:
-            await self._store.renew(self._node, self._lease_s)
-        except Exception as error:
-            log.warning("the lease of this node is not renewed: %s", error)
+        # In a task of its own: a store that cancels what it waits for would end this one.
+        renewing = self._tasks.spawn(self._asked(), "renew", awaited=True)
+        await asyncio.wait((renewing,))
+        because = "cancelled" if renewing.cancelled() else renewing.exception()
+        if because is not None:
+            log.warning("the lease of this node is not renewed: %s", because)
         else:
             # From when it was asked for: the answer may have taken its time.
             self._held_until = asked_at + self._lease_s
+
+    async def _asked(self) -> None:
+        await self._store.renew(self._node, self._lease_s)

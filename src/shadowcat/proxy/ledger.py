@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from enum import Enum
 
 from shadowcat.core import kept
 from shadowcat.core.ledger import Refusal, SessionChange, StreamChange
@@ -15,25 +16,54 @@ COMMIT_S = 5.0
 """How long anybody waits for the store."""
 
 
+class _Stage(Enum):
+    OPEN = "open"
+    RELEASING = "releasing"
+    """The process goes: what is written last leaves the session to whoever comes next."""
+    ENDING = "ending"
+    CLOSED = "closed"
+    """Nothing more is written."""
+
+
+@dataclass(slots=True)
+class _News:
+    """What the store is to be told, or is being told."""
+
+    record: bool = False
+    streams: dict[int, Stream] = field(default_factory=dict[int, Stream])
+    dropped: dict[int, None] = field(default_factory=dict[int, None])
+    farewell: bool = False
+    """That the session is left to others, or over."""
+    waiters: list[asyncio.Future[bool]] = field(default_factory=list[asyncio.Future[bool]])
+    stored_to: list[int] = field(default_factory=list[int])
+    """For each of the streams, the last event that the store has afterwards."""
+
+    def __bool__(self) -> bool:
+        return bool(self.record or self.streams or self.dropped or self.farewell)
+
+    def settle(self, outcome: bool) -> None:
+        for waiter in self.waiters:
+            if not waiter.done():
+                waiter.set_result(outcome)
+        self.waiters = []
+
+
 class SessionLedger:
     """Without a writer nothing is kept, and nobody asks."""
 
     __slots__ = (
-        "_changed",
         "_describe",
-        "_dropped",
-        "_end_due",
         "_fence",
-        "_is_over",
+        "_is_given_up",
         "_is_whole",
+        "_news",
         "_node",
         "_on_refused",
-        "_pending",
-        "_record_changed",
-        "_releases",
+        "_stage",
         "_streams",
-        "_waiters",
+        "_under_way",
         "_writer",
+        "is_anothers",
         "session_id",
     )
 
@@ -57,16 +87,14 @@ class SessionLedger:
         self._streams = streams
         self._on_refused = on_refused
         self._is_whole = fence == 0
-        self._record_changed = False
-        self._changed: dict[int, Stream] = {}
-        self._dropped: list[int] = []
-        self._pending: _Pending | None = None
-        self._waiters: list[asyncio.Future[bool]] = []
-        self._releases = False
-        self._end_due = False
-        self._is_over = False
+        self._is_given_up = False
+        self._stage = _Stage.OPEN
+        self._news = _News()
+        self._under_way: _News | None = None
+        self.is_anothers = False
+        """Somebody has claimed the session since."""
 
-    # What happens.
+    # What streams and sessions want to know.
 
     @property
     def never_stored(self) -> int:
@@ -79,55 +107,15 @@ class SessionLedger:
 
     @property
     def is_lenient(self) -> bool:
-        return self._writer is None or self._writer.is_lenient
+        return self._writer is None or self._writer.is_lenient or self._is_given_up
 
     @property
     def refuses(self) -> bool:
         return self._writer is not None and self._writer.refuses
 
-    def record_changed(self) -> None:
-        if self._writer is not None and not self._is_over:
-            self._record_changed = True
-            self._writer.mark(self)
-
-    def stream_changed(self, stream: Stream) -> None:
-        if self._writer is not None and not self._is_over:
-            stream.is_changed = True
-            self._changed[stream.id] = stream
-            self._writer.mark(self)
-
-    def stream_dropped(self, stream: Stream) -> None:
-        self._changed.pop(stream.id, None)
-        if self._writer is not None and not self._is_over and stream.is_in_store:
-            self._dropped.append(stream.id)
-            self._writer.mark(self)
-
-    def release(self) -> None:
-        """The process goes: whoever comes next may have the session."""
-        if self._writer is not None and not self._is_over:
-            self._releases = True
-            self._writer.mark(self)
-
-    def end(self) -> None:
-        if self._writer is not None:
-            self._be_over()
-            self._end_due = True
-            self._writer.mark(self)
-
-    def _be_over(self) -> None:
-        """What is not written yet is of no interest any more."""
-        self._is_over = True
-        self._record_changed = self._releases = False
-        self._changed = {}
-        self._dropped = []
-
-    def hurry(self) -> None:
-        if self._writer is not None:
-            self._writer.hurry()
-
     @property
     def is_written(self) -> bool:
-        return not self._has_news and self._pending is None
+        return not self._news and self._under_way is None
 
     async def committed(self) -> bool:
         """True once the store has what there is to be had now; False where it cannot take it for the time being."""
@@ -136,128 +124,154 @@ class SessionLedger:
         if self._writer.is_failing:
             return False
         waiter: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
+        self._news.waiters.append(waiter)
         self._writer.mark(self)
         self._writer.hurry()
         # The writer gives up sooner; this is for a store that keeps it from noticing.
         await asyncio.wait((waiter,), timeout=COMMIT_S)
         return waiter.done() and waiter.result()
 
+    def hurry(self) -> None:
+        if self._writer is not None:
+            self._writer.hurry()
+
+    # What happens.
+
+    def record_changed(self) -> None:
+        if self._notes():
+            self._news.record = True
+
+    def stream_changed(self, stream: Stream) -> None:
+        if self._notes():
+            stream.is_changed = True
+            self._news.streams[stream.id] = stream
+
+    def stream_dropped(self, stream: Stream) -> None:
+        self._news.streams.pop(stream.id, None)
+        if stream.is_in_store and self._notes():
+            self._news.dropped[stream.id] = None
+
+    def release(self) -> None:
+        if self._notes():
+            self._stage = _Stage.RELEASING
+            self._news.farewell = True
+
+    def end(self) -> None:
+        """Whatever else was to be written is of no interest any more, nor are the session and its streams."""
+        if self._stage is _Stage.CLOSED or self._writer is None:
+            return
+        never_seen = self._is_whole and self._under_way is None
+        self._news = _News(farewell=not never_seen, waiters=self._news.waiters)
+        self._describe = bytes
+        self._streams = tuple
+        self._stage = _Stage.ENDING
+        if never_seen:
+            self._close(True)
+        else:
+            self._writer.mark(self)
+
+    def _notes(self) -> bool:
+        """Whether there is still anything to be noted; the writer is told that there is."""
+        if self._writer is None or self._stage in (_Stage.ENDING, _Stage.CLOSED):
+            return False
+        self._writer.mark(self)
+        return True
+
     # For the writer.
 
-    @property
-    def _has_news(self) -> bool:
-        return bool(self._record_changed or self._changed or self._dropped or self._releases or self._end_due)
-
     def change(self) -> SessionChange | None:
-        if not self._has_news:
-            self._settle(self._waiters, True)
+        if not self._news:
+            self._news.settle(True)
             return None
-        streams = list(self._changed.values())
-        self._pending = pending = _Pending(
-            self._record_changed, streams, self._dropped, self._releases, self._waiters
-        )
-        self._record_changed = self._releases = False
-        self._changed = {}
-        self._dropped = []
-        self._waiters = []
-        if self._end_due:
-            self._end_due, pending.ends = False, True
+        self._under_way, self._news = self._news, _News()
+        news = self._under_way
+        if self._stage is _Stage.ENDING:
             return SessionChange(self.session_id, self._fence, ends=True, node=self._node)
-        for stream in streams:
+        for stream in news.streams.values():
             stream.is_changed = False
             stream.is_in_store = True
-            pending.stored_to.append(stream.log.last_seq)
+            news.stored_to.append(stream.log.last_seq)
         return SessionChange(
             self.session_id,
             self._fence,
             is_whole=self._is_whole,
-            record=self._describe() if pending.record_changed or self._is_whole else None,
-            streams=[_change_of(stream) for stream in streams],
-            dropped=pending.dropped,
-            releases=pending.releases,
+            record=self._describe() if news.record or self._is_whole else None,
+            streams=[_change_of(stream) for stream in news.streams.values()],
+            dropped=list(news.dropped),
+            releases=self._stage is _Stage.RELEASING,
             node=self._node,
         )
 
     def written(self) -> None:
-        pending = self._take_pending()
+        news = self._taken_back()
         self._is_whole = False
-        for stream, last_seq in zip(pending.streams, pending.stored_to, strict=False):
+        for stream, last_seq in zip(news.streams.values(), news.stored_to, strict=False):
             stream.stored(last_seq)
-        if pending.releases:
-            # The session may be another's from here on.
-            self._be_over()
-        self._settle(pending.waiters, True)
+        news.settle(True)
+        if news.farewell:
+            # From here on the session may be another's.
+            self._close(True)
 
     def failed(self) -> None:
-        pending = self._take_pending()
-        self._waiters = pending.waiters + self._waiters
-        if self._is_over:
-            self._end_due |= pending.ends
+        news, newer = self._taken_back(), self._news
+        newer.waiters = news.waiters + newer.waiters
+        newer.farewell |= news.farewell
+        if self._stage is _Stage.ENDING:
+            newer.farewell = True
             return
-        self._record_changed |= pending.record_changed
-        self._releases |= pending.releases
-        self._dropped = pending.dropped + self._dropped
-        for stream in pending.streams:
-            if stream.id not in self._dropped:
+        newer.record |= news.record
+        newer.dropped = {**news.dropped, **newer.dropped}
+        for stream in news.streams.values():
+            if stream.id not in newer.dropped:
                 stream.is_changed = True
-                self._changed[stream.id] = stream
+                newer.streams[stream.id] = stream
 
     def refused(self, refusal: Refusal) -> None:
-        pending = self._take_pending()
-        if refusal is Refusal.MISSING and not self._is_over:
+        news = self._taken_back()
+        if refusal is Refusal.MISSING and self._stage is not _Stage.ENDING:
+            self._news.waiters = news.waiters + self._news.waiters
+            self._news.farewell |= news.farewell
             self._start_over()
-            self._waiters = pending.waiters + self._waiters
             return
-        self._settle(pending.waiters, True)
-        if not self._is_over:
-            self._be_over()
+        self.is_anothers = refusal is Refusal.FENCED
+        is_news = self._stage is _Stage.OPEN
+        news.settle(True)
+        self._close(True)
+        if is_news:
             self._on_refused(refusal)
 
     def give_up_waiting(self) -> None:
-        waiters, self._waiters = self._waiters, []
-        if self._pending is not None:
-            waiters += self._pending.waiters
-            self._pending.waiters = []
-        self._settle(waiters, False)
+        self._news.settle(False)
+        if self._under_way is not None:
+            self._under_way.settle(False)
+        for stream in self._streams():
+            stream.wake_reader()
+
+    def give_up(self) -> None:
+        self._under_way = None
+        self._is_given_up = True
+        self._close(False)
         for stream in self._streams():
             stream.wake_reader()
 
     def _start_over(self) -> None:
         """The store has lost everything, and gets it once more."""
-        self._is_whole = self._record_changed = True
-        self._dropped = []
+        self._is_whole = self._news.record = True
+        self._news.dropped = {}
         for stream in self._streams():
             stream.stored_seq = NOT_STORED
             self.stream_changed(stream)
-        assert self._writer is not None
-        self._writer.mark(self)
+        self._notes()
 
-    def _take_pending(self) -> _Pending:
-        pending, self._pending = self._pending, None
-        assert pending is not None
-        return pending
+    def _close(self, outcome: bool) -> None:
+        self._stage = _Stage.CLOSED
+        self._news.settle(outcome)
+        self._news = _News()
 
-    @staticmethod
-    def _settle(waiters: list[asyncio.Future[bool]], outcome: bool) -> None:
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(outcome)
-        waiters.clear()
-
-
-@dataclass(slots=True)
-class _Pending:
-    """What is on its way to the store."""
-
-    record_changed: bool
-    streams: list[Stream]
-    dropped: list[int]
-    releases: bool
-    waiters: list[asyncio.Future[bool]]
-    ends: bool = False
-    stored_to: list[int] = field(default_factory=list[int])
-    """For each of the streams, the last event that the store has afterwards."""
+    def _taken_back(self) -> _News:
+        news, self._under_way = self._under_way, None
+        assert news is not None
+        return news
 
 
 def _change_of(stream: Stream) -> StreamChange:

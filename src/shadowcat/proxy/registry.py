@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Iterator
 from functools import partial
 
 from shadowcat.aio import cancel_and_join
-from shadowcat.core import kept
 from shadowcat.core.exchange import Caller, Elsewhere
-from shadowcat.core.ledger import Held, Refusal
+from shadowcat.core.ledger import Refusal
 from shadowcat.core.ports import Link, SessionStore
 from shadowcat.core.session import Event, SessionRecord, State
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.proxy.core import SessionCore
 from shadowcat.proxy.ledger import SessionLedger
 from shadowcat.proxy.news import What
+from shadowcat.proxy.revival import Revival
 from shadowcat.proxy.session import Session
 from shadowcat.proxy.shared import Shared
 
@@ -24,11 +25,14 @@ log = logging.getLogger("shadowcat.session")
 
 _LONGEST_LOOK_S = 30.0
 _CLOSE_S = 3.0
-_FLUSH_S = 5.0
+_FLUSH_S = 3.0
+_SETTLE_S = 0.5
+OWN_ID = re.compile(r"[0-9a-f]{32}")
+"""The ids given out here; others need not be asked for in a store."""
 _REST_S = 0.05
 """A session in which nothing has run for so long is handed over; how often that is looked for."""
-_REVIVE_S = 5.0
-"""How long a request waits for the store to say whether there is a session."""
+_MAX_ENDING = 100_000
+"""Ended while the store was away, and remembered so that they are not brought back from it."""
 
 
 class Registry:
@@ -40,7 +44,10 @@ class Registry:
         self._leaving: dict[str, asyncio.Task[None]] = {}
         """Handed over at the moment."""
         self._opening = 0
-        self._reviving: dict[str, asyncio.Task[Session | Elsewhere | None]] = {}
+        self._doubted: set[str] = set()
+        """Others may have taken them over while our lease had run out."""
+        store = shared.store
+        self._revival = None if store is None else Revival(shared, store, self._admit_again, self._undo)
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -68,6 +75,8 @@ class Registry:
         # Before the client hears of it: a session it was given must not be gone after a crash.
         if not await core.ledger.committed() and core.ledger.refuses:
             self._let_go(session)
+            core.ledger.end()
+            core.book.close_all()
             raise Fault(FaultKind.OVER_CAPACITY, reason="store_unavailable")
         self._shared.counters.sessions_opened += 1
         sharers = self._shared.ids.own_side(record.upstream, record.upstream_id) if record.upstream_id else ()
@@ -84,14 +93,26 @@ class Registry:
         self._shared.ids.bind(record.id, record.upstream, record.upstream_id)
         return session
 
+    def _admit_again(self, record: SessionRecord, fence: int) -> Session | None:
+        upstream = self._shared.upstreams.named(record.upstream)
+        if upstream is None:
+            return None
+        return self._admit(record, upstream.attach(record.upstream_id, record.version), fence=fence)
+
+    def _undo(self, session: Session) -> None:
+        """It was admitted, and cannot be taken up: the store keeps it as it is."""
+        self._let_go(session)
+        session.core.ledger.give_up()
+        session.core.book.close_all()
+
     async def find(self, session_id: str, caller: Caller) -> Session | Elsewhere | None:
         if self._leaving and (leaving := self._leaving.get(session_id)) is not None:
             await asyncio.wait((leaving,))
         session = self._sessions.get(session_id)
-        if session is not None and self._shared.lease is not None and self._shared.lease.has_lapsed:
+        if session is not None and self._shared.lease is not None and self._is_doubtful(session):
             session = await self._if_still_ours(session)
-        if session is None and self._shared.store is not None and session_id not in self._ending:
-            found = await self._revived(self._shared.store, session_id)
+        if session is None and self._revival is not None and session_id not in self._ending:
+            found = await self._revived(self._revival, session_id)
             if isinstance(found, Elsewhere):
                 return found
             session = found
@@ -99,57 +120,32 @@ class Registry:
             return None
         return session if session.core.state in (State.OPEN, State.RECOVERING) else None
 
-    async def _if_still_ours(self, session: Session) -> Session | None:
-        """Asks the store by a write, which it refuses when somebody has taken the session over."""
-        session.core.ledger.record_changed()
-        await session.core.ledger.committed()
-        return self._sessions.get(session.id)
+    async def _revived(self, revival: Revival, session_id: str) -> Session | Elsewhere | None:
+        if not OWN_ID.fullmatch(session_id):
+            return None
+        if len(self._sessions) + self._opening + len(revival) >= self._shared.limits.sessions:
+            self._shared.counters.sessions_refused += 1
+            raise Fault(FaultKind.OVER_CAPACITY, reason="too_many_sessions")
+        return await revival.revived(session_id)
+
+    # Whose they are.
 
     def doubt(self) -> None:
-        """The lease had run out: has the store say of each session whether it is still ours."""
+        """The lease had run out: the store has to say of each session whether it is still ours."""
+        self._doubted.update(self._sessions)
         for session in self:
             session.core.ledger.record_changed()
 
-    async def _revived(self, store: SessionStore, session_id: str) -> Session | Elsewhere | None:
-        """The session as the store has it. Taken over once, for all who ask at the same time."""
-        reviving = self._reviving.get(session_id)
-        if reviving is None:
-            reviving = self._shared.tasks.spawn(
-                self._revive(store, session_id), f"revive {session_id[:8]}", awaited=True
-            )
-            self._reviving[session_id] = reviving
-            reviving.add_done_callback(lambda _: self._reviving.pop(session_id, None))
-        done, _ = await asyncio.wait((reviving,), timeout=_REVIVE_S)
-        if done and reviving.exception() is None:
-            return reviving.result()
-        self._shared.counters.store_failures += 1
-        because = repr(reviving.exception()) if done else f"no answer within {_REVIVE_S:g} s"
-        log.error("session %s: the store cannot tell whether there is one: %s", session_id[:8], because)
-        # Not "unknown", on which the client would give the session up.
-        raise Fault(FaultKind.OVER_CAPACITY, reason="store_unavailable")
+    def _is_doubtful(self, session: Session) -> bool:
+        lease = self._shared.lease
+        return session.id in self._doubted or (lease is not None and lease.has_lapsed)
 
-    async def _revive(self, store: SessionStore, session_id: str) -> Session | Elsewhere | None:
-        stored = await store.claim(session_id, self._shared.node)
-        if isinstance(stored, Held):
-            return Elsewhere(stored.node)
-        if stored is None:
-            return None
-        try:
-            held = kept.decode_session(stored.record)
-            upstream = self._shared.upstreams.named(held.record.upstream)
-            if upstream is None:
-                return None
-            link = upstream.attach(held.record.upstream_id, held.record.version)
-            session = self._admit(held.record, link, fence=stored.fence)
-            session.go_on(held, stored)
-        except kept.Unreadable as error:
-            log.error("session %s: the store has it, but not readably: %s", session_id[:8], error)
-            self._sessions.pop(session_id, None)
-            return None
-        self._shared.counters.sessions_revived += 1
-        log.info("session %s: taken up from the store", session_id[:8])
-        self._tell(What.SESSION_REVIVED, session)
-        return session
+    async def _if_still_ours(self, session: Session) -> Session | None:
+        """Asks the store by a write, which it refuses when somebody has taken the session over."""
+        session.core.ledger.record_changed()
+        if await session.core.ledger.committed():
+            self._doubted.discard(session.id)
+        return self._sessions.get(session.id)
 
     def _lost(self, session_id: str, refusal: Refusal) -> None:
         """The store has refused a change: the session is another's now, or over."""
@@ -170,6 +166,7 @@ class Registry:
         if self._sessions.pop(session.id, None) is None:
             return False
         self._shared.ids.unbind(session.id)
+        self._doubted.discard(session.id)
         # First, so that nothing under way changes it any more.
         session.core.happened(Event.ENDED)
         return True
@@ -182,13 +179,22 @@ class Registry:
             record.upstream, record.upstream_id
         )
         self._shared.counters.sessions_ended += 1
-        ledger = self._ending[record.id] = session.core.ledger
+        ledger = session.core.ledger
+        self._remember_ending(ledger)
         ledger.end()
-        await session.end(tell_upstream=not is_shared)
         if await ledger.committed():
             self._ending.pop(record.id, None)
+        # Where somebody else has it by now, its upstream session is theirs.
+        await session.end(tell_upstream=not is_shared and not ledger.is_anothers)
         log.info("session %s: ended", record.id[:8])
         self._tell(What.SESSION_ENDED, session)
+
+    def _remember_ending(self, ledger: SessionLedger) -> None:
+        self._ending[ledger.session_id] = ledger
+        if len(self._ending) > _MAX_ENDING:
+            forgotten = self._ending.pop(next(iter(self._ending)))
+            if self._shared.writer is not None:
+                self._shared.writer.forget(forgotten)
 
     def _tell(self, what: What, session: Session, reason: str | None = None) -> None:
         upstream = session.core.record.upstream
@@ -224,11 +230,6 @@ class Registry:
         if await session.core.ledger.committed() and self._let_go(session):
             self._shared.tasks.spawn(session.suspend(), f"let go of {session.id[:8]}")
 
-    def give_up_waiting(self) -> None:
-        """The store fails: nothing more waits for it."""
-        for session in self:
-            session.core.ledger.give_up_waiting()
-
     async def watch(self) -> None:
         """Ends idle sessions, for as long as it is let."""
         limits = self._shared.limits
@@ -236,7 +237,7 @@ class Registry:
         while True:
             await asyncio.sleep(min(min(spans) / 4, _LONGEST_LOOK_S))
             for session in self:
-                await session.look_after()
+                await self._look_after(session)
             for session in self.expired():
                 self._shared.counters.sessions_expired += 1
                 # One upstream that does not answer its DELETE must not hold up the rest.
@@ -244,6 +245,13 @@ class Registry:
             for session in self:
                 session.core.touch()
             self._ending = {id: ledger for id, ledger in self._ending.items() if not ledger.is_written}
+
+    async def _look_after(self, session: Session) -> None:
+        try:
+            await session.look_after()
+        except Exception:
+            # The others are to be looked after all the same.
+            log.exception("session %s: cannot be looked after", session.id[:8])
 
     async def watch_store(self, store: SessionStore) -> None:
         """Has the store let go of the sessions that nobody came back for, for as long as it is let."""
@@ -261,7 +269,7 @@ class Registry:
         found: list[Session] = []
         for session in self._sessions.values():
             core = session.core
-            if core.is_busy:
+            if core.is_busy or self._is_doubtful(session):
                 core.last_used = now
             elif core.state is State.BROKEN or now - core.last_used >= self._shared.limits.idle_s:
                 found.append(session)
@@ -270,10 +278,11 @@ class Registry:
     async def close(self) -> None:
         """Lets go of every session; it ends at the upstream if no store can bring it back in another process."""
         writer = self._shared.writer
-        if writer is not None:
+        if writer is not None and self._revival is not None:
+            await self._revival.settled(_SETTLE_S)
             for session in self:
                 session.core.ledger.release()
-            await writer.flush(_FLUSH_S)
+            await writer.flush(_SETTLE_S if writer.is_failing else _FLUSH_S)
             writer.close()
         # Together, and not for long: each may wait for an upstream that hangs.
         leaving = [self._shared.tasks.spawn(self._leave(session), "close") for session in self]

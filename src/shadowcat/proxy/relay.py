@@ -28,6 +28,9 @@ from shadowcat.wire.headers import encode_value
 from shadowcat.wire.jsonrpc import Kind, Message
 from shadowcat.wire.mcp import LATEST_LEGACY, MODERN_VERSIONS, NAMED_BY, Era, Header, Method
 
+MAX_INITIALIZE_BYTES = 256 * 1024
+"""Of parameters that are kept for as long as the session: to open it again at the upstream."""
+
 
 class Relay:
     """Implements `core.ports.Gateway`."""
@@ -41,7 +44,6 @@ class Relay:
         self._shared.tasks.spawn(self.sessions.watch(), "expire idle sessions")
         store, writer = self._shared.store, self._shared.writer
         if store is not None and writer is not None:
-            writer.on_failing = self.sessions.give_up_waiting
             self._shared.tasks.spawn(writer.run(), "write to the store")
             self._shared.tasks.spawn(self.sessions.watch_store(store), "expire stored sessions")
         if self._shared.lease is not None:
@@ -56,6 +58,8 @@ class Relay:
     async def open(self, initialize: Message, caller: Caller) -> tuple[Session | None, Message]:
         """A session exists once the upstream has said yes, and not before."""
         assert initialize.id is not None
+        if len(initialize.raw_params) > MAX_INITIALIZE_BYTES:
+            raise Fault(FaultKind.INVALID_PARAMS, "The parameters of initialize are too long")
         client_id = initialize.id
         session_id = secrets.token_hex(16)
         self.sessions.reserve()

@@ -379,6 +379,7 @@ class Session:
         """
         core = self.core
         unfinished = core.book.restore(stored.last_stream, stored.streams)
+        core.book.make_room()
         # The upstream has seen the ids of the session's earlier life, and the client those of its questions.
         now_ms = int(core.shared.clock.wall() * 1000)
         core.correlator.skip_to(now_ms)

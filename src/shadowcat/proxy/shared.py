@@ -96,4 +96,4 @@ class Shared:
         self.writer = None if store is None else StoreWriter(store, self.tasks, self.durability, self.news)
         self.lease = None
         if store is not None and self.lease_s is not None:
-            self.lease = Lease(store, self.node, self.lease_s, self.clock)
+            self.lease = Lease(store, self.node, self.lease_s, self.clock, self.tasks)

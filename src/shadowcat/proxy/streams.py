@@ -13,7 +13,7 @@ from typing import Protocol
 
 from shadowcat.core.exchange import StreamEvent
 from shadowcat.core.kept import KeptRequest, KeptStream
-from shadowcat.core.stream import EventId, StreamLog
+from shadowcat.core.stream import EventId, Logged, StreamLog
 from shadowcat.wire.jsonrpc import Message, RequestId
 
 # The code of a byte: its search is a memchr.
@@ -164,6 +164,8 @@ class Stream:
         seq = log.append(one_line(message), question)
         if own:
             self._own_after += 1
+            if log.lags and not log.replaced_from:
+                log.replaced_from = seq
         if own or question is not None or self._strict or (self._cursor is None and not self.id):
             # What is said on a standalone stream without ids is never repeated either.
             self._hold_back(seq)
@@ -171,6 +173,12 @@ class Stream:
             self._keeper.stream_changed(self)
         if self._wakeup is not None:
             self._wake()
+
+    def retell(self, events: list[Logged]) -> None:
+        """What another stream has already."""
+        self.log.extend(events)
+        self._hold_back(self.log.last_seq)
+        self._keeper.stream_changed(self)
 
     def extend(self, notifications: list[Message]) -> None:
         """The same as appending each of them, which came together from the upstream."""
@@ -197,6 +205,12 @@ class Stream:
     def expect(self, request_ids: Iterable[RequestId | None]) -> None:
         """The requests that are answered on it."""
         self.unanswered.update((id, None) for id in request_ids if id is not None)
+
+    def answers(self, request_id: RequestId, known: KeptRequest) -> None:
+        """The upstream has begun to."""
+        self.unanswered[request_id] = known
+        if not self.is_changed:
+            self._keeper.stream_changed(self)
 
     def heard(self) -> None:
         """The upstream has said something, be it only that it is still at it."""
@@ -228,8 +242,6 @@ class Stream:
 
     def close(self) -> None:
         """The last event is in: readers end after it."""
-        if self.log.lags:
-            self.log.own_end = self._own_after
         self.log.close()
         if not self.is_changed:
             self._keeper.stream_changed(self)
@@ -246,6 +258,7 @@ class Stream:
             cursor=self._cursor,
             cursor_seq=self._cursor_seq,
             own_after=self._own_after,
+            replaced_from=self.log.replaced_from,
         )
 
     def stored(self, last_seq: int) -> None:
@@ -260,8 +273,7 @@ class Stream:
         self.unanswered = dict(held.unanswered)
         self.log.closed = held.is_finished
         self._cursor, self._cursor_seq, self._own_after = held.cursor, held.cursor_seq, held.own_after
-        if held.is_finished:
-            self.log.own_end = held.own_after
+        self.log.replaced_from = held.replaced_from
 
     def resume(self) -> bytes | None:
         """The cursor to ask the upstream for the rest with; what was stored of that rest is skipped when it comes."""
@@ -273,6 +285,7 @@ class Stream:
     def start_afresh(self) -> None:
         """What comes now continues nothing: no event of it was stored, or seen by a client, before."""
         self._repeats = 0
+        self.log.replaced_from = 0
         if self.log.lags:
             self.log.lags = False
             self.log.hand_out_again(min(self.log.handed_out, self.log.last_seq))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,6 +24,8 @@ log = logging.getLogger("shadowcat.store")
 _MAX_SESSIONS = 200
 _MAX_BYTES = 4 * 1024 * 1024
 """Of one write, as far as the changes of one session do not exceed it: the next ones wait for its end."""
+_MAX_REFUSED_ALONE = 5
+"""How often a session may be refused while others are taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class Durability:
     retry_cap_s: float = 2.0
 
 
-class Book(Protocol):
+class Source(Protocol):
     """What is to be written of one session."""
 
     @property
@@ -58,6 +60,13 @@ class Book(Protocol):
         """The store fails, and nobody is to wait for it."""
         ...
 
+    def give_up(self) -> None:
+        """The session cannot be stored at all, and goes on without."""
+        ...
+
+
+Batch = list[tuple[Source, SessionChange]]
+
 
 class StoreWriter:
     def __init__(self, store: SessionStore, tasks: Tasks, durability: Durability, news: News) -> None:
@@ -69,13 +78,15 @@ class StoreWriter:
         self.failures = 0
         self.changes_written = 0
         self._closed = False
-        self._waiting: dict[Book, None] = {}
+        self._waiting: dict[Source, None] = {}
+        self._at_once = _MAX_SESSIONS
+        """One at a time after a failure: a session that the store chokes on must not cost the others theirs."""
+        self._refused_alone: dict[Source, int] = {}
         self._woken = asyncio.Event()
         self._hurried = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._backoff = Backoff(durability.retry_first_s, durability.retry_cap_s)
-        self.on_failing: Callable[[], object] = lambda: None
 
     @property
     def is_lenient(self) -> bool:
@@ -91,11 +102,14 @@ class StoreWriter:
         """How many sessions wait to be written."""
         return len(self._waiting)
 
-    def mark(self, book: Book) -> None:
+    def mark(self, source: Source) -> None:
         if not self._closed:
-            self._waiting[book] = None
+            self._waiting[source] = None
             self._idle.clear()
             self._woken.set()
+
+    def forget(self, source: Source) -> None:
+        self._waiting.pop(source, None)
 
     def hurry(self) -> None:
         """Somebody waits for what was marked."""
@@ -109,7 +123,9 @@ class StoreWriter:
             self._woken.clear()
             self._hurried.clear()
             while self._waiting:
-                await self._write_some()
+                batch = self._next_batch()
+                if batch:
+                    await self._write(batch)
             self._idle.set()
 
     async def _gather(self) -> None:
@@ -119,66 +135,89 @@ class StoreWriter:
         except TimeoutError:
             pass  # the usual end of it: nobody was in a hurry
 
-    async def _write_some(self) -> None:
-        batch = self._next_batch()
-        if not batch:
-            return
-        writing = self._tasks.spawn(self._write([change for _, change in batch]), "write", awaited=True)
-        done, _ = await asyncio.wait((writing,), timeout=self.durability.patience_s)
-        if not done:
-            self._note_failure(f"no answer within {self.durability.patience_s:g} s")
-            # Never a second one beside it: the two could land in either order.
-            await asyncio.wait((writing,))
-        error = writing.exception()
-        if error is not None:
-            await self._try_later([book for book, _ in batch], error)
-            return
-        self._note_success(len(batch))
-        refusals = writing.result()
-        for book, change in batch:
-            refusal = refusals.get(change.session_id)
-            if refusal is None:
-                book.written()
-            else:
-                book.refused(refusal)
-
-    async def _write(self, changes: list[SessionChange]) -> Mapping[str, Refusal]:
-        """In a task of its own, whatever a store does when it is merely called."""
-        return await self._store.write(changes)
-
-    def _next_batch(self) -> list[tuple[Book, SessionChange]]:
-        batch: list[tuple[Book, SessionChange]] = []
+    def _next_batch(self) -> Batch:
+        batch: Batch = []
         size = 0
-        while self._waiting and len(batch) < _MAX_SESSIONS and size < _MAX_BYTES:
-            book = next(iter(self._waiting))
-            del self._waiting[book]
-            change = book.change()
+        while self._waiting and len(batch) < self._at_once and size < _MAX_BYTES:
+            source = next(iter(self._waiting))
+            del self._waiting[source]
+            try:
+                change = source.change()
+            except Exception:
+                log.exception("session %s: cannot be stored, and goes on without", source.session_id[:8])
+                source.give_up()
+                continue
             if change is not None:
-                batch.append((book, change))
-                size += sum(len(event) for stream in change.streams for event in stream.events)
+                batch.append((source, change))
+                size += _size(change)
         return batch
 
-    async def _try_later(self, books: list[Book], error: BaseException) -> None:
-        self._note_failure(str(error) or type(error).__name__)
-        for book in books:
-            book.failed()
-        # They were first in line, and are again.
-        self._waiting = dict.fromkeys([*books, *self._waiting])
+    async def _write(self, batch: Batch) -> None:
+        writing = self._tasks.spawn(self._asked([change for _, change in batch]), "write", awaited=True)
+        done, _ = await asyncio.wait((writing,), timeout=self.durability.patience_s)
+        if not done:
+            self._note_failure(f"no answer within {self.durability.patience_s:g} s", batch)
+            # Never a second one beside it: the two could land in either order.
+            await asyncio.wait((writing,))
+        # A store may well cancel what it waits for itself.
+        because = "the write was cancelled" if writing.cancelled() else writing.exception()
+        if because is not None:
+            await self._try_later(batch, because)
+            return
+        refusals = writing.result()
+        if any(refusals.get(change.session_id) is Refusal.MISSING for _, change in batch if change.is_whole):
+            await self._try_later(batch, "it does not take what it asked for")
+            return
+        self._note_success(batch)
+        for source, change in batch:
+            refusal = refusals.get(change.session_id)
+            if refusal is None:
+                source.written()
+            else:
+                source.refused(refusal)
+
+    async def _asked(self, changes: list[SessionChange]) -> Mapping[str, Refusal]:
+        """In a task of its own, whatever a store does when it is merely called."""
+        refusals = await self._store.write(changes)
+        return {session_id: Refusal(refusal) for session_id, refusal in refusals.items()}
+
+    async def _try_later(self, batch: Batch, because: BaseException | str) -> None:
+        was_failing = self.is_failing
+        self._note_failure(str(because) or type(because).__name__, batch)
+        for source, _ in batch:
+            source.failed()
+            # Behind the others: it may be the one that the store chokes on.
+            self._waiting[source] = None
+        if len(batch) == 1 and not was_failing:
+            self._refuse_alone(batch[0][0])
+        self._at_once = 1
         await asyncio.sleep(self._backoff.next_s(random.random()))
 
-    def _note_failure(self, because: str) -> None:
-        self.failures += 1
-        if self.is_failing:
-            return
-        self.is_failing = True
-        goes_on = "new calls are refused" if self.durability.strict else "traffic goes on without it"
-        log.error("the store fails: %s; %s", because, goes_on)
-        self._news.tell(What.STORE_FAILING)
-        self.on_failing()
+    def _refuse_alone(self, source: Source) -> None:
+        """The store has taken what others had to say, and not this."""
+        times = self._refused_alone[source] = self._refused_alone.get(source, 0) + 1
+        if times >= _MAX_REFUSED_ALONE:
+            log.error("session %s: the store does not take it; it goes on without", source.session_id[:8])
+            del self._refused_alone[source]
+            self.forget(source)
+            source.give_up()
 
-    def _note_success(self, changes: int) -> None:
-        self.changes_written += changes
+    def _note_failure(self, because: str, batch: Batch) -> None:
+        self.failures += 1
+        if not self.is_failing:
+            self.is_failing = True
+            goes_on = "new calls are refused" if self.durability.strict else "traffic goes on without it"
+            log.error("the store fails: %s; %s", because, goes_on)
+            self._news.tell(What.STORE_FAILING)
+        for source in [*(source for source, _ in batch), *self._waiting]:
+            source.give_up_waiting()
+
+    def _note_success(self, batch: Batch) -> None:
+        self.changes_written += len(batch)
         self._backoff.succeeded()
+        self._at_once = min(2 * self._at_once, _MAX_SESSIONS)
+        for source, _ in batch:
+            self._refused_alone.pop(source, None)
         if self.is_failing:
             self.is_failing = False
             log.warning("the store works again; %d sessions are still to be written", len(self._waiting))
@@ -199,3 +238,7 @@ class StoreWriter:
         """From now on nothing is written: what happens next happens to a process that goes."""
         self._closed = True
         self._waiting.clear()
+
+
+def _size(change: SessionChange) -> int:
+    return len(change.record or b"") + sum(len(event) for stream in change.streams for event in stream.events)

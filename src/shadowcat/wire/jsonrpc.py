@@ -22,7 +22,7 @@ from shadowcat.wire.json_strict import JsonError
 RequestId = int | str
 
 MAX_ID_CHARS = 256
-_BoundedId = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | Annotated[str, Meta(max_length=MAX_ID_CHARS)]
+BoundedId = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | Annotated[str, Meta(max_length=MAX_ID_CHARS)]
 
 
 class Kind(Enum):
@@ -34,7 +34,7 @@ class Kind(Enum):
 
 class _Envelope(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     jsonrpc: str
-    id: _BoundedId | UnsetType | None = UNSET
+    id: BoundedId | UnsetType | None = UNSET
     method: str | UnsetType = UNSET
     params: Raw | UnsetType = UNSET
     result: Raw | UnsetType = UNSET
@@ -53,7 +53,7 @@ class _RawEnvelope(msgspec.Struct, gc=False):
 
 
 class _JustId(msgspec.Struct, gc=False):
-    id: _BoundedId | None = None
+    id: BoundedId | None = None
 
 
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
