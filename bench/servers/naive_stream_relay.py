@@ -29,8 +29,7 @@ async def main(upstream_port: int) -> None:
 
     server = Server(relay)
     await server.listen("127.0.0.1")
-    print(server.port, flush=True)
-    await until_stopped(lambda: server.drain(1.0))
+    await until_stopped(lambda: server.drain(1.0), lambda: print(server.port, flush=True))
     await client.aclose()
 
 

@@ -14,8 +14,7 @@ async def main() -> None:
 
     server = Server(echo, ServerLimits(idle_s=600.0))
     await server.listen("127.0.0.1")
-    print(server.port, flush=True)
-    await until_stopped(lambda: server.drain(1.0))
+    await until_stopped(lambda: server.drain(1.0), lambda: print(server.port, flush=True))
 
 
 if __name__ == "__main__":

@@ -65,10 +65,12 @@ async def serve(options: dict[str, Any]) -> None:
         else:
             asyncio.get_running_loop().remove_reader(sys.stdin)
 
-    async with proxy:
+    def serving() -> None:
         print(f"serving http://127.0.0.1:{proxy.port}/mcp", flush=True)
+
+    async with proxy:
         asyncio.get_running_loop().add_reader(sys.stdin, asked)
-        await until_stopped(lambda: proxy.drain(options.get("drain_s", DRAIN_S)))
+        await until_stopped(lambda: proxy.drain(options.get("drain_s", DRAIN_S)), serving)
 
 
 if __name__ == "__main__":

@@ -116,8 +116,8 @@ async def test_clients_that_never_read_are_cut_off_and_may_come_back(counting: N
         assert proxy.rss_bytes - before < count * 3 * MIB + SPARE_BYTES
         assert statistics.median(delays) < 0.5
         found = await proxy.statistics()
-        # The bound is soft by what one read brings, while the piece that the client was given last is still held.
-        assert found["held_bytes"] <= options["session"]["all_log_bytes"] + count * 512 * 1024
+        # The bound is soft by what one read brings beside the piece that the client was given last.
+        assert found["held_bytes"] <= options["session"]["all_log_bytes"] + count * 640 * 1024
 
 
 async def test_a_client_that_is_cut_off_for_not_reading_resumes_without_a_loss(

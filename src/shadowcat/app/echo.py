@@ -18,5 +18,8 @@ async def echo(host: str, port: int, announce: Callable[[str], None]) -> None:
 
     server = Server(handle)
     await server.listen(host, port)
-    announce(f"echoing on http://{host}:{server.port}/ (Ctrl-C stops it)")
-    await until_stopped(lambda: server.drain(DRAIN_S))
+
+    def echoing() -> None:
+        announce(f"echoing on http://{host}:{server.port}/ (Ctrl-C stops it)")
+
+    await until_stopped(lambda: server.drain(DRAIN_S), echoing)

@@ -22,12 +22,16 @@ def run(main: Coroutine[Any, Any, T]) -> T:
     return uvloop.run(main)
 
 
-async def until_stopped(drain: Callable[[], Awaitable[None]]) -> None:
-    """Waits for SIGINT or SIGTERM, then drains; a second signal ends the process as it would without us."""
+async def until_stopped(drain: Callable[[], Awaitable[None]], begun: Callable[[], object]) -> None:
+    """Waits for SIGINT or SIGTERM, then drains; a second signal ends the process as it would without us.
+
+    `begun` is called when the first will be heard: who is told earlier that we serve may stop us too early.
+    """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+    begun()
     await stop.wait()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.remove_signal_handler(number)

@@ -100,14 +100,16 @@ async def serve_reverse(settings: ReverseSettings, announce: Callable[[str], Non
         cluster=settings.cluster,
     )
     async with proxy:
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        announce(f"serving http://{host}:{proxy.port}{settings.path} (Ctrl-C stops it)")
-        log.info("sessions are kept in %s", without_secrets(settings.store))
-        if not is_loopback(settings.host) and not settings.allowed_hosts:
-            log.warning("whoever reaches this port is served, under any name: see --allow-host")
+
+        def serving() -> None:
+            host = f"[{settings.host}]" if ":" in settings.host else settings.host
+            announce(f"serving http://{host}:{proxy.port}{settings.path} (Ctrl-C stops it)")
+            log.info("sessions are kept in %s", without_secrets(settings.store))
+            if not is_loopback(settings.host) and not settings.allowed_hosts:
+                log.warning("whoever reaches this port is served, under any name: see --allow-host")
 
         async def stop() -> None:
             announce(f"stopping: running calls have {DRAIN_S:.0f} s to finish (Ctrl-C again ends at once)")
             await proxy.drain()
 
-        await until_stopped(stop)
+        await until_stopped(stop, serving)
