@@ -71,6 +71,17 @@ async def test_aclose_of_nothing() -> None:
     assert len(tasks) == 0
 
 
+async def test_finish_lets_tasks_end_and_cancels_the_rest() -> None:
+    tasks = Tasks("owner")
+    may_end = asyncio.Event()
+    quick, slow = tasks.spawn(may_end.wait(), "quick"), tasks.spawn(forever(), "slow")
+    may_end.set()
+    await tasks.finish(0.05)
+    assert not quick.cancelled()
+    assert slow.cancelled()
+    await tasks.finish(60.0)
+
+
 async def test_a_task_may_close_its_owner() -> None:
     tasks = Tasks("owner")
     other = tasks.spawn(forever(), "other")

@@ -12,6 +12,7 @@ from unittest.mock import patch
 import httpx2
 import mcp_types as types
 from mcp import Client
+from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
 from mcp.shared.exceptions import MCPError
@@ -125,7 +126,7 @@ async def application(url: str, version: str, **options: Any) -> AsyncIterator[A
     async with create_mcp_http_client() as http:
         http.event_hooks = {"response": [app.answered]}
         app.client = Client(
-            streamable_http_client(url, http_client=http),
+            sse_client(url) if url.endswith("/sse") else streamable_http_client(url, http_client=http),
             mode="auto" if app.is_modern else "legacy",
             sampling_callback=app.sample,
             elicitation_callback=app.elicit,

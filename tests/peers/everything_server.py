@@ -8,6 +8,7 @@ servers that a proxy meets:
   --stateless   no sessions
   --no-resume   no event ids, no retry field, no replay
   --via-get     server to client traffic on the GET stream
+  --sse         HTTP+SSE, the transport of 2024-11-05
   --stdio       a line per message on stdin and stdout, and no HTTP at all
 """
 
@@ -31,6 +32,7 @@ import uvicorn
 from mcp.server.caching import CacheHint
 from mcp.server.lowlevel import NotificationOptions, Server
 from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
+from mcp.server.sse import SseServerTransport
 from mcp.server.stdio import stdio_server
 from mcp.server.streamable_http import EventCallback, EventMessage, EventStore
 from mcp.server.subscriptions import (
@@ -41,6 +43,10 @@ from mcp.server.subscriptions import (
 )
 from mcp.shared.exceptions import MCPError
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount, Route
 
 # The SDK warns that sampling, roots and logging are deprecated.
 warnings.filterwarnings("ignore")
@@ -985,12 +991,28 @@ def app(server: Server[Any], flags: argparse.Namespace) -> Any:
     return WatchGets(http) if flags.via_get else http
 
 
+def old_app(server: Server[Any]) -> Any:
+    transport = SseServerTransport("/messages/")
+
+    async def connect(request: Request) -> Response:
+        async with transport.connect_sse(request.scope, request.receive, request._send) as (read, write):
+            await server.run(read, write, server.create_initialization_options())
+        return Response()
+
+    return Starlette(
+        routes=[
+            Route("/sse", connect, methods=["GET"]),
+            Mount("/messages/", app=transport.handle_post_message),
+        ]
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--port", type=int, default=0)
-    for flag in ("--json", "--stateless", "--no-resume", "--via-get", "--stdio"):
+    for flag in ("--json", "--stateless", "--no-resume", "--via-get", "--sse", "--stdio"):
         parser.add_argument(flag, action="store_true")
     flags = parser.parse_args(namespace=OPTS)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
@@ -1000,9 +1022,10 @@ def main() -> None:
         asyncio.run(serve_stdio(server))
         return
     # With httptools uvicorn keeps the spaces after a header's value, and the suite sends some.
-    config = uvicorn.Config(app(server, flags), http="h11", log_level="warning", timeout_graceful_shutdown=1)
+    served, path = (old_app(server), "/sse") if flags.sse else (app(server, flags), "/mcp")
+    config = uvicorn.Config(served, http="h11", log_level="warning", timeout_graceful_shutdown=1)
     with socket.create_server(("127.0.0.1", flags.port)) as listener:
-        print(f"serving http://127.0.0.1:{listener.getsockname()[1]}/mcp", flush=True)
+        print(f"serving http://127.0.0.1:{listener.getsockname()[1]}{path}", flush=True)
         uvicorn.Server(config).run(sockets=[listener])
 
 

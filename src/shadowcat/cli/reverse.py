@@ -55,7 +55,7 @@ def reverse(
     advertise: str | None,
     **options: Unpack[Serving],
 ) -> None:
-    """Serve MCP clients in front of one or more Streamable HTTP servers.
+    """Serve MCP clients in front of one or more servers that speak HTTP.
 
     \b
     Examples:

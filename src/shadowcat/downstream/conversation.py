@@ -216,8 +216,9 @@ class Conversation:
     async def _pass_on(self, events: list[StreamEvent]) -> int:
         """Returns how many answers were among them; priming events are for who can come back."""
         said = [event.data for event in events if event.data is not None]
-        if said:
-            await self._outbox.put(b"".join([encode_event(data, event=b"message") for data in said]))
+        for data in said:
+            # Each by itself: the TypeScript SDK's client loses progress that it reads in one piece with the answer.
+            await self._outbox.put(encode_event(data, event=b"message"))
         return sum(jsonrpc.parse(data).is_response for data in said)
 
     # The end.

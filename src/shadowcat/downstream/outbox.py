@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 
 MAX_BYTES = 256 * 1024
 
 
 class Outbox:
-    """Iterate it for what was put, in that order; whoever puts waits while it is full."""
+    """Iterate it for what was put, in that order and piece by piece; whoever puts waits while it is full."""
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self._max = max_bytes
-        self._waiting: list[bytes] = []
+        self._waiting: deque[bytes] = deque()
         self._held = 0
         self._is_ended = False
         self._room = asyncio.Event()
@@ -42,10 +43,10 @@ class Outbox:
         await self._something.wait()
         if not self._waiting:
             raise StopAsyncIteration
-        data = b"".join(self._waiting)
-        self._waiting.clear()
-        self._held = 0
-        self._room.set()
-        if not self._is_ended:
+        data = self._waiting.popleft()
+        self._held -= len(data)
+        if self._held < self._max:
+            self._room.set()
+        if not self._waiting and not self._is_ended:
             self._something.clear()
         return data

@@ -50,7 +50,7 @@ async function serve(sdk) {
   const client = sdk.make(version);
   const transport = sdk.transport(new URL(url), async (where, init) => {
     const response = await fetch(where, init);
-    if (init?.method === "GET") {
+    if ((init?.method ?? "GET") === "GET") {
       seen.listens ||= response.ok;
       seen.wake();
       tell({ get: response.status });

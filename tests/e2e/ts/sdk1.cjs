@@ -2,6 +2,7 @@
 "use strict";
 
 const { Client } = require("@modelcontextprotocol/sdk/client/index.js");
+const { SSEClientTransport } = require("@modelcontextprotocol/sdk/client/sse.js");
 const { StreamableHTTPClientTransport } = require("@modelcontextprotocol/sdk/client/streamableHttp.js");
 const types = require("@modelcontextprotocol/sdk/types.js");
 const { serve } = require("./common.cjs");
@@ -22,8 +23,12 @@ serve({
       { name: "application", version: "1" },
       { capabilities: { sampling: {}, elicitation: {}, roots: { listChanged: true } } },
     ),
-  transport: (url, fetch) => new StreamableHTTPClientTransport(url, { fetch }),
-  version: (_, transport) => transport.protocolVersion,
+  transport: (url, fetch) =>
+    url.pathname === "/sse"
+      ? new SSEClientTransport(url, { fetch })
+      : new StreamableHTTPClientTransport(url, { fetch }),
+  // That of the older transport keeps it to itself.
+  version: (_, transport) => transport.protocolVersion ?? transport._protocolVersion,
   on: (client, method, handler) =>
     method.startsWith("notifications/")
       ? client.setNotificationHandler(SCHEMAS[method], handler)
