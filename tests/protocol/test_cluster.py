@@ -203,14 +203,15 @@ async def test_what_does_not_run_is_handed_over_before_what_does(nodes: Nodes) -
     assert nodes.server.got("DELETE") == []
 
 
-async def test_an_answer_reaches_the_call_that_the_other_node_did_not_end(nodes: Nodes) -> None:
+async def test_a_call_that_waits_for_its_client_does_so_on_the_other_node(nodes: Nodes) -> None:
+    """The client cannot answer where nothing is accepted any more."""
     await nodes.opened()
     reply = await nodes.client.begin("tools/call", {"name": "t"}, 1)
     await until(lambda: nodes.streams)
     asking = {"jsonrpc": "2.0", "id": "q1", "method": "elicitation/create", "params": {}}
     await nodes.streams[0].send(asking, id="u1")
     question = await reply.message()
-    draining = asyncio.create_task(nodes.one.drain(0.2))
+    draining = asyncio.create_task(nodes.one.drain(60.0))
     answer = {"jsonrpc": "2.0", "id": question["id"], "result": {"action": "accept"}}
     assert (await nodes.other.send(answer)).status == 202
     assert (await nodes.server.answer_to("q1")).json["result"] == {"action": "accept"}
@@ -221,6 +222,36 @@ async def test_an_answer_reaches_the_call_that_the_other_node_did_not_end(nodes:
     assert nodes.streams[1].seen.get("last-event-id") == "u1"
     await nodes.streams[1].send({"jsonrpc": "2.0", "id": nodes.streams[0].seen.json["id"], "result": {}})
     assert (await again.messages())[-1] == {"jsonrpc": "2.0", "id": 1, "result": {}}
+
+
+@pytest.mark.parametrize("version", ["2025-11-25", "2025-06-18"])
+async def test_a_node_that_goes_ends_what_it_only_passes_on(nodes: Nodes, version: str) -> None:
+    """The session is not its own, and its owner would never end the stream."""
+    await nodes.client.initialize(version)
+    nodes.other.session_id, nodes.other.version = nodes.client.session_id, version
+    standalone = await nodes.other.listen()
+    stream = await nodes.server.listens()
+    await stream.send(note(1), id="u1")
+    assert (await standalone.message())["params"] == {"n": 1}
+    async with soon():
+        await nodes.two.drain(60.0)
+    assert await standalone.rest() == []
+    last = standalone.seen[-1]
+    assert (last.data == "" and last.retry is not None) == (version == "2025-11-25")
+    await stream.send(note(2), id="u2")
+    again = await nodes.client.listen(standalone.last_id)
+    assert (await again.message())["params"] == {"n": 2}
+
+
+async def test_a_node_that_breaks_tears_no_event(nodes: Nodes) -> None:
+    await nodes.opened()
+    reply = await nodes.other.begin("tools/call", {"name": "t"}, 1)
+    await until(lambda: nodes.streams)
+    big = {"jsonrpc": "2.0", "method": "notifications/vendor", "params": {"text": "x" * 3_000_000}}
+    await nodes.streams[0].send(big)
+    assert await reply.message() == big
+    await nodes.one.server.aclose()
+    assert await reply.rest() == []
 
 
 async def test_one_that_slept_past_its_lease_serves_no_more(nodes: Nodes) -> None:

@@ -143,7 +143,7 @@ def _parsed(block: str) -> Event | None:
                 found.retry = int(value)
             case _:
                 pass
-    if not data:
+    if not data and found.retry is None:
         return None
     found.data = "\n".join(data)
     return found

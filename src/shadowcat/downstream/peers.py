@@ -18,7 +18,7 @@ from shadowcat.http.client import Client, Origin
 from shadowcat.http.limits import Timeouts
 from shadowcat.http.message import HeaderList, Headers, Request, Response
 from shadowcat.http.outgoing import ClientResponse
-from shadowcat.wire.mcp import Header
+from shadowcat.wire.mcp import PRIMING_VERSIONS, Header
 
 log = logging.getLogger("shadowcat.cluster")
 
@@ -43,6 +43,8 @@ _TIMEOUTS = Timeouts(connect_s=2.0, head_s=None, gap_s=40.0)
 _LOOK_S = 2.0
 """How often a request that waits for its answer has it looked at whether the other node is still there."""
 
+_EVENT_END = b"\n\n"
+
 MISDIRECTED = 421
 
 
@@ -54,9 +56,16 @@ class Peers:
         self._key = key
         self._clock = clock
         self._tasks = Tasks("peers")
+        self._listening: dict[_Rest, bool] = {}
+        """The streams that clients came for by themselves, and whether they know what a `retry` is."""
 
     async def aclose(self) -> None:
         await self._tasks.aclose()
+
+    def part(self, retry_ms: Callable[[], int]) -> None:
+        """Ends the streams that clients came for: they can do so elsewhere. Those that answer a call go on."""
+        for rest, knows_retry in tuple(self._listening.items()):
+            rest.part(b"retry: %d\n\n" % retry_ms() if knows_retry else b"")
 
     def vouches_for(self, request: Request) -> bool:
         """Whether the request was passed on by another node."""
@@ -98,7 +107,14 @@ class Peers:
         if response.status == MISDIRECTED:
             response.abort()
             return None
-        return await _handed_back(response)
+        if not _is_stream(response.headers):
+            body: bytes | _Rest = await response.read(_MAX_BODY_BYTES)
+        else:
+            body = _Rest(response, self._listening)
+            if request.method == "GET":
+                version = request.headers.get(Header.PROTOCOL_VERSION) or b""
+                self._listening[body] = version.decode("latin-1") in PRIMING_VERSIONS
+        return _handed_back(response, body)
 
 
 def _unless_begun(request: Request) -> None:
@@ -107,13 +123,11 @@ def _unless_begun(request: Request) -> None:
         raise Fault(FaultKind.OUTCOME_UNKNOWN, reason="node_lost", sent=True)
 
 
-async def _handed_back(response: ClientResponse) -> Response:
+def _handed_back(response: ClientResponse, body: bytes | _Rest) -> Response:
     headers: HeaderList = [
         (name, value) for name in _HANDED_BACK if (value := response.headers.get(name)) is not None
     ]
-    if _is_stream(response.headers):
-        return Response(response.status, headers, _Rest(response), idle_s=_TIMEOUTS.gap_s or 0.0)
-    return Response(response.status, headers, await response.read(_MAX_BODY_BYTES))
+    return Response(response.status, headers, body)
 
 
 def _is_stream(headers: Headers) -> bool:
@@ -121,18 +135,49 @@ def _is_stream(headers: Headers) -> bool:
 
 
 class _Rest:
-    """The other node's stream. Where it breaks, so does ours, and the client comes back for the rest."""
+    """The other node's stream, event by event. Where it breaks, ours ends, and the client comes back for the rest."""
 
-    def __init__(self, response: ClientResponse) -> None:
+    def __init__(self, response: ClientResponse, listening: dict[_Rest, bool]) -> None:
         self._response = response
+        self._listening = listening
+        self._held = bytearray()
+        """Of an event that is not whole yet."""
+        self._farewell = b""
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
-        return await anext(self._response)
+        while True:
+            try:
+                piece = await anext(self._response)
+            except Fault:
+                farewell, self._farewell = self._farewell, b""
+                if farewell:
+                    return farewell
+                raise StopAsyncIteration from None
+            if not self._held and piece.endswith(_EVENT_END):
+                return piece
+            if whole := self._whole(piece):
+                return whole
+
+    def _whole(self, piece: bytes) -> bytes:
+        held = self._held
+        looked_at = max(0, len(held) - 1)
+        held += piece
+        end = held.rfind(_EVENT_END, looked_at) + len(_EVENT_END)
+        if end < len(_EVENT_END):
+            return b""
+        whole = bytes(held[:end])
+        del held[:end]
+        return whole
+
+    def part(self, farewell: bytes) -> None:
+        self._farewell = farewell
+        self._response.abort()
 
     async def aclose(self) -> None:
+        self._listening.pop(self, None)
         await self._response.aclose()
 
 

@@ -89,6 +89,8 @@ class StreamableEndpoint:
     def begin_to_leave(self) -> None:
         """Whoever is told from now on when to come back is told a time of his own."""
         self._is_leaving = True
+        if self._peers is not None:
+            self._peers.part(self._retry_ms)
 
     async def handle(self, request: Request) -> Response:
         headers = request.headers

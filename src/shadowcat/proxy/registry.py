@@ -203,20 +203,23 @@ class Registry:
     # To other nodes.
 
     async def hand_over(self) -> None:
-        """Leaves each session to the other nodes once nothing runs in it any more, for as long as it is let."""
+        """Leaves each session to the other nodes once nothing runs in it any more, for as long as it is let.
+
+        Nor is one kept whose client is asked something: its answer comes to another node.
+        """
         while True:
-            for session in self._at_rest():
+            for session in self._leavable():
                 leaving = self._shared.tasks.spawn(self._release(session), f"hand over {session.id[:8]}")
                 self._leaving[session.id] = leaving
                 leaving.add_done_callback(lambda _, id=session.id: self._leaving.pop(id))
             await asyncio.sleep(_REST_S)
 
-    def _at_rest(self) -> list[Session]:
+    def _leavable(self) -> list[Session]:
         before = self._shared.clock.monotonic() - _REST_S
         return [
             session
             for session in self
-            if not session.core.is_busy
+            if (not session.core.is_busy or session.waits_for_its_client)
             and session.core.last_used <= before
             and session.core.state is State.OPEN
             and session.id not in self._leaving
@@ -225,7 +228,7 @@ class Registry:
     async def _release(self, session: Session) -> None:
         """Where the store cannot take it, it stays until all are closed."""
         # First: some servers refuse a second stream while there is one.
-        await session.stop_listening()
+        await session.prepare_to_leave()
         session.core.ledger.release()
         if await session.core.ledger.committed() and self._let_go(session):
             self._shared.tasks.spawn(session.suspend(), f"let go of {session.id[:8]}")

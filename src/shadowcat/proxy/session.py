@@ -335,9 +335,21 @@ class Session:
         if standalone is not None:
             standalone.part()
 
-    async def stop_listening(self) -> None:
-        """Leaves the upstream's standalone stream where it is, for who goes on with the session."""
+    async def prepare_to_leave(self) -> None:
+        """Leaves the streams where they are, for who goes on with the session."""
+        self.core.book.part()
         await self._listening.stop()
+
+    @property
+    def waits_for_its_client(self) -> bool:
+        """Whether nothing runs that another process could not bring to its end, once the client answers it."""
+        core = self.core
+        running = [entry.stream for entry in core.correlator.in_flight()]
+        return (
+            core.visitors == 0
+            and bool(core.correlator.unanswered())
+            and all(stream is not None and stream.can_go_on_elsewhere for stream in running)
+        )
 
     # Time.
 
@@ -417,6 +429,10 @@ class Session:
     async def suspend(self) -> None:
         """The process goes, and the store has what another one needs: nobody is told that anything has ended."""
         await self._listening.stop()
+        for entry in self.core.correlator.in_flight():
+            if entry.stream is not None and entry.interrupt is not None:
+                # Some servers refuse to go on with a stream elsewhere while somebody reads it here.
+                entry.interrupt()
         self.core.book.close_all()
         await self.core.link.detach()
 

@@ -290,6 +290,11 @@ class Stream:
             self.log.lags = False
             self.log.hand_out_again(min(self.log.handed_out, self.log.last_seq))
 
+    @property
+    def can_go_on_elsewhere(self) -> bool:
+        """Whether another process can ask for the rest, and the client has what to ask it for that with."""
+        return self._cursor is not None and self.log.handed_out > 0
+
     # For readers.
 
     @property
