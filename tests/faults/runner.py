@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from shadowcat.app.process import DRAIN_S, run, set_up_logging, until_stopped
-from shadowcat.app.proxy import ReverseProxy
+from shadowcat.app.proxy import Cluster, ReverseProxy
 from shadowcat.clock import SystemClock
 from shadowcat.core.stream import LogLimits
 from shadowcat.downstream.streamable import EndpointOptions
@@ -42,6 +42,10 @@ def statistics(proxy: ReverseProxy) -> dict[str, Any]:
     }
 
 
+def _cluster(port: int, lease_s: float, **_: Any) -> Cluster:
+    return Cluster(f"http://127.0.0.1:{port}", b"a key that the nodes share", lease_s)
+
+
 async def serve(options: dict[str, Any]) -> None:
     log = LogLimits(**options.get("log", {}))
     proxy = ReverseProxy(
@@ -53,6 +57,7 @@ async def serve(options: dict[str, Any]) -> None:
         call_timeouts=replace(CALL, **options.get("call", {})),
         store=store_of(options.get("store", "memory:"), SystemClock()),
         durability=Durability(**options.get("durability", {})),
+        cluster=_cluster(**options) if "lease_s" in options else None,
     )
 
     if "upstream_vanished_s" in options:
