@@ -15,6 +15,7 @@ T = TypeVar("T")
 YES = {"action": "accept", "content": {}}
 BETWEEN_TRIES_S = 0.02
 OUTCOME_UNKNOWN = -31004
+UNAVAILABLE = 503
 
 
 async def insist(act: Callable[[], Awaitable[T]]) -> T:
@@ -28,7 +29,23 @@ async def insist(act: Callable[[], Awaitable[T]]) -> T:
 
 async def answer(client: Caller, question: Any) -> None:
     """Returns when it was accepted."""
-    await insist(lambda: client.accepted({"jsonrpc": "2.0", "id": question["id"], "result": YES}))
+
+    async def give() -> None:
+        hearing = await client.post({"jsonrpc": "2.0", "id": question["id"], "result": YES})
+        await _opened(hearing, 202)
+        hearing.close()
+
+    await insist(give)
+
+
+async def _opened(hearing: Hearing, status: int = 200) -> None:
+    """Raises `Broken` where the proxy cannot serve it for the time being."""
+    if not hearing.status:
+        await hearing.head()
+    if hearing.status == UNAVAILABLE:
+        hearing.close()
+        raise Broken
+    assert hearing.status == status, hearing.status
 
 
 class Customer:
@@ -61,9 +78,7 @@ class Customer:
         tally, hearing = self.standalone, self._listening
         while not is_over.is_set() or tally.number < emitted():
             try:
-                if not hearing.status:
-                    await hearing.head()
-                    assert hearing.status == 200, hearing.status
+                await _opened(hearing)
                 event = await hearing.event()
             except Broken:
                 event = None
@@ -136,9 +151,7 @@ class Customer:
         hearing = await insist(lambda: self.client.call(plan))
         while True:
             try:
-                if not hearing.status:
-                    await hearing.head()
-                    assert hearing.status == 200, hearing.status
+                await _opened(hearing)
                 if hearing.headers["content-type"] == "application/json":
                     tally.take(Event(await hearing.body()))
                     return True

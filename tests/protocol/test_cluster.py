@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 from shadowcat import ReverseProxy
 from shadowcat.app.proxy import Cluster
 from shadowcat.core import peer
+from shadowcat.core.ledger import Held, Refusal, SessionChange, StoredSession
 from shadowcat.proxy.writer import Durability
 from shadowcat.stores.memory import MemoryStore
 from tests.rig.cases import refused
@@ -24,10 +25,32 @@ from tests.rig.wire import Seen
 KEY = b"a key that the nodes share"
 
 
+class Fragile(MemoryStore):
+    """Away for as long as a test wants it to be."""
+
+    is_away = False
+
+    def _require(self) -> None:
+        if self.is_away:
+            raise ConnectionError("the store is away")
+
+    async def write(self, changes: Sequence[SessionChange]) -> Mapping[str, Refusal]:
+        self._require()
+        return await super().write(changes)
+
+    async def claim(self, session_id: str, node: str) -> StoredSession | Held | None:
+        self._require()
+        return await super().claim(session_id, node)
+
+    async def renew(self, node: str, lease_s: float) -> None:
+        self._require()
+        await super().renew(node, lease_s)
+
+
 @dataclass(eq=False)
 class Nodes:
     server: McpServer
-    store: MemoryStore
+    store: Fragile
     one: ReverseProxy
     two: ReverseProxy
     client: Client
@@ -43,7 +66,7 @@ class Nodes:
 
 @pytest.fixture
 async def nodes() -> AsyncIterator[Nodes]:
-    store = MemoryStore(is_shared=True)
+    store = Fragile(is_shared=True)
     streams: list[Stream] = []
 
     async def on_call(call: Call) -> None:
@@ -268,6 +291,33 @@ async def test_one_that_slept_past_its_lease_serves_no_more(nodes: Nodes) -> Non
     assert len(nodes.one.relay.sessions) == 0
     assert nodes.one.shared.counters.sessions_lost == 1
     assert nodes.server.got("DELETE") == []
+
+
+async def test_an_outage_of_the_store_moves_no_session(nodes: Nodes) -> None:
+    """Nobody can renew a lease: one that has run out says nothing of who had it."""
+    await nodes.opened()
+    assert "result" in await nodes.other.call("tools/list")
+    async with client_of(nodes.one.port) as unheard_of:
+        await unheard_of.initialize()
+        nodes.store.is_away = True
+        leases = [node.shared.lease for node in (nodes.one, nodes.two)]
+        await until(lambda: all(lease and lease.has_lapsed and not lease.is_settled for lease in leases))
+        assert "result" in await nodes.other.call("tools/list", id=2)
+        unheard_of.port = nodes.two.port
+        calling = asyncio.create_task(unheard_of.call("tools/list", id=3))
+        nodes.store.is_away = False
+        assert "result" in await calling
+    assert len(nodes.one.relay.sessions) == 2
+    assert len(nodes.two.relay.sessions) == 0
+
+
+async def test_a_session_that_nobody_here_has_heard_of_waits_for_the_store_in_vain(nodes: Nodes) -> None:
+    await nodes.opened()
+    nodes.store.is_away = True
+    lease = nodes.two.shared.lease
+    await until(lambda: lease and not lease.is_settled)
+    await refused(await nodes.other.begin("tools/list", id=7), 503, -31002, 7)
+    nodes.store.is_away = False
 
 
 # What a stranger tries.

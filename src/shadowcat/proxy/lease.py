@@ -14,6 +14,7 @@ log = logging.getLogger("shadowcat.cluster")
 
 _RENEWALS = 3
 """So many fit into a lease: one that fails costs nothing."""
+_SPARE_S = 2.0
 
 
 class Lease:
@@ -24,11 +25,31 @@ class Lease:
         self._lease_s = lease_s
         self._clock = clock
         self._held_until = clock.monotonic()
+        self._is_settled = asyncio.Event()
+        self._is_settled.set()
+        self._settles_at = self._held_until
 
     @property
     def has_lapsed(self) -> bool:
         """Whether somebody else may have taken over what this node owns."""
         return self._clock.monotonic() >= self._held_until
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the lapsed lease of another node means that it is gone.
+
+        After an outage of the store it does not: nobody could renew, and each is given the time to.
+        """
+        return self._is_settled.is_set()
+
+    async def settled(self) -> bool:
+        """Waits for it, not much longer than a lease; whether it came true."""
+        try:
+            async with asyncio.timeout(self._lease_s + _SPARE_S):
+                await self._is_settled.wait()
+        except TimeoutError:
+            return False
+        return True
 
     async def keep(self, on_lapse: Callable[[], object]) -> None:
         """Renews it for as long as it is let. `on_lapse` hears that it had run out, before it holds again."""
@@ -46,7 +67,12 @@ class Lease:
         because = "cancelled" if renewing.cancelled() else renewing.exception()
         if because is not None:
             log.warning("the lease of this node is not renewed: %s", because)
+            self._is_settled.clear()
+            self._settles_at = float("inf")
         else:
+            self._settles_at = min(self._settles_at, self._clock.monotonic() + self._lease_s)
+            if self._clock.monotonic() >= self._settles_at:
+                self._is_settled.set()
             # From when it was asked for: the answer may have taken its time.
             self._held_until = asked_at + self._lease_s
 

@@ -23,6 +23,7 @@ _PATIENCE_S = 5.0
 _CLAIMS = 4
 """At a time: whoever makes up session ids must not keep the store from what else it has to do."""
 _MAX_WAITING = 1_000
+_MAX_OWNERS = 10_000
 
 Admit = Callable[[SessionRecord, int], Session | None]
 """Makes a session of a record and a fence; None where its upstream is not known here."""
@@ -38,6 +39,8 @@ class Revival:
         self._admit = admit
         self._undo = undo
         self._under_way: dict[str, asyncio.Task[Session | Elsewhere | None]] = {}
+        self._owners: dict[str, str] = {}
+        """The nodes that sessions were last seen at."""
         self._turn = asyncio.Semaphore(_CLAIMS)
 
     def __len__(self) -> int:
@@ -45,6 +48,12 @@ class Revival:
 
     async def revived(self, session_id: str) -> Session | Elsewhere | None:
         """The session as the store has it. Taken over once, for all who ask at the same time."""
+        lease = self._shared.lease
+        if lease is not None and not lease.is_settled:
+            if session_id in self._owners:
+                return Elsewhere(self._owners[session_id])
+            if not await lease.settled():
+                raise Fault(FaultKind.OVER_CAPACITY, reason="store_unavailable")
         task = self._under_way.get(session_id)
         if task is None:
             if len(self._under_way) >= _MAX_WAITING:
@@ -56,7 +65,7 @@ class Revival:
             task.add_done_callback(lambda _: self._under_way.pop(session_id, None))
         done, _ = await asyncio.wait((task,), timeout=_PATIENCE_S)
         if done and not task.cancelled() and task.exception() is None:
-            return task.result()
+            return self._noted(session_id, task.result())
         because = f"no answer within {_PATIENCE_S:g} s"
         if done:
             error = None if task.cancelled() else task.exception()
@@ -65,8 +74,19 @@ class Revival:
             because = repr(error)
         self._shared.counters.store_failures += 1
         log.error("session %s: the store cannot tell whether there is one: %s", session_id[:8], because)
+        if session_id in self._owners:
+            return Elsewhere(self._owners[session_id])
         # Not "unknown", on which the client would give the session up.
         raise Fault(FaultKind.OVER_CAPACITY, reason="store_unavailable")
+
+    def _noted(self, session_id: str, found: Session | Elsewhere | None) -> Session | Elsewhere | None:
+        """The same; whose session it is is remembered for when the store is away."""
+        self._owners.pop(session_id, None)
+        if isinstance(found, Elsewhere):
+            self._owners[session_id] = found.node
+            if len(self._owners) > _MAX_OWNERS:
+                del self._owners[next(iter(self._owners))]
+        return found
 
     async def settled(self, within_s: float) -> None:
         """Until nothing is taken over any more: what is claimed now must be let go of again."""
