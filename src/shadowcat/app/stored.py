@@ -23,6 +23,10 @@ class NoSuchSession(Exception):
     """Or more than one that begins like that."""
 
 
+class OfAnotherVersion(Exception):
+    """What is kept of the session cannot be read."""
+
+
 @asynccontextmanager
 async def _opened(url: str) -> AsyncGenerator[SessionStore]:
     store = store_of(url, SystemClock())
@@ -57,12 +61,18 @@ def _row(summary: SessionSummary) -> Table:
 
 
 async def show_session(url: str, beginning: str) -> Table:
-    """What is known of it. No message is shown, nor the id by which the upstream knows it."""
+    """What is known of it. No message is shown, nor the id by which the upstream knows it.
+
+    Raises `NoSuchSession` and `OfAnotherVersion`.
+    """
     async with _opened(url) as store:
         stored = await store.read(await _found(store, beginning))
         if stored is None:
             raise NoSuchSession(beginning)
-        return _detail(stored)
+        try:
+            return _detail(stored)
+        except kept.Unreadable as error:
+            raise OfAnotherVersion from error
 
 
 def _detail(stored: StoredSession) -> Table:

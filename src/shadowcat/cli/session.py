@@ -100,13 +100,17 @@ def _url(store: str | None) -> str:
 
 def _asked(work: Coroutine[Any, Any, T]) -> T:
     from shadowcat.app.process import run
-    from shadowcat.app.stored import NoSuchSession
+    from shadowcat.app.stored import NoSuchSession, OfAnotherVersion
 
     try:
         return run(work)
     except NoSuchSession as error:
         raise click.ClickException(
             f"there is not exactly one session whose id begins with {str(error)!r}"
+        ) from error
+    except OfAnotherVersion as error:
+        raise click.ClickException(
+            "another version of Shadowcat has written it; this one can list it and end it"
         ) from error
     except StoreUnusable as error:
         raise CannotStart(f"the store cannot be used: {error}") from error
