@@ -71,7 +71,9 @@ class StdioForward:
         self._happened = asyncio.Event()
         self._gone = asyncio.Event()
         self._asked = asyncio.Event()
+        """The client has said what it wants, or it does not matter any more."""
         self._signals = 0
+        self._stuck_at: int | None = None
         self._is_client_gone = False
 
     async def run(self) -> int:
@@ -87,6 +89,7 @@ class StdioForward:
         """Passes it on, and waits for the end of the command from then on; the second one kills it."""
         self._signals += 1
         self._process.signal(number if self._signals == 1 else signal.SIGKILL)
+        self._asked.set()
         self._happened.set()
 
     async def _run(self) -> int:
@@ -187,7 +190,7 @@ class StdioForward:
 
     def _heard_stderr(self, data: bytes) -> None:
         self._stderr.write(data)
-        if self._stderr.is_behind:
+        if self._stderr.is_behind and self._stderr.written != self._stuck_at:
             self._process.pause_stderr()
             self._wait_for_reader(self._stderr.written, 0.0)
 
@@ -197,6 +200,8 @@ class StdioForward:
             later = asyncio.get_running_loop().call_later
             later(_LOOK_S, self._wait_for_reader, self._stderr.written, waited_s)
         else:
+            # Who has lost patience has it again only with a reader that reads again.
+            self._stuck_at = written if self._stderr.is_behind else None
             self._process.resume_stderr()
 
 
