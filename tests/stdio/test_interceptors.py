@@ -48,6 +48,8 @@ class Inside:
         self._reader = reader
         self.writer = writer
         self.code: int | None = None
+        self.rest = b""
+        """What came after all that was read."""
 
     async def message(self) -> Any:
         async with soon():
@@ -56,11 +58,6 @@ class Inside:
     async def ask(self, sent: bytes) -> Any:
         self.writer.write(sent)
         return await self.message()
-
-    async def rest(self) -> bytes:
-        self.writer.close()
-        async with soon():
-            return await self._reader.read()
 
 
 @asynccontextmanager
@@ -84,11 +81,12 @@ async def inside(*interceptors: Any, flags: tuple[str, ...] = ()) -> AsyncIterat
         client.writer.close()
         async with soon():
             client.code = await running
+            os.close(stdout)
+            client.rest = await reader.read()
     finally:
         running.cancel()
         reading.close()
         os.close(stdin)
-        os.close(stdout)
 
 
 async def test_what_nobody_changes_passes_as_it_came() -> None:
@@ -231,4 +229,4 @@ async def test_a_server_that_ends_while_an_interceptor_thinks() -> None:
         answers = [await client.message(), await client.message()]
         assert [(answer["id"], answer["error"]["code"]) for answer in answers] == [(1, -31004), (2, -31004)]
         go_on.set()
-        assert await client.rest() == b""
+    assert client.rest == b""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 
 from shadowcat.errors import Fault
 from shadowcat.upstream.command import Command
@@ -22,6 +24,21 @@ def stand_in(
     except Fault:
         already = None  # it is tried once more where a failure can be told to the client
 
+    _load_msgspec()
     from shadowcat.app.stdio import serve_stdio
 
     return serve_stdio(command, already, log_level)
+
+
+def _load_msgspec() -> None:
+    """Without typing_extensions, which takes as long to load as all of asyncio's half, and of which it needs nothing.
+
+    It takes what the standard library has in its place, from Python 3.11 on.
+    """
+    if "typing_extensions" in sys.modules:
+        return
+    sys.modules["typing_extensions"] = None  # type: ignore[assignment] - that is how an import is made to fail
+    try:
+        import_module("msgspec")
+    finally:
+        del sys.modules["typing_extensions"]

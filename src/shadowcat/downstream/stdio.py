@@ -11,7 +11,7 @@ import os
 import stat
 from collections.abc import Callable, Sequence
 from threading import Thread
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from shadowcat.wire.lines import MAX_LINE_BYTES, LineDecoder, OversizedLine
 
@@ -52,7 +52,7 @@ class StdioClient:
         loop = asyncio.get_running_loop()
         self._ends = _End(self._fds[0], is_input=True), _End(self._fds[1], is_input=False)
         self._writer, _ = await loop.connect_write_pipe(lambda: _Stdout(self), self._ends[1].file)
-        self._reader, _ = await loop.connect_read_pipe(lambda: _Stdin(self), self._ends[0].file)
+        await loop.connect_read_pipe(lambda: _Stdin(self), self._ends[0].file)
 
     def write_nowait(self, line: bytes) -> bool:
         """False where it would have to wait."""
@@ -94,6 +94,10 @@ class StdioClient:
 
     # What the operating system tells.
 
+    def reads(self, stdin: asyncio.ReadTransport) -> None:
+        # Told, not waited for: the first lines may come before a waiter wakes.
+        self._reader = stdin
+
     def heard(self, data: bytes) -> None:
         if lines := self._decoder.feed(data):
             self._listener.lines(lines)
@@ -121,6 +125,9 @@ class StdioClient:
 class _Stdin(asyncio.Protocol):
     def __init__(self, client: StdioClient) -> None:
         self._client = client
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._client.reads(cast(asyncio.ReadTransport, transport))
 
     def data_received(self, data: bytes) -> None:
         self._client.heard(data)

@@ -12,7 +12,7 @@ import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.upstream.command import Command
@@ -95,6 +95,7 @@ class Process:
         self._room = asyncio.Event()
         self._room.set()
         self._turn = asyncio.Lock()
+        self._lines = _Output(self.heard, self.stdout_ended)
 
     async def start(self, already: Spawned | None = None) -> None:
         """Raises `Fault` for a command that cannot be run; nothing is left of it then."""
@@ -103,6 +104,7 @@ class Process:
         self.pid = self._popen.pid
         self.started_at = loop.time()
         self._stderr = Stderr(f"{self._name}[{self.pid}]", loop.time, self._listener.stderr)
+        self._words = _Output(self._stderr.feed, self.stderr_ended)
         connecting = loop.create_task(self._connect(ends), name=f"connect {self.pid}")
         try:
             await asyncio.shield(connecting)
@@ -125,12 +127,9 @@ class Process:
         try:
             self._stdin, _ = await loop.connect_write_pipe(lambda: _Stdin(self), left.pop(0))
             self._transports.append(self._stdin)
-            words = _Output(self._stderr.feed, self.stderr_ended)
-            self._stderr_pipe, _ = await loop.connect_read_pipe(lambda: words, left.pop(0))
-            self._transports.append(self._stderr_pipe)
-            lines = _Output(self.heard, self.stdout_ended)
-            self._stdout, _ = await loop.connect_read_pipe(lambda: lines, left.pop(0))
-            self._transports.append(self._stdout)
+            for output in (self._words, self._lines):
+                await loop.connect_read_pipe(lambda output=output: output, left.pop(0))
+                self._transports.append(output.pipe)
         finally:
             for pipe in left:
                 pipe.close()
@@ -218,17 +217,17 @@ class Process:
 
     def pause_reading(self) -> None:
         if not self._is_over and not self._exited.is_set():
-            self._stdout.pause_reading()
+            self._lines.pipe.pause_reading()
 
     def resume_reading(self) -> None:
         if not self._is_over:
-            self._stdout.resume_reading()
+            self._lines.pipe.resume_reading()
 
     def pause_stderr(self) -> None:
-        self._stderr_pipe.pause_reading()
+        self._words.pipe.pause_reading()
 
     def resume_stderr(self) -> None:
-        self._stderr_pipe.resume_reading()
+        self._words.pipe.resume_reading()
 
     # Its end.
 
@@ -315,7 +314,7 @@ class Process:
         self._exited.set()
         if not self._is_over:
             # Somebody may have stopped reading for a while; nobody must miss what was said last.
-            self._stdout.resume_reading()
+            self._lines.pipe.resume_reading()
             asyncio.get_running_loop().call_later(self._patience.rest_s, self.over)
 
     def heard(self, data: bytes) -> None:
@@ -374,6 +373,10 @@ class _Output(asyncio.Protocol):
     def __init__(self, feed: Callable[[bytes], object], end: Callable[[], object]) -> None:
         self._feed = feed
         self._end = end
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # Kept from here: the first bytes may come before who connects it hears that it is connected.
+        self.pipe = cast(asyncio.ReadTransport, transport)
 
     def data_received(self, data: bytes) -> None:
         self._feed(data)
