@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from bench import (
     allocations,
+    cold_start,
     delivery,
     envelope,
     hotpaths,
@@ -20,6 +21,7 @@ from bench import (
     reverse,
     sessions,
     sse,
+    stdio_latency,
     store,
     store_redis,
     stream,
@@ -41,6 +43,8 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "tracking": tracking.run,
     "hotpaths": hotpaths.run,
     "sse": sse.run,
+    "cold-start": cold_start.run,
+    "stdio-latency": stdio_latency.run,
     "store": store.run,
     "store-redis": store_redis.run,
     "envelope": envelope.run,
