@@ -9,7 +9,7 @@ from tests.rig.children import SPEAKER
 from tests.stdio.editor import call
 
 HEAVY = {
-    "click", "httptools", "uvloop", "starlette", "uvicorn", "redis", "sqlite3", "prometheus_client", "anyio",
+    "click", "httptools", "starlette", "pathlib", "uvicorn", "redis", "sqlite3", "prometheus_client", "anyio",
     "email", "http", "urllib.request", "typing_extensions", "importlib.metadata", "opentelemetry",
 }  # fmt: skip
 OURS = {

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from shadowcat.errors import Fault, FaultKind
-from shadowcat.wire.jsonrpc import RequestId
+
+if TYPE_CHECKING:
+    from shadowcat.wire.jsonrpc import RequestId
 
 MAX_WAITING = 10_000
 

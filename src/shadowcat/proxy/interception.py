@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from shadowcat.core.exchange import Caller, Context, Direction, Reply
 from shadowcat.core.multiplex import request_named_by
 from shadowcat.core.negotiate import claims_of
@@ -12,8 +14,11 @@ from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Message
 from shadowcat.wire.mcp import MODERN_VERSIONS, Era, Method
 
-Sent = tuple[Direction, Message]
-UP, DOWN = Direction.TO_SERVER, Direction.TO_CLIENT
+
+class Sent(NamedTuple):
+    is_up: bool
+    """To the server; else to the client."""
+    message: Message
 
 
 class Interception:
@@ -24,38 +29,38 @@ class Interception:
         self.waiting: Waiting[Message] = Waiting()
         self._era = Era.LEGACY
 
-    async def outcome(self, line: bytes, direction: Direction) -> list[Sent]:
+    async def outcome(self, line: bytes, *, is_up: bool) -> list[Sent]:
         """What goes on or back for it. Raises `Fault` for a line that holds no message."""
         parsed = jsonrpc.parse_body(line)
         if isinstance(parsed, Message):
-            return await self._one(parsed, direction)
+            return await self._one(parsed, is_up)
         sent: list[Sent] = []
         for element in parsed:
             if isinstance(element, Message):
-                sent += await self._one(element, direction)
-            elif direction is UP:
-                sent.append((DOWN, jsonrpc.error(None, element.error())))
+                sent += await self._one(element, is_up)
+            elif is_up:
+                sent.append(Sent(False, jsonrpc.error(None, element.error())))
         return sent
 
-    async def _one(self, message: Message, direction: Direction) -> list[Sent]:
+    async def _one(self, message: Message, is_up: bool) -> list[Sent]:
         request = None
-        if direction is DOWN and message.is_response and message.id is not None:
+        if not is_up and message.is_response and message.id is not None:
             # Before anybody looks at it: whatever they make of it is the answer.
             request = self.waiting.answered(message.id)
-        if direction is UP and message.is_request:
+        if is_up and message.is_request:
             try:
                 self._asked(message)
             except Fault as fault:
-                return [_answer(message, fault, DOWN)]
+                return [_answer(message, fault, False)]
         try:
-            outcome = await self._pipeline.run(message, self._context(direction, request))
+            outcome = await self._pipeline.run(message, self._context(is_up, request))
         except Fault as fault:
-            return self._refused(message, fault, direction)
+            return self._refused(message, fault, is_up)
         if isinstance(outcome, Reply):
-            return self._replied(message, outcome.message, direction)
-        if direction is UP and not self._goes_on(outcome):
+            return self._replied(message, outcome.message, is_up)
+        if is_up and not self._goes_on(outcome):
             return []
-        return [(direction, outcome)]
+        return [Sent(is_up, outcome)]
 
     def _asked(self, request: Message) -> None:
         assert request.id is not None
@@ -65,7 +70,8 @@ class Interception:
             self._era = Era.MODERN
         self.waiting.ask(request.id, request)
 
-    def _context(self, direction: Direction, request: Message | None) -> Context:
+    def _context(self, is_up: bool, request: Message | None) -> Context:
+        direction = Direction.TO_SERVER if is_up else Direction.TO_CLIENT
         session_id = self._session_id if self._era is Era.LEGACY else None
         return Context(self._era, direction, Caller(), self._upstream, session_id, request)
 
@@ -79,28 +85,28 @@ class Interception:
                 self.waiting.forget(id)
         return True
 
-    def _refused(self, message: Message, fault: Fault, direction: Direction) -> list[Sent]:
+    def _refused(self, message: Message, fault: Fault, is_up: bool) -> list[Sent]:
         if message.id is None:
             return []
         if message.is_response:
-            return [_answer(message, fault, direction)]
-        return self._back(message, jsonrpc.error(message.id, fault.error()), direction)
+            return [_answer(message, fault, is_up)]
+        return self._back(message, jsonrpc.error(message.id, fault.error()), is_up)
 
-    def _replied(self, message: Message, answer: Message, direction: Direction) -> list[Sent]:
+    def _replied(self, message: Message, answer: Message, is_up: bool) -> list[Sent]:
         if message.is_response:
-            return [(direction, answer)]
-        return [] if message.id is None else self._back(message, answer, direction)
+            return [Sent(is_up, answer)]
+        return [] if message.id is None else self._back(message, answer, is_up)
 
-    def _back(self, request: Message, answer: Message, direction: Direction) -> list[Sent]:
+    def _back(self, request: Message, answer: Message, is_up: bool) -> list[Sent]:
         """The answer to a request that goes no further; a client that was answered meanwhile hears nothing twice."""
         assert request.id is not None
-        if direction is DOWN:
-            return [(UP, answer)]
+        if not is_up:
+            return [Sent(True, answer)]
         if request.id not in self.waiting:
             return []
         self.waiting.forget(request.id)
-        return [(DOWN, answer)]
+        return [Sent(False, answer)]
 
 
-def _answer(message: Message, fault: Fault, direction: Direction) -> Sent:
-    return direction, jsonrpc.error(message.id, fault.error())
+def _answer(message: Message, fault: Fault, is_up: bool) -> Sent:
+    return Sent(is_up, jsonrpc.error(message.id, fault.error()))

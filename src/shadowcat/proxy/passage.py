@@ -11,20 +11,18 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from shadowcat.aio import Tasks
-from shadowcat.core.exchange import Direction
 from shadowcat.core.waiting import Waiting
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.proxy.way import End, Line, Rest, Way
-from shadowcat.wire import jsonrpc
 from shadowcat.wire.glance import cancelled_id, early_id, glance
-from shadowcat.wire.jsonrpc import RequestId
 from shadowcat.wire.lines import OversizedLine
 from shadowcat.wire.mcp import Method
 from shadowcat.wire.text import printable
 
 if TYPE_CHECKING:
-    # Not loaded without interceptors: this starts with every window of an editor.
-    from shadowcat.proxy.interception import Interception
+    # Not loaded before something needs it: this starts with every window of an editor.
+    from shadowcat.proxy.interception import Interception, Sent
+    from shadowcat.wire.jsonrpc import RequestId
 
 log = logging.getLogger("shadowcat.stdio")
 
@@ -82,10 +80,10 @@ class Passage:
 
     async def _intercept_up(self, line: bytes, interception: Interception) -> None:
         try:
-            sent = await interception.outcome(line, Direction.TO_SERVER)
+            sent = await interception.outcome(line, is_up=True)
         except Fault as fault:
             # Nothing may pass that the interceptors could not read.
-            await self._client.write(jsonrpc.error(jsonrpc.readable_id(line), fault.error()).line())
+            await self._client.write(_error(_readable_id(line), fault))
         else:
             await self._send(sent)
 
@@ -110,7 +108,7 @@ class Passage:
     async def _refuse(self, asked: Sequence[RequestId], fault: Fault) -> None:
         for id in asked:
             self.waiting.forget(id)
-            await self._client.write(jsonrpc.error(id, fault.error()).line())
+            await self._client.write(_error(id, fault))
 
     async def _refuse_long(self, line: OversizedLine) -> None:
         told = f"a line of the client's is dropped: {line.size} bytes are too many"
@@ -136,7 +134,7 @@ class Passage:
 
     async def _intercept_down(self, line: bytes, interception: Interception) -> None:
         try:
-            sent = await interception.outcome(line, Direction.TO_CLIENT)
+            sent = await interception.outcome(line, is_up=False)
         except Fault as fault:
             await self._drop(line, str(fault))
         else:
@@ -164,17 +162,29 @@ class Passage:
         id = early_id(garbage)
         if id is None:
             # Some servers write the id last.
-            id = self.waiting.only() if is_cut else jsonrpc.readable_id(garbage)
+            id = self.waiting.only() if is_cut else _readable_id(garbage)
         return id if id is not None and id in self.waiting else None
 
     # Either way.
 
-    async def _send(self, sent: Sequence[tuple[Direction, jsonrpc.Message]]) -> None:
-        for direction, message in sent:
-            if direction is Direction.TO_CLIENT:
+    async def _send(self, sent: Sequence[Sent]) -> None:
+        for is_up, message in sent:
+            if not is_up:
                 rest = self._write_down(message.line())
             else:
                 asked = [message.id] if message.is_request and message.id is not None else []
                 rest = self._write_up(message.line(), asked)
             if rest is not None:
                 await rest
+
+
+def _error(id: RequestId | None, fault: Fault) -> bytes:
+    from shadowcat.wire import jsonrpc
+
+    return jsonrpc.error(id, fault.error()).line()
+
+
+def _readable_id(line: bytes) -> RequestId | None:
+    from shadowcat.wire import jsonrpc
+
+    return jsonrpc.readable_id(line)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from shadowcat.wire.jsonrpc import RequestId
+RequestId = int | str  # jsonrpc's, which takes longer to load than this
 
 
 class _Params(msgspec.Struct, gc=False):
@@ -62,6 +61,8 @@ def glance(line: bytes) -> Sequence[Glance]:
 
 def _leniently(line: bytes) -> Sequence[Glance]:
     """What peers write and read though it is no JSON, such as NaN and half of a surrogate pair, is theirs to judge."""
+    import json  # seldom, and not for a start
+
     try:
         found: Any = json.loads(line)
         return msgspec.convert(found if line.lstrip()[:1] == b"[" else [found], list[Glance])
