@@ -1,0 +1,102 @@
+"""`shadowcat -- CMD` and `shadowcat URL`: which command they stand for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from shadowcat.cli import main
+from shadowcat.cli.shortcut import command_of, written_out
+from tests.rig.children import SPEAKER
+from tests.stdio.editor import call
+
+SHADOWCAT = (sys.executable, "-m", "shadowcat")
+
+
+@pytest.mark.parametrize(
+    ("words", "is_terminal", "args", "told"),
+    [
+        ("-- cat", False, "forward stdio -- cat", "shadowcat forward stdio -- cat"),
+        (
+            "-- cat --key secret",
+            False,
+            "forward stdio -- cat --key secret",
+            "shadowcat forward stdio -- cat …",
+        ),
+        ("-- cat -n", True, "forward http -- cat -n", "shadowcat forward http -- cat …"),
+        (
+            "http://u:secret@h:1/@a/mcp?key=secret --listen :1",
+            False,
+            "forward http --upstream http://u:secret@h:1/@a/mcp?key=secret --listen :1",
+            "shadowcat forward http --upstream http://h:1/@a/mcp",
+        ),
+    ],
+)
+def test_what_stands_for_a_command(words: str, is_terminal: bool, args: str, told: str) -> None:
+    found = written_out(words.split(), is_terminal=is_terminal)
+    assert found is not None
+    assert (found.args, found.told) == (args.split(), told)
+
+
+@pytest.mark.parametrize("words", ["", "--", "cat", "--help", "ftp://a", "forward stdio -- cat"])
+def test_what_stands_for_itself(words: str) -> None:
+    assert written_out(words.split(), is_terminal=False) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        ("forward stdio -- cat -n", ["cat", "-n"]),
+        ("forward stdio --", None),
+        ("forward stdio --env A=b -- cat", None),
+        ("forward http -- cat", None),
+    ],
+)
+def test_what_is_understood_without_click(words: str, command: list[str] | None) -> None:
+    assert command_of(words.split()) == command
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--",),
+        ("forward", "stdio", "--"),
+        ("forward", "stdio"),
+        ("forward", "stdio", "--log-level", "info", "--"),
+    ],
+)
+def test_it_runs(words: tuple[str, ...]) -> None:
+    run = subprocess.run(
+        [*SHADOWCAT, *words, sys.executable, SPEAKER, "--banner"],
+        input=call(1, "pid"),
+        capture_output=True,
+        timeout=30,
+    )
+    assert (run.returncode, run.stdout.count(b'"id": 1')) == (0, 1), run.stderr
+    assert (b"this stands for: shadowcat forward stdio -- " in run.stderr) == (words == ("--",))
+
+
+def test_a_url_is_served_over_http() -> None:
+    run = subprocess.run(
+        [*SHADOWCAT, "http://127.0.0.1:9/mcp", "--path", "bad"], capture_output=True, text=True, timeout=30
+    )
+    assert run.returncode == 2
+    assert "this stands for: shadowcat forward http --upstream http://127.0.0.1:9/mcp" in run.stderr
+    assert "--path begins with a slash" in run.stderr
+
+
+@pytest.mark.parametrize(("word", "told"), [("forwrd", "forward"), ("revers", "reverse")])
+def test_an_unknown_word_gets_a_suggestion(word: str, told: str) -> None:
+    run = CliRunner().invoke(main, [word])
+    assert run.exit_code == 2
+    assert f"No such command '{word}'." in run.output
+    assert told in run.output.splitlines()[-1]
+
+
+def test_a_command_is_needed() -> None:
+    run = CliRunner().invoke(main, ["forward", "stdio"])
+    assert run.exit_code == 2
+    assert "Missing argument" in run.output
