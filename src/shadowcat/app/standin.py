@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -18,6 +19,7 @@ def stand_in(
     log_level: str = "warning",
 ) -> int:
     """Returns the command's exit code."""
+    _open_what_is_closed()
     command = Command(tuple(argv), env or {}, cwd, inherits=True)
     try:
         already = spawned(command)
@@ -28,6 +30,13 @@ def stand_in(
     from shadowcat.app.stdio import serve_stdio
 
     return serve_stdio(command, already, log_level)
+
+
+def _open_what_is_closed() -> None:
+    """Where stdin was closed before, the next pipe of ours would take its place."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(fd)
 
 
 def _load_msgspec() -> None:
