@@ -14,7 +14,7 @@ def test_ids_keep_their_type() -> None:
     found.ask(1, "number")
     found.ask("1", "text")
     assert (found.answered("1"), found.answered("1"), 1 in found, "1" in found) == ("text", None, True, False)
-    assert (found.only(), found.close(), len(found)) == (1, [1], 0)
+    assert (found.only(), found.close(), len(found)) == (1, [(1, "number")], 0)
 
 
 def test_what_has_happened() -> None:

@@ -22,9 +22,13 @@ UP, DOWN = Direction.TO_SERVER, Direction.TO_CLIENT
 class Tap:
     def __init__(self) -> None:
         self.seen: list[tuple[Message, Context, Verdict]] = []
+        self.failures: list[tuple[Context, Fault]] = []
 
     def saw(self, message: Message, context: Context, outcome: Verdict) -> None:
         self.seen.append((message, context, outcome))
+
+    def failed(self, context: Context, fault: Fault) -> None:
+        self.failures.append((context, fault))
 
     def of(self, method: str, direction: Direction = UP) -> tuple[Message, Context, Verdict]:
         """The message of that method, or the answer to one."""
@@ -111,6 +115,46 @@ async def test_what_a_stream_brings_is_told() -> None:
             ("result", UP),
             ("result", DOWN),
         ]
+        asked, answered = (context for message, context, _ in tap.seen[5:7])
+        assert asked.request is tap.of("tools/call")[0]
+        assert answered.request is tap.seen[5][0]
+
+
+@pytest.mark.parametrize("kind", ["cut", "modern", "initialize"])
+async def test_a_request_that_no_server_answers_is_told(kind: str) -> None:
+    tap = Tap()
+    async with stand(taps=[tap]) as rig:
+
+        @rig.server.on("initialize" if kind == "initialize" else "tools/call")
+        async def cut(call: Call) -> None:
+            if call.is_modern:
+                call.seen.cut()
+            else:
+                (await call.stream()).cut()
+
+        if kind == "modern":
+            reply = await rig.client.ask("tools/call", {"name": "t"})
+        elif kind == "cut":
+            await rig.client.initialize()
+            reply = await rig.client.begin("tools/call", {"name": "t"})
+        else:
+            reply = await rig.client.begin(
+                "initialize", {"protocolVersion": "2025-11-25", "capabilities": {}}
+            )
+        told = await reply.json()
+        [(context, fault)] = tap.failures
+        assert told["error"]["data"]["reason"] == fault.reason
+        assert context.direction is DOWN
+        assert context.request is tap.seen[-1][0]
+        assert context.session_id is None if kind == "modern" else context.session_id
+
+
+async def test_the_status_of_an_answer_is_told() -> None:
+    tap = Tap()
+    async with stand(taps=[tap]) as rig:
+        await rig.client.ask("vendor/unknown")
+        _, context, _ = tap.of("vendor/unknown", DOWN)
+        assert context.status == 404
 
 
 FAULT = Fault(FaultKind.REFUSED_BY_RULE)

@@ -61,7 +61,9 @@ class Inside:
 
 
 @asynccontextmanager
-async def inside(*interceptors: Any, flags: tuple[str, ...] = ()) -> AsyncIterator[Inside]:
+async def inside(
+    *interceptors: Any, flags: tuple[str, ...] = (), taps: tuple[Any, ...] = ()
+) -> AsyncIterator[Inside]:
     loop = asyncio.get_running_loop()
     stdin, to_stdin = os.pipe()
     from_stdout, stdout = os.pipe()
@@ -72,7 +74,12 @@ async def inside(*interceptors: Any, flags: tuple[str, ...] = ()) -> AsyncIterat
         asyncio.streams.FlowControlMixin, os.fdopen(to_stdin, "wb", 0)
     )
     forward = StdioForward(
-        speaker(*flags), interceptors=interceptors, patience=QUICK, stdin=stdin, stdout=stdout
+        speaker(*flags),
+        interceptors=interceptors,
+        taps=taps,
+        patience=QUICK,
+        stdin=stdin,
+        stdout=stdout,
     )
     running = asyncio.create_task(forward.run())
     client = Inside(reader, asyncio.StreamWriter(writing, drain, reader, loop))
@@ -230,3 +237,33 @@ async def test_a_server_that_ends_while_an_interceptor_thinks() -> None:
         assert [(answer["id"], answer["error"]["code"]) for answer in answers] == [(1, -31004), (2, -31004)]
         go_on.set()
     assert client.rest == b""
+
+
+class Tap:
+    def __init__(self) -> None:
+        self.seen: list[tuple[Message, Context]] = []
+        self.failures: list[tuple[Context, Fault]] = []
+
+    def saw(self, message: Message, context: Context, outcome: Verdict) -> None:
+        self.seen.append((message, context))
+
+    def failed(self, context: Context, fault: Fault) -> None:
+        self.failures.append((context, fault))
+
+
+async def test_taps_are_told_of_what_passes_and_of_what_fails() -> None:
+    tap = Tap()
+    async with inside(taps=(tap,)) as client:
+        await client.ask(call(1, "ask", id="q", method="roots/list"))
+        client.writer.write(line({"id": "q", "result": {"roots": []}}))
+        await client.message()
+        await client.ask(call(2, "die", code=0))
+    kinds = [(message.method or message.id, context.direction) for message, context in tap.seen]
+    assert kinds[:4] == [("tools/call", UP), ("roots/list", DOWN), ("q", UP), (1, DOWN)]
+    assert [context.request for _, context in tap.seen[:4]] == [None, None, tap.seen[1][0], tap.seen[0][0]]
+    [(context, fault)] = tap.failures
+    assert (context.direction, context.request, fault.kind) == (
+        DOWN,
+        tap.seen[4][0],
+        FaultKind.OUTCOME_UNKNOWN,
+    )

@@ -20,7 +20,7 @@ from shadowcat.upstream.process import ENDED, Listener, Patience, Process
 from shadowcat.upstream.spawn import Spawned
 
 if TYPE_CHECKING:
-    from shadowcat.core.ports import Interceptor
+    from shadowcat.core.ports import Interceptor, TapSink
     from shadowcat.proxy.interception import Interception
 
 log = logging.getLogger("shadowcat.stdio")
@@ -43,6 +43,7 @@ class StdioForward:
     """A server that speaks stdio, behind our own: `exit_code = await StdioForward(command).run()`.
 
     Interceptors see each message in its order: one that takes its time holds up what follows in that direction.
+    Taps are told of each.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class StdioForward:
         command: Command,
         *,
         interceptors: Sequence[Interceptor] = (),
+        taps: Sequence[TapSink] = (),
         patience: Patience = PATIENCE,
         stdin: int = 0,
         stdout: int = 1,
@@ -66,7 +68,7 @@ class StdioForward:
         self._client = StdioClient(listener, stdin=stdin, stdout=stdout)
         server = Listener(self._heard_server, self._server_gone, self._heard_stderr)
         self._process = Process(command, name, server, patience)
-        self._interception = _interception(interceptors, name)
+        self._interception = _interception(interceptors, taps, name)
         self._passage = Passage(self._client, self._process, self._interception)
         self._happened = asyncio.Event()
         self._gone = asyncio.Event()
@@ -222,14 +224,16 @@ class _Nobody:
     def resume_reading(self) -> None: ...
 
 
-def _interception(interceptors: Sequence[Interceptor], name: str) -> Interception | None:
-    if not interceptors:
+def _interception(
+    interceptors: Sequence[Interceptor], taps: Sequence[TapSink], name: str
+) -> Interception | None:
+    if not interceptors and not taps:
         return None
-    # Here, because without interceptors this starts with every window of an editor.
+    # Here, because without either this starts with every window of an editor.
     from shadowcat.proxy.interception import Interception
     from shadowcat.proxy.pipeline import Pipeline
 
-    return Interception(Pipeline(interceptors), name, os.urandom(16).hex())
+    return Interception(Pipeline(interceptors, taps), name, os.urandom(16).hex())
 
 
 def serve_stdio(command: Command, already: Spawned | None, log_level: str) -> int:

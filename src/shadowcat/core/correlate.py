@@ -61,6 +61,8 @@ class ServerRequest(msgspec.Struct, Generic[S], eq=False):
     epoch: int
     asked_at: float
     stream: S | None = None
+    request: Message | None = None
+    """As the upstream asked it; unknown of one that is restored."""
     is_restored: bool = False
     """By an earlier process, and not answered since."""
 
@@ -159,10 +161,15 @@ class Correlator(Generic[S]):
             raise Fault(FaultKind.OVER_CAPACITY, reason="too_many_server_requests")
         self._last_client_id += 1
         asked: ServerRequest[S] = ServerRequest(
-            self._last_client_id, request.id, request.method, self.epoch, now, stream
+            self._last_client_id, request.id, request.method, self.epoch, now, stream, request
         )
         self._asked[asked.client_id] = asked
         return asked, request.with_id(asked.client_id)
+
+    def question(self, response: Message) -> Message | None:
+        """The request of the upstream's that a message of the client's answers."""
+        asked = self._asked.get(response.id) if isinstance(response.id, int) else None
+        return None if asked is None else asked.request
 
     def unanswered(self) -> list[ServerRequest[S]]:
         return list(self._asked.values())

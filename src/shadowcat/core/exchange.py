@@ -46,7 +46,12 @@ class Context:
     session_id: str | None = None
     """The proxy's own id, also of the session that an `initialize` is to open; None for modern traffic."""
     request: Message | None = None
-    """For what comes back: the client request whose stream it is on; None on a standalone stream."""
+    """For what comes back: the client request whose stream it is on; None on a standalone stream.
+
+    For an answer of the client's: the server's request, unless an earlier process has seen it.
+    """
+    status: int = 200
+    """The HTTP status that a whole answer of the modern era came with."""
 
 
 @dataclass(frozen=True, slots=True)

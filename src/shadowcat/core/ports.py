@@ -133,6 +133,10 @@ class TapSink(Protocol):
         """Must neither wait nor raise."""
         ...
 
+    def failed(self, context: Context, fault: Fault) -> None:
+        """The context's request got no answer from the server: the client is told the fault. Likewise."""
+        ...
+
 
 class ClientStream(Protocol):
     """Messages for a client, ready to be written; ends with the stream. Closing it detaches, it cancels nothing."""

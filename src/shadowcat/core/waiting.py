@@ -48,8 +48,8 @@ class Waiting(Generic[T]):
         """The one that waits, if it is one."""
         return next(iter(self._requests))[1] if len(self._requests) == 1 else None
 
-    def close(self) -> Sequence[RequestId]:
+    def close(self) -> Sequence[tuple[RequestId, T]]:
         """Those that will not be answered any more."""
-        left = [id for _, id in self._requests]
+        left = [(id, kept) for (_, id), kept in self._requests.items()]
         self._requests.clear()
         return left

@@ -123,6 +123,13 @@ class SessionCore:
         context = Context(Era.LEGACY, direction, self.caller, self.record.upstream, self.record.id, request)
         return await pipeline.run(message, context)
 
+    def failed(self, request: Message, fault: Fault) -> None:
+        """Tells the taps of a request that the upstream did not answer."""
+        if self.shared.pipeline:
+            upstream, id = self.record.upstream, self.record.id
+            context = Context(Era.LEGACY, Direction.TO_CLIENT, self.caller, upstream, id, request)
+            self.shared.pipeline.failed(context, fault)
+
     def _kept(self) -> bytes:
         """The record and the open questions, as the store has them."""
         correlator = self.correlator

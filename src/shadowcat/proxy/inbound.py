@@ -52,7 +52,7 @@ async def follow(
             raise entry.fault
         is_own = False
     except Fault as fault:
-        give_up(core, entry, fault)
+        give_up(core, request, entry, fault)
         response = jsonrpc.error(entry.client_id, fault.error())
     except Exception:
         log.exception("session %s: %r cannot be followed", core.record.id[:8], request)
@@ -189,8 +189,9 @@ async def answer_upstream(core: SessionCore, response: Message) -> None:
         log.warning("session %s: %r did not reach the upstream: %s", session_id, response, fault.reason)
 
 
-def give_up(core: SessionCore, entry: InFlight[Stream], fault: Fault) -> None:
+def give_up(core: SessionCore, request: Message, entry: InFlight[Stream], fault: Fault) -> None:
     """A request that ran out of time is cancelled at the server: nobody waits for its answer any more."""
+    core.failed(request, fault)
     if fault.kind is FaultKind.DEADLINE and fault.sent:
         params = {"requestId": entry.upstream_id, "reason": "the deadline passed"}
         cancellation = jsonrpc.notification(Method.CANCELLED, params)

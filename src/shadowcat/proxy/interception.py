@@ -27,6 +27,8 @@ class Interception:
         self._upstream = upstream
         self._session_id = session_id
         self.waiting: Waiting[Message] = Waiting()
+        self._questions: Waiting[Message] = Waiting()
+        """Requests of the server's."""
         self._era = Era.LEGACY
 
     async def outcome(self, line: bytes, *, is_up: bool) -> list[Sent]:
@@ -47,23 +49,32 @@ class Interception:
         if not is_up and message.is_response and message.id is not None:
             # Before anybody looks at it: whatever they make of it is the answer.
             request = self.waiting.answered(message.id)
-        if is_up and message.is_request:
+        elif is_up and message.is_response and message.id is not None:
+            request = self._questions.answered(message.id)
+        elif message.is_request:
             try:
-                self._asked(message)
+                self._asked(message, is_up)
             except Fault as fault:
-                return [_answer(message, fault, False)]
+                return [_answer(message, fault, not is_up)]
         try:
             outcome = await self._pipeline.run(message, self._context(is_up, request))
         except Fault as fault:
             return self._refused(message, fault, is_up)
         if isinstance(outcome, Reply):
             return self._replied(message, outcome.message, is_up)
-        if is_up and not self._goes_on(outcome):
+        if not self._goes_on(outcome, is_up):
             return []
         return [Sent(is_up, outcome)]
 
-    def _asked(self, request: Message) -> None:
+    def failed(self, request: Message, fault: Fault) -> None:
+        """The request went on and is answered with a fault from here."""
+        self._pipeline.failed(self._context(False, request), fault)
+
+    def _asked(self, request: Message, is_up: bool) -> None:
         assert request.id is not None
+        if not is_up:
+            self._questions.ask(request.id, request)
+            return
         if request.method == Method.INITIALIZE:
             self._era = Era.LEGACY
         elif claims_of(request, None).body in MODERN_VERSIONS:
@@ -75,14 +86,14 @@ class Interception:
         session_id = self._session_id if self._era is Era.LEGACY else None
         return Context(self._era, direction, Caller(), self._upstream, session_id, request)
 
-    def _goes_on(self, message: Message) -> bool:
-        if message.is_request and message.id is not None:
+    def _goes_on(self, message: Message, is_up: bool) -> bool:
+        if is_up and message.is_request and message.id is not None:
             # The server may have ended, and the client been told, while an interceptor thought about it.
             return message.id in self.waiting
         if message.method == Method.CANCELLED:
             id = request_named_by(message)
             if id is not None:
-                self.waiting.forget(id)
+                (self.waiting if is_up else self._questions).forget(id)
         return True
 
     def _refused(self, message: Message, fault: Fault, is_up: bool) -> list[Sent]:

@@ -53,7 +53,8 @@ class Passage:
     async def server_ended(self, fault: Fault) -> None:
         """After its last line: who still waits is told."""
         await self._down.wait_empty()
-        await self._refuse(self.waiting.close(), fault)
+        for id, request in self.waiting.close():
+            await self._fail(id, request, fault)
 
     async def aclose(self) -> None:
         await self._tasks.aclose(1.0)
@@ -107,8 +108,12 @@ class Passage:
 
     async def _refuse(self, asked: Sequence[RequestId], fault: Fault) -> None:
         for id in asked:
-            self.waiting.forget(id)
-            await self._client.write(_error(id, fault))
+            await self._fail(id, self.waiting.forget(id), fault)
+
+    async def _fail(self, id: RequestId, request: Any, fault: Fault) -> None:
+        if self._interception is not None and request is not None:
+            self._interception.failed(request, fault)
+        await self._client.write(_error(id, fault))
 
     async def _refuse_long(self, line: OversizedLine) -> None:
         told = f"a line of the client's is dropped: {line.size} bytes are too many"

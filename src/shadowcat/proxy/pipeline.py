@@ -40,6 +40,11 @@ class Pipeline:
             tap.saw(message, context, outcome)
         return judged
 
+    def failed(self, context: Context, fault: Fault) -> None:
+        """Tells the taps that a request which went on was answered with a fault."""
+        for tap in self._taps:
+            tap.failed(context, fault)
+
     async def _judged(self, message: Message, context: Context) -> Message | Reply:
         """An interceptor that fails refuses: a policy that crashed has judged nothing."""
         for interceptor in self._interceptors:

@@ -70,9 +70,13 @@ class Relay:
             if isinstance(judged, Reply):
                 return None, judged.message.with_id(client_id)
             outgoing = _legacy_only(judged).with_id(0)
-            upstream, (link, answer) = await self._shared.upstreams.first_reachable(
-                lambda upstream: upstream.open(outgoing)
-            )
+            try:
+                upstream, (link, answer) = await self._shared.upstreams.first_reachable(
+                    lambda upstream: upstream.open(outgoing)
+                )
+            except Fault as fault:
+                self._failed(Era.LEGACY, caller, initialize, fault, session_id)
+                raise
             session: Session | None = None
             try:
                 judged = await self._judged(
@@ -129,17 +133,23 @@ class Relay:
             return Answer(whole=judged.message.with_id(request.id))
         if judged is not request:
             forwarded = _renamed(judged, forwarded)
-        upstream, answer = await self._shared.upstreams.first_reachable(
-            lambda upstream: upstream.exchange(judged, forwarded),
-            before=self._shared.upstreams.of_client(address),
-        )
+        try:
+            upstream, answer = await self._shared.upstreams.first_reachable(
+                lambda upstream: upstream.exchange(judged, forwarded),
+                before=self._shared.upstreams.of_client(address),
+            )
+        except Fault as fault:
+            self._failed(Era.MODERN, caller, request, fault)
+            raise
         if answer.stream is not None:
             if request.method == Method.LISTEN:
                 answer.stream = self._subscribed(request, answer.stream)
             answer.stream = _EndingStream(answer.stream, request)
         if self._shared.pipeline:
             if answer.whole is not None:
-                answer.whole = await self._to_client(answer.whole, caller, upstream.name, request)
+                answer.whole = await self._to_client(
+                    answer.whole, caller, upstream.name, request, answer.status
+                )
             elif answer.stream is not None:
                 answer.stream = _JudgedStream(self, answer.stream, caller, upstream.name, request)
         return answer
@@ -177,8 +187,12 @@ class Relay:
                     self._shared.counters.dropped_messages += 1
         return judged
 
-    async def _to_client(self, message: Message, caller: Caller, upstream: str, request: Message) -> Message:
-        judged = await self._judged(message, Era.MODERN, Direction.TO_CLIENT, caller, upstream, request)
+    async def _to_client(
+        self, message: Message, caller: Caller, upstream: str, request: Message, status: int = 200
+    ) -> Message:
+        judged = await self._judged(
+            message, Era.MODERN, Direction.TO_CLIENT, caller, upstream, request, status=status
+        )
         return judged.message if isinstance(judged, Reply) else judged
 
     async def _judged(
@@ -190,11 +204,20 @@ class Relay:
         upstream: str,
         request: Message | None = None,
         session_id: str | None = None,
+        status: int = 200,
     ) -> Message | Reply:
         if not self._shared.pipeline:
             return message
-        context = Context(era, direction, caller, upstream, session_id, request)
+        context = Context(era, direction, caller, upstream, session_id, request, status)
         return await self._shared.pipeline.run(message, context)
+
+    def _failed(
+        self, era: Era, caller: Caller, request: Message, fault: Fault, session_id: str | None = None
+    ) -> None:
+        """Tells the taps of a request that no upstream answered."""
+        if self._shared.pipeline:
+            context = Context(era, Direction.TO_CLIENT, caller, "", session_id, request)
+            self._shared.pipeline.failed(context, fault)
 
 
 def _renamed(request: Message, forwarded: Forwarded) -> Forwarded:

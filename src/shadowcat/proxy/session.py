@@ -176,7 +176,7 @@ class Session:
         except BaseException as error:
             core.correlator.finish(entry)
             if isinstance(error, Fault):
-                give_up(core, entry, error)
+                give_up(core, message, entry, error)
             raise
         if answer is not None and answer.stream is not None:
             return _Begun(message, entry, answer.stream)
@@ -235,7 +235,8 @@ class Session:
         core.require_alive()
         core.last_used = core.shared.clock.monotonic()
         try:
-            judged = await core.judged(message, Direction.TO_SERVER)
+            asked = core.correlator.question(message) if message.is_response else None
+            judged = await core.judged(message, Direction.TO_SERVER, asked)
         except Fault as fault:
             core.shared.counters.dropped_messages += 1
             if not message.is_response:
