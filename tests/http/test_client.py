@@ -96,6 +96,29 @@ async def test_a_request_as_the_server_sees_it() -> None:
     assert dict(request.headers) == {b"host": host, b"x": b"y", b"content-length": b"5"}
 
 
+async def test_an_address_that_is_not_admitted_hears_nothing() -> None:
+    heard: list[bytes] = []
+    judged: list[tuple[str, str]] = []
+
+    async def hear(wire: Wire) -> None:
+        heard.append(await wire.rest())
+
+    def judge(origin: Origin, address: str) -> bool:
+        judged.append((origin.host, address))
+        return False
+
+    async with scripted(hear) as script:
+        client = Client(admits=judge)
+        try:
+            fault = await fault_of(client, Origin("http", "localhost", script.origin.port))
+        finally:
+            await client.aclose()
+        assert (fault.kind, fault.reason, fault.sent) == (FaultKind.FORBIDDEN, "foreign_target", False)
+        assert judged == [("localhost", "127.0.0.1")]
+        await until(lambda: bool(heard))
+    assert heard == [b""]
+
+
 async def test_a_large_body_both_ways() -> None:
     body = bytes(range(256)) * (12 * KIB)
     async with serving(Recorder()) as server, using() as client:

@@ -13,7 +13,8 @@ from shadowcat.http.message import Headers
 
 # reg-name, IPv4 or bracketed IPv6, and a port: no path, no user, no space, no empty host.
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
-_ABSOLUTE = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE)
+_ABSOLUTE = re.compile(rb"(https?)://([^/?#]*)(.*)", re.IGNORECASE)
+_USUAL_PORT = {b"http": b":80", b"https": b":443"}
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -33,12 +34,24 @@ class Refusal(Exception):
         self.why = why
 
 
-def check_head(method: str, target: bytes, version: str, headers: Headers, body_limit: int) -> bytes:
-    """Raises `Refusal`, or returns the target in origin form."""
+class SpokeTls(Refusal):
+    """It was no request at all."""
+
+    def __init__(self, why: str = "this is TLS, and plain HTTP is spoken here") -> None:
+        super().__init__(400, why)
+
+
+def check_head(
+    method: str, target: bytes, version: str, headers: Headers, body_limit: int, forward: bool = False
+) -> bytes:
+    """Raises `Refusal`, or returns the target in origin form; with `forward`, one that names a host as it came."""
     if version not in ("1.1", "1.0"):
         raise Refusal(400, "unsupported HTTP version")
+    is_tunnel = False
     if method not in METHODS:
-        raise Refusal(405 if method in ("CONNECT", "TRACE") else 501, f"{method} is not served here")
+        is_tunnel = forward and method == "CONNECT"
+        if not is_tunnel:
+            raise Refusal(405 if method in ("CONNECT", "TRACE") else 501, f"{method} is not served here")
     get = headers.get
     host = get(b"host")
     if host is None:
@@ -60,9 +73,12 @@ def check_head(method: str, target: bytes, version: str, headers: Headers, body_
     expect = get(b"expect")
     if expect is not None and expect.lower() != b"100-continue":
         raise Refusal(417, "an expectation that cannot be met")
+    if is_tunnel:
+        return _tunnel_form(target, headers)
     if target[:1] == b"/":
         return target
-    return _origin_form(method, target, host)
+    origin_form = _origin_form(method, target, host)
+    return target if forward else origin_form
 
 
 def _origin_form(method: str, target: bytes, host: bytes | None) -> bytes:
@@ -71,6 +87,15 @@ def _origin_form(method: str, target: bytes, host: bytes | None) -> bytes:
     absolute = _ABSOLUTE.fullmatch(target)
     if absolute is None:
         raise Refusal(400, "the target is neither a path nor a URL")
-    if host is None or absolute[1].lower() != host.lower():
+    usual = _USUAL_PORT[absolute[1].lower()]
+    if host is None or absolute[2].lower().removesuffix(usual) != host.lower().removesuffix(usual):
         raise Refusal(421, "the target names another host")
-    return absolute[2] if absolute[2][:1] == b"/" else b"/" + absolute[2]
+    return absolute[3] if absolute[3][:1] == b"/" else b"/" + absolute[3]
+
+
+def _tunnel_form(target: bytes, headers: Headers) -> bytes:
+    if not _is_host(target) or not target.rpartition(b":")[2].isdigit():
+        raise Refusal(400, "the target of CONNECT is not HOST:PORT")
+    if b"content-length" in headers or b"transfer-encoding" in headers:
+        raise Refusal(400, "CONNECT has no body")
+    return target

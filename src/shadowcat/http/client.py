@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -83,7 +84,14 @@ _OriginPool = Pool[OutgoingConnection, "asyncio.Future[_Granted]"]
 class Client:
     """One pool of connections per origin. Use it on one event loop; `aclose` it."""
 
-    def __init__(self, limits: ClientLimits | None = None, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        limits: ClientLimits | None = None,
+        tls: ssl.SSLContext | None = None,
+        admits: Callable[[Origin, str], bool] | None = None,
+    ) -> None:
+        """`admits` judges the address that an origin's name led to, before a byte is sent there."""
+        self._admits = admits
         self._limits = limits or ClientLimits()
         self._tls = tls
         self._pools: dict[Origin, _OriginPool] = {}
@@ -222,9 +230,14 @@ class Client:
                 protocol, origin.unix_path, ssl=tls, server_hostname=server_hostname
             )
         else:
-            _, connection = await loop.create_connection(
+            transport, connection = await loop.create_connection(
                 protocol, origin.host, origin.port, ssl=tls, server_hostname=server_hostname
             )
+            # What is connected is judged: a name that is looked up twice may lead to two places.
+            if self._admits is not None and not self._admits(origin, transport.get_extra_info("peername")[0]):
+                transport.abort()
+                told = "The target's name leads to an address that is not allowed"
+                raise Fault(FaultKind.FORBIDDEN, told, reason="foreign_target")
         return connection
 
     def _context(self) -> ssl.SSLContext:

@@ -11,10 +11,10 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
-from shadowcat.http.check import Refusal
+from shadowcat.http.check import Refusal, SpokeTls
 from shadowcat.http.flow import WriteGate
 from shadowcat.http.limits import ServerLimits
 from shadowcat.http.message import Peer, Request, Response, encode_fields, status_line
@@ -30,12 +30,24 @@ _JOIN_BELOW = 64 * 1024
 _NO_BODY = frozenset({204, 304})
 
 
+@dataclass(frozen=True, slots=True)
+class Forwarding:
+    """Makes a server a forward proxy's: its handler gets targets that name a host, and CONNECT.
+
+    A 2xx to CONNECT means a tunnel, and HTTP inside it: its requests come to the handler with `Peer.tunnel`.
+    """
+
+    refuse_tls: Callable[[Peer], str]
+    """Hears that a client speaks TLS in a tunnel; what it says is the answer."""
+
+
 @dataclass(slots=True)
 class Serving:
     """What the connections of one server share."""
 
     handler: Handler
     limits: ServerLimits
+    forwarding: Forwarding | None = None
     connections: set[Connection] = field(default_factory=set["Connection"])
     draining: bool = False
     emptied: asyncio.Event = field(default_factory=asyncio.Event)
@@ -74,7 +86,9 @@ class Connection(asyncio.Protocol):
         self._serving = serving
         self._loop = asyncio.get_running_loop()
         self._gate = WriteGate(self._loop)
-        self._reader = RequestReader(serving.limits, self._deliver, self._send_continue)
+        self._reader = RequestReader(
+            serving.limits, self._deliver, self._send_continue, forward=serving.forwarding is not None
+        )
         self._queue: deque[tuple[Request | Refusal, bool]] = deque()
         self._running: Request | None = None
         self.task: asyncio.Task[None] | None = None
@@ -150,6 +164,9 @@ class Connection(asyncio.Protocol):
 
     def _start(self, item: Request | Refusal, keep_alive: bool) -> None:
         if isinstance(item, Refusal):
+            forwarding = self._serving.forwarding
+            if isinstance(item, SpokeTls) and forwarding is not None and self._peer.tunnel is not None:
+                item = SpokeTls(forwarding.refuse_tls(self._peer))
             self._refuse(item)
             return
         item.peer = self._peer
@@ -165,7 +182,9 @@ class Connection(asyncio.Protocol):
             response = await self._serving.handler(request)
             body = response.body
             if isinstance(body, bytes):
-                if not self._lost:
+                if request.method == "CONNECT":
+                    keep_alive = not self._lost and self._write_tunnel(request, response, body)
+                elif not self._lost:
                     keep_alive = self._write_whole(request, response, body, keep_alive)
                     if self._gate.is_closed:
                         # The response has begun: there is nothing left to cancel.
@@ -239,6 +258,15 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.writelines((head, body))
         return keep_alive
+
+    def _write_tunnel(self, request: Request, response: Response, body: bytes) -> bool:
+        """Whether there is one now; where there is none, what the client sent for it is not read."""
+        if not 200 <= response.status < 300:
+            return self._write_whole(request, response, body, keep_alive=False)
+        # RFC 9110 9.3.6: nothing here says how long a body is.
+        self._transport.write(self._head(response, True, b""))
+        self._peer = replace(self._peer, tunnel=request.target)
+        return True
 
     async def _write_stream(
         self, request: Request, response: Response, body: AsyncIterator[bytes], keep_alive: bool

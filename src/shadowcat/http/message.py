@@ -117,6 +117,8 @@ class Peer:
     address: str
     certificate: dict[str, Any] | None = None
     """What the client's certificate says, verified, when the listener asks for one."""
+    tunnel: bytes | None = None
+    """The host and port that it asked to be connected with, and was told that it is (CONNECT)."""
 
 
 Body = bytes | AsyncIterator[bytes]

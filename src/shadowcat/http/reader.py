@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import httptools
 
-from shadowcat.http.check import Refusal, check_head
+from shadowcat.http.check import Refusal, SpokeTls, check_head
 from shadowcat.http.limits import ServerLimits
 from shadowcat.http.memo import HeadMemo
 from shadowcat.http.message import HeaderList, Headers, Request, size_of
@@ -20,6 +20,7 @@ _SLICE_BYTES = 16 * 1024
 # How much of a chunked body may go by without a byte of content. Nobody reads the extensions of chunks, and an
 # unfinished trailer is kept by httptools without limit.
 _FRAMING_BYTES = 16 * 1024
+_TLS_HANDSHAKE = b"\x16"
 
 
 class RequestReader:
@@ -30,7 +31,11 @@ class RequestReader:
         limits: ServerLimits,
         deliver: Callable[[Request | Refusal, bool], None],
         send_continue: Callable[[], None],
+        *,
+        forward: bool = False,
     ) -> None:
+        """`forward`: CONNECT is taken, and targets that name a host. Inside a tunnel neither is."""
+        self._forward = forward
         self._limits = limits
         self._deliver = deliver
         self._send_continue = send_continue
@@ -97,7 +102,7 @@ class RequestReader:
             except httptools.HttpParserError as error:
                 # Bytes after a request that closes its connection are nobody's: llhttp calls them an error.
                 if not self.closed:
-                    self._refuse(self._refusal or Refusal(400, _explain(error)))
+                    self._refuse(self._refusal or _refusal_of(error, data))
             else:
                 if self.in_head or self.in_body:
                     self._bound_unfinished(len(data))
@@ -174,7 +179,7 @@ class RequestReader:
         method = parser.get_method().decode("ascii")
         version = parser.get_http_version()
         try:
-            target = check_head(method, self._target, version, headers, limits.body_bytes)
+            target = check_head(method, self._target, version, headers, limits.body_bytes, self._forward)
         except Refusal as refusal:
             raise self._stop(refusal) from None
         self._target = b""
@@ -211,13 +216,17 @@ class RequestReader:
         self.in_body = False
         # An HTTP/1.0 client that asks for keep-alive would wait for the header that grants it.
         keep_alive = request.chunked_responses and self._parser.should_keep_alive()
-        if not keep_alive:
+        if self._forward and request.method == "CONNECT":
+            # Whatever it says of the connection: what follows is inside the tunnel, or nobody's.
+            self._forward = False
+            self._memo = HeadMemo()
+        elif not keep_alive:
             self.closed = True
         self._delivered += 1
         self._deliver(request, keep_alive)
 
 
-def _explain(error: httptools.HttpParserError) -> str:
+def _refusal_of(error: httptools.HttpParserError, data: bytes | memoryview) -> Refusal:
     if isinstance(error, httptools.HttpParserInvalidMethodError):
-        return "no HTTP request"
-    return str(error).splitlines()[0][:100] or "bad request"
+        return SpokeTls() if data[:1] == _TLS_HANDSHAKE else Refusal(400, "no HTTP request")
+    return Refusal(400, str(error).splitlines()[0][:100] or "bad request")

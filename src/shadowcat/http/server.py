@@ -10,7 +10,7 @@ from email.utils import formatdate
 from typing import Any
 
 from shadowcat.aio import cancel_and_join
-from shadowcat.http.connection import Connection, Handler, Serving
+from shadowcat.http.connection import Connection, Forwarding, Handler, Serving
 from shadowcat.http.flow import Sweeper, interval_for, notice_vanished
 from shadowcat.http.limits import ServerLimits
 
@@ -33,8 +33,10 @@ class Server:
     away it is not cancelled unless it asked for that (`Request.cancel_on_disconnect`).
     """
 
-    def __init__(self, handler: Handler, limits: ServerLimits | None = None) -> None:
-        self._serving = Serving(handler, limits or ServerLimits())
+    def __init__(
+        self, handler: Handler, limits: ServerLimits | None = None, forwarding: Forwarding | None = None
+    ) -> None:
+        self._serving = Serving(handler, limits or ServerLimits(), forwarding)
         self._listeners: list[asyncio.Server] = []
         self._sweeper: Sweeper | None = None
 
