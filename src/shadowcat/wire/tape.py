@@ -27,8 +27,13 @@ PASSED = "passed"
 REPLACED = "replaced"
 REPLIED = "replied"
 REJECTED = "rejected"
+FAILED = "failed"
+"""The message is the proxy's own: it stands where the server gave no answer."""
 
-_NOTHING = Raw(b"")
+SUFFIX = ".tape"
+
+NOTHING = Raw(b"")
+"""The one object that is left out of a line: another one without bytes would be written, as no JSON."""
 
 
 class TapeError(ValueError):
@@ -43,6 +48,14 @@ class Head(msgspec.Struct, kw_only=True, omit_defaults=True):
     started: float
     """The wall clock, in seconds since the epoch, when the recording began; a later part of it says the same."""
     part: int = 1
+    recording: str = ""
+    """The name of the recording that this is a part of."""
+    program: str = ""
+    """What wrote it, with its version."""
+    mode: str = ""
+    """As what it ran: reverse, forward http, forward stdio."""
+    upstreams: dict[str, str] = {}
+    """The servers by name, and how each is spoken to: http or stdio."""
     ring_s: float = 0.0
     """If set, only what came this long before something noteworthy is on the tape."""
     redacted_keys: tuple[str, ...] = ()
@@ -65,17 +78,20 @@ class Frame(msgspec.Struct, kw_only=True, omit_defaults=True):
     upstream: str = ""
     """Its name; empty where none had been chosen yet."""
     request: int | None = None
-    """For what comes back: the seq of the client's request that it answers or accompanies.
+    """For what comes back: the seq of the client's request that it answers or accompanies; for an answer of the
+    client's: that of the server's request.
 
     0 is a request that is not on the tape; None, on the way to the client, the standalone stream.
     """
+    status: int = 200
+    """The HTTP status of an answer that came with one of its own, as those of the modern era may."""
     kind: str
     method: str = ""
-    message: Raw = _NOTHING
+    message: Raw = NOTHING
     text: str = ""
     """In place of `message`, where that has line breaks in it."""
     outcome: str = PASSED
-    became: Raw = _NOTHING
+    became: Raw = NOTHING
     """What it was replaced by, or what was replied or refused with in its place."""
     redacted: bool = False
     """Whether the message is not what it was."""
@@ -93,6 +109,33 @@ class Frame(msgspec.Struct, kw_only=True, omit_defaults=True):
         if self.outcome == PASSED:
             return self.parsed()
         return _parsed(bytes(self.became), self.seq) if self.outcome == REPLACED else None
+
+
+class WrittenPart(msgspec.Struct, kw_only=True):
+    """One file of a recording, as far as its sidecar tells."""
+
+    file: str
+    opened: float
+    bytes: int = 0
+    frames: int = 0
+
+
+class Sidecar(msgspec.Struct, kw_only=True):
+    """What stands beside the tapes of a recording: nothing that is needed to read them."""
+
+    recording: str
+    program: str
+    mode: str
+    upstreams: dict[str, str]
+    started: float
+    ended: float | None = None
+    """Unset while it is written, and where its writer was killed."""
+    ring_s: float = 0.0
+    parts: list[WrittenPart]
+    messages: int = 0
+    dropped: int = 0
+    """Left out because they came faster than they could be written, or because they could not be written."""
+    redacted: int = 0
 
 
 def _parsed(raw: bytes, seq: int) -> Message:
@@ -140,6 +183,14 @@ class Tape:
                     self.is_torn = True
                     return
                 raise TapeError(f"line {number}: {error}") from error
+
+    @staticmethod
+    def read(line: bytes) -> Frame:
+        """One line that was gone through before. Raises `TapeError`."""
+        try:
+            return _decode_frame(line)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise TapeError(str(error)) from error
 
 
 def _read_head(line: bytes) -> Head:

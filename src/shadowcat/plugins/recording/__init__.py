@@ -1,0 +1,1 @@
+"""Recording: what passes, written down as tapes, without holding up anything that passes."""

@@ -1,0 +1,45 @@
+"""One thing that happened, as the exchange hands it over: references, nothing done to them yet."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from shadowcat.core.exchange import Context, Reject, Replace, Reply, Verdict
+from shadowcat.errors import Fault
+from shadowcat.wire.jsonrpc import Message
+
+
+class Entry(NamedTuple):
+    seq: int
+    at_s: float
+    """By the clock that does not jump."""
+    context: Context
+    message: Message | None
+    """None: the context's request failed."""
+    outcome: Verdict | Fault
+
+    @property
+    def size(self) -> int:
+        return size_of(self.message, self.outcome)
+
+
+def size_of(message: Message | None, outcome: Verdict | Fault) -> int:
+    """What it holds in memory, roughly."""
+    size = _OVERHEAD_BYTES + (0 if message is None else len(message.raw))
+    if isinstance(outcome, Replace | Reply):
+        size += len(outcome.message.raw)
+    return size
+
+
+def names_request(outcome: Verdict | Fault) -> Message | None:
+    """What a request goes on as, if it was changed: answers to it name that."""
+    return outcome.message if isinstance(outcome, Replace) else None
+
+
+def ends_request(outcome: Verdict | Fault) -> bool:
+    """Whether a request goes no further, and so will get no answer beside this."""
+    return isinstance(outcome, Reply | Reject)
+
+
+_OVERHEAD_BYTES = 600
+"""The objects around a message."""

@@ -1,0 +1,65 @@
+"""Which answer belongs to which request, by their place on the tape: ids come again, and differ on the two sides."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from shadowcat.plugins.recording.entry import Entry, ends_request, names_request
+from shadowcat.wire.jsonrpc import Message
+
+MAX_UNANSWERED = 20_000
+
+
+class Linked(NamedTuple):
+    entry: Entry
+    request: int | None
+    """`Frame.request`."""
+    took_s: float
+    """For an answer: since its request; else 0."""
+
+
+class _Asked(NamedTuple):
+    seq: int
+    at_s: float
+    messages: tuple[Message, ...]
+    """Held, so that no other message gets the identity by which this one is found."""
+
+
+class Links:
+    def __init__(self) -> None:
+        self._asked: dict[int, _Asked] = {}
+
+    def link(self, entry: Entry) -> Linked | None:
+        """None for the failure of a request whose end was seen already."""
+        message, request = entry.message, entry.context.request
+        if message is None:
+            asked = self._ended(request)
+            return None if asked is None else Linked(entry, asked.seq, entry.at_s - asked.at_s)
+        if message.is_request and not ends_request(entry.outcome):
+            self._note(entry, message)
+        if request is None:
+            return Linked(entry, None, 0.0)
+        if not message.is_response:
+            known = self._asked.get(id(request))
+            return Linked(entry, 0 if known is None else known.seq, 0.0)
+        asked = self._ended(request)
+        return Linked(entry, 0, 0.0) if asked is None else Linked(entry, asked.seq, entry.at_s - asked.at_s)
+
+    def _note(self, entry: Entry, message: Message) -> None:
+        changed = names_request(entry.outcome)
+        asked = _Asked(entry.seq, entry.at_s, (message,) if changed is None else (message, changed))
+        for one in asked.messages:
+            self._asked[id(one)] = asked
+        while len(self._asked) > MAX_UNANSWERED:
+            # Nobody will answer the oldest any more: it was cancelled, or its session ended.
+            self._forget(next(iter(self._asked.values())))
+
+    def _ended(self, request: Message | None) -> _Asked | None:
+        asked = self._asked.get(id(request))
+        if asked is not None:
+            self._forget(asked)
+        return asked
+
+    def _forget(self, asked: _Asked) -> None:
+        for message in asked.messages:
+            self._asked.pop(id(message), None)

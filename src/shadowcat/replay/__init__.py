@@ -1,0 +1,1 @@
+"""Tapes, read: looked at, compared, played as the server or as the client."""
