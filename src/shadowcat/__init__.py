@@ -1,28 +1,45 @@
 """Shadowcat: a proxy for the Model Context Protocol.
 
-`ReverseProxy` and `StdioForward` are the proxy as a library; the ports for stores and interceptors of your own are
-in `shadowcat.core`.
+`ReverseProxy` and `StdioForward` are the proxy as a library; an `Interceptor` is what changes messages on their way.
+The ports for stores and taps of your own are in `shadowcat.core`.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from shadowcat.app.proxy import ReverseProxy
     from shadowcat.app.stdio import StdioForward
+    from shadowcat.core.exchange import PASS, Context, Reject, Replace, Reply, Verdict
+    from shadowcat.core.interceptor import Interceptor
+    from shadowcat.wire.jsonrpc import Message
 
-__all__ = ["ReverseProxy", "StdioForward"]
+__all__ = [
+    "PASS",
+    "Context",
+    "Interceptor",
+    "Message",
+    "Reject",
+    "Replace",
+    "Reply",
+    "ReverseProxy",
+    "StdioForward",
+    "Verdict",
+]
+
+_HOME = {
+    "ReverseProxy": "app.proxy",
+    "StdioForward": "app.stdio",
+    "Interceptor": "core.interceptor",
+    "Message": "wire.jsonrpc",
+    **dict.fromkeys(("PASS", "Context", "Reject", "Replace", "Reply", "Verdict"), "core.exchange"),
+}
 
 
 def __getattr__(name: str) -> Any:
     # Lazily: the command line imports this package too, and must start at once.
-    if name == "ReverseProxy":
-        from shadowcat.app.proxy import ReverseProxy
-
-        return ReverseProxy
-    if name == "StdioForward":
-        from shadowcat.app.stdio import StdioForward
-
-        return StdioForward
-    raise AttributeError(f"module 'shadowcat' has no attribute {name!r}")
+    if name not in _HOME:
+        raise AttributeError(f"module 'shadowcat' has no attribute {name!r}")
+    return getattr(import_module(f"shadowcat.{_HOME[name]}"), name)

@@ -14,6 +14,7 @@ from shadowcat.wire.jsonrpc import Message
 from shadowcat.wire.mcp import Era
 from tests.rig.cases import refused
 from tests.rig.client import rpc
+from tests.rig.everywhere import Everywhere
 from tests.rig.server import Call
 from tests.rig.stand import stand
 from tests.rig.wait import happens
@@ -23,7 +24,7 @@ TEXT = {"content": []}
 NO = Reject(Fault(FaultKind.REFUSED_BY_RULE))
 
 
-class Rule:
+class Rule(Everywhere):
     """Keeps what it saw, and gives its verdict on one method in one direction."""
 
     def __init__(
@@ -38,7 +39,7 @@ class Rule:
         self._on = on
         self._direction = direction
 
-    async def intercept(self, message: Message, context: Context) -> Verdict:
+    async def judge(self, message: Message, context: Context) -> Verdict:
         self.seen.append((message, context))
         method = message.method or (context.request.method if context.request is not None else "response")
         if self._verdict is None or context.direction is not self._direction or method != self._on:
@@ -48,7 +49,7 @@ class Rule:
         verdict = self._verdict(message)
         return verdict if not isinstance(verdict, Awaitable) else await verdict
 
-    def methods(self, direction: Direction) -> list[str]:
+    def asked(self, direction: Direction) -> list[str]:
         return [message.method for message, context in self.seen if context.direction is direction]
 
 
@@ -108,7 +109,7 @@ async def test_pass(kind: str) -> None:
     status, answer, called = await outcome(rule, kind)
     assert (status, called) == (200, ["t"])
     assert "result" in answer
-    assert "tools/call" in rule.methods(UP)
+    assert "tools/call" in rule.asked(UP)
     request, context = next(pair for pair in rule.seen if pair[0].method == "tools/call")
     assert request.id == "x"
     assert context.era is (Era.MODERN if kind.startswith("modern") else Era.LEGACY)
@@ -237,7 +238,7 @@ async def test_a_refused_client_notification_is_dropped(verdict: Any) -> None:
 
 @pytest.mark.parametrize(("verdict", "code"), [(lambda _: NO, -31006), (crash, -32603)])
 async def test_a_refused_client_answer_becomes_an_error(verdict: Any, code: int) -> None:
-    rule = Rule(verdict, on="response")
+    rule = Rule(verdict, on="roots/list")
     async with stand(interceptors=[rule]) as rig:
         rig.server.handlers["tools/call"] = talkative
         await rig.client.initialize()
@@ -302,7 +303,8 @@ async def test_a_modern_notification_on_a_stream() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_verdict_that_is_none_refuses(kind: str, verdict: Any) -> None:
     _, answer, _ = await outcome(Rule(lambda _: verdict, direction=DOWN), kind)
-    assert answer["error"]["data"]["reason"] == "interceptor_failed"
+    reason = "interceptor_gave_no_verdict" if verdict is None else "interceptor_failed"
+    assert answer["error"]["data"]["reason"] == reason
 
 
 async def test_interceptors_stand_in_a_row() -> None:
@@ -313,4 +315,4 @@ async def test_interceptors_stand_in_a_row() -> None:
         answer = await rig.client.call()
         assert answer["result"]["mine"] is True
         assert [m.params()["name"] for m, _ in second.seen if m.method == "tools/call"] == ["ünïcode"]
-        assert "tools/call" not in third.methods(UP)
+        assert "tools/call" not in third.asked(UP)

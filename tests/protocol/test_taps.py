@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from shadowcat import Interceptor
 from shadowcat.core.exchange import PASS, Context, Direction, Reject, Replace, Reply, Verdict
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.proxy.pipeline import Pipeline
@@ -40,14 +41,16 @@ class Tap:
         )
 
 
-class Verdicts:
+class Verdicts(Interceptor):
     """Gives one verdict on what a client calls."""
+
+    methods = ("tools/call",)
 
     def __init__(self, verdict: Verdict) -> None:
         self._verdict = verdict
 
-    async def intercept(self, message: Message, context: Context) -> Verdict:
-        return self._verdict if message.method == "tools/call" else PASS
+    def on_request(self, message: Message, context: Context) -> Verdict:
+        return self._verdict
 
 
 def test_a_pipeline_is_there_for_either() -> None:

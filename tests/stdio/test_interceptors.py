@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from shadowcat import StdioForward
+from shadowcat import Interceptor, StdioForward
 from shadowcat.core.exchange import PASS, Context, Direction, Reject, Replace, Reply, Verdict
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Message
 from shadowcat.wire.mcp import Era
 from tests.rig.children import QUICK, speaker, text, tool
+from tests.rig.everywhere import Everywhere
 from tests.rig.wait import happens, soon
 from tests.stdio.editor import INITIALIZE, call, line
 
@@ -29,14 +30,14 @@ META = {
 }
 
 
-class Rule:
+class Rule(Everywhere):
     """Keeps what it saw; gives its verdict where there is one."""
 
     def __init__(self, verdict: Callable[[Message, Context], Verdict | None] = lambda *_: None) -> None:
         self.seen: list[tuple[Message, Context]] = []
         self._verdict = verdict
 
-    async def intercept(self, message: Message, context: Context) -> Verdict:
+    def judge(self, message: Message, context: Context) -> Verdict:
         self.seen.append((message, context))
         return self._verdict(message, context) or PASS
 
@@ -223,8 +224,10 @@ async def test_broken_answers_are_told() -> None:
 async def test_a_server_that_ends_while_an_interceptor_thinks() -> None:
     began, go_on = asyncio.Event(), asyncio.Event()
 
-    class Slow:
-        async def intercept(self, message: Message, context: Context) -> Verdict:
+    class Slow(Interceptor):
+        deadline_s = 60.0
+
+        async def on_request(self, message: Message, context: Context) -> Verdict:
             if message.method == "tools/call" and message.params()["name"] == "pid":
                 began.set()
                 await happens(go_on)

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 from shadowcat.app.process import DRAIN_S
 from shadowcat.clock import SystemClock
-from shadowcat.core.ports import Interceptor, SessionStore, TapSink, Upstream
+from shadowcat.core.interceptor import Interceptor
+from shadowcat.core.ports import SessionStore, TapSink, Upstream
 from shadowcat.downstream.guard import Guard
 from shadowcat.downstream.peers import Peers
 from shadowcat.downstream.router import routed

@@ -20,7 +20,8 @@ from shadowcat.upstream.process import ENDED, Listener, Patience, Process
 from shadowcat.upstream.spawn import Spawned
 
 if TYPE_CHECKING:
-    from shadowcat.core.ports import Interceptor, TapSink
+    from shadowcat.core.interceptor import Interceptor
+    from shadowcat.core.ports import TapSink
     from shadowcat.proxy.interception import Interception
 
 log = logging.getLogger("shadowcat.stdio")

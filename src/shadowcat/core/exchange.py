@@ -9,7 +9,9 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from shadowcat.errors import Fault
+from shadowcat.core.client_info import ClientInfo, client_of
+from shadowcat.errors import Fault, FaultKind
+from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Message
 from shadowcat.wire.mcp import Era
 
@@ -35,14 +37,14 @@ class Direction(Enum):
     TO_CLIENT = "to_client"
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(msgspec.Struct, frozen=True, gc=False):
     """What an interceptor knows about a message besides the message."""
 
     era: Era
     direction: Direction
     caller: Caller
     upstream: str
+    """Its name; empty where none has been chosen yet."""
     session_id: str | None = None
     """The proxy's own id, also of the session that an `initialize` is to open; None for modern traffic."""
     request: Message | None = None
@@ -52,6 +54,18 @@ class Context:
     """
     status: int = 200
     """The HTTP status that a whole answer of the modern era came with."""
+    introduction: bytes = b""
+    """The parameters in which the client said who it is: of `initialize` or, in the modern era, of its request."""
+
+    @property
+    def answers(self) -> str:
+        """For a response: the method of the request that it answers; empty where that is not known."""
+        return "" if self.request is None else self.request.method
+
+    @property
+    def client(self) -> ClientInfo | None:
+        """As the client calls itself. Nobody checks that."""
+        return client_of(self.introduction) if self.introduction else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +75,24 @@ class Pass:
 
 @dataclass(frozen=True, slots=True)
 class Replace:
-    """Send this instead."""
+    """Send this instead. It keeps the id of what it replaces, and has to be of its kind."""
 
     message: Message
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Answer the request with this; the other side never sees it."""
+    """Answer the request with this; the other side never sees it. It gets the id of what it answers."""
 
     message: Message
+
+    @classmethod
+    def result(cls, value: Any) -> Reply:
+        return cls(jsonrpc.result(0, value))
+
+    @classmethod
+    def error(cls, code: int, message: str) -> Reply:
+        return cls(jsonrpc.error(0, {"code": code, "message": message}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +100,11 @@ class Reject:
     """Refuse it: a request is answered with the fault, anything else is dropped."""
 
     fault: Fault
+
+    @classmethod
+    def because(cls, message: str) -> Reject:
+        """Whoever asked is told so."""
+        return cls(Fault(FaultKind.REFUSED_BY_RULE, message))
 
 
 Verdict = Pass | Replace | Reply | Reject

@@ -1,4 +1,4 @@
-"""The seams: what the machinery sees of transports, stores and plugins, and what transports see of it."""
+"""The seams: what the machinery sees of transports, stores and taps, and what transports see of it."""
 
 from __future__ import annotations
 
@@ -118,12 +118,6 @@ class SessionStore(Protocol):
         ...
 
     async def aclose(self) -> None: ...
-
-
-class Interceptor(Protocol):
-    """Sees each message once, on its way, and says what becomes of it."""
-
-    async def intercept(self, message: Message, context: Context) -> Verdict: ...
 
 
 class TapSink(Protocol):

@@ -113,22 +113,42 @@ class SessionCore:
         """A running request or an open stream is life, however long nothing is said."""
         return self.visitors > 0 or not self.correlator.is_idle or self.book.has_readers
 
+    def passed(self, message: Message, direction: Direction, request: Message | None = None) -> bool:
+        """Whether it goes on as it is, because no interceptor wants it. Taps have been told of it then."""
+        pipeline = self.shared.pipeline
+        if not pipeline:
+            return True
+        method = message.method or ("" if request is None else request.method)
+        if pipeline.wants(message.kind, method, direction):
+            return False
+        if pipeline.is_tapped:
+            pipeline.tell(message, self._context(direction, request))
+        return True
+
     async def judged(
         self, message: Message, direction: Direction, request: Message | None = None
     ) -> Message | Reply:
-        """The message as the interceptors leave it."""
-        pipeline = self.shared.pipeline
-        if not pipeline:
+        """The message as the interceptors leave it. Raises `Fault` when it is refused."""
+        if self.passed(message, direction, request):
             return message
-        context = Context(Era.LEGACY, direction, self.caller, self.record.upstream, self.record.id, request)
-        return await pipeline.run(message, context)
+        return await self.shared.pipeline.run(message, self._context(direction, request))
+
+    def _context(self, direction: Direction, request: Message | None) -> Context:
+        record = self.record
+        return Context(
+            Era.LEGACY,
+            direction,
+            self.caller,
+            record.upstream,
+            record.id,
+            request,
+            introduction=record.initialize_params,
+        )
 
     def failed(self, request: Message, fault: Fault) -> None:
         """Tells the taps of a request that the upstream did not answer."""
         if self.shared.pipeline:
-            upstream, id = self.record.upstream, self.record.id
-            context = Context(Era.LEGACY, Direction.TO_CLIENT, self.caller, upstream, id, request)
-            self.shared.pipeline.failed(context, fault)
+            self.shared.pipeline.failed(self._context(Direction.TO_CLIENT, request), fault)
 
     def _kept(self) -> bytes:
         """The record and the open questions, as the store has them."""

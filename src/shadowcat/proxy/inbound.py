@@ -77,7 +77,7 @@ async def _up_to_response(
     async for batch in source:
         passing: list[Message] = []
         for message in batch:
-            if passes_as_it_is(core, message):
+            if passes_as_it_is(core, message, request):
                 passing.append(message)
                 continue
             stream.extend(passing)
@@ -103,7 +103,7 @@ async def finished(
     response = response.with_id(entry.client_id)
     if request.method in _REMEMBERED and response.kind is Kind.RESULT:
         _remember(core, request)
-    if core.shared.pipeline:
+    if not core.passed(response, Direction.TO_CLIENT, request):
         judged = await core.judged(response, Direction.TO_CLIENT, request)
         response = judged.message if isinstance(judged, Reply) else judged
     return response
@@ -125,13 +125,13 @@ def _remember(core: SessionCore, request: Message) -> None:
     core.ledger.record_changed()
 
 
-def passes_as_it_is(core: SessionCore, message: Message) -> bool:
+def passes_as_it_is(core: SessionCore, message: Message, request: Message | None) -> bool:
     """Whether a message is one of the many that nothing has to be done to, and nobody wants to see."""
     return (
         message.kind is Kind.NOTIFICATION
-        and not core.shared.pipeline
         and message.method != Method.CANCELLED
         and (message.method != Method.PROGRESS or core.correlator.knows_token(message) is not None)
+        and core.passed(message, Direction.TO_CLIENT, request)
     )
 
 

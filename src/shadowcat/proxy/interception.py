@@ -30,6 +30,7 @@ class Interception:
         self._questions: Waiting[Message] = Waiting()
         """Requests of the server's."""
         self._era = Era.LEGACY
+        self._introduction = b""
 
     async def outcome(self, line: bytes, *, is_up: bool) -> list[Sent]:
         """What goes on or back for it. Raises `Fault` for a line that holds no message."""
@@ -57,7 +58,7 @@ class Interception:
             except Fault as fault:
                 return [_answer(message, fault, not is_up)]
         try:
-            outcome = await self._pipeline.run(message, self._context(is_up, request))
+            outcome = await self._judged(message, is_up, request)
         except Fault as fault:
             return self._refused(message, fault, is_up)
         if isinstance(outcome, Reply):
@@ -77,14 +78,32 @@ class Interception:
             return
         if request.method == Method.INITIALIZE:
             self._era = Era.LEGACY
+            self._introduction = request.raw_params
         elif claims_of(request, None).body in MODERN_VERSIONS:
             self._era = Era.MODERN
+            self._introduction = request.raw_params
         self.waiting.ask(request.id, request)
 
+    async def _judged(self, message: Message, is_up: bool, request: Message | None) -> Message | Reply:
+        pipeline = self._pipeline
+        method = message.method or ("" if request is None else request.method)
+        if pipeline.wants(message.kind, method, _direction(is_up)):
+            return await pipeline.run(message, self._context(is_up, request))
+        if pipeline.is_tapped:
+            pipeline.tell(message, self._context(is_up, request))
+        return message
+
     def _context(self, is_up: bool, request: Message | None) -> Context:
-        direction = Direction.TO_SERVER if is_up else Direction.TO_CLIENT
         session_id = self._session_id if self._era is Era.LEGACY else None
-        return Context(self._era, direction, Caller(), self._upstream, session_id, request)
+        return Context(
+            self._era,
+            _direction(is_up),
+            Caller(),
+            self._upstream,
+            session_id,
+            request,
+            introduction=self._introduction,
+        )
 
     def _goes_on(self, message: Message, is_up: bool) -> bool:
         if is_up and message.is_request and message.id is not None:
@@ -112,11 +131,16 @@ class Interception:
         """The answer to a request that goes no further; a client that was answered meanwhile hears nothing twice."""
         assert request.id is not None
         if not is_up:
+            self._questions.forget(request.id)
             return [Sent(True, answer)]
         if request.id not in self.waiting:
             return []
         self.waiting.forget(request.id)
         return [Sent(False, answer)]
+
+
+def _direction(is_up: bool) -> Direction:
+    return Direction.TO_SERVER if is_up else Direction.TO_CLIENT
 
 
 def _answer(message: Message, fault: Fault, is_up: bool) -> Sent:

@@ -65,7 +65,13 @@ class Relay:
         self.sessions.reserve()
         try:
             judged = await self._judged(
-                initialize, Era.LEGACY, Direction.TO_SERVER, caller, "", session_id=session_id
+                initialize,
+                Era.LEGACY,
+                Direction.TO_SERVER,
+                caller,
+                self._shared.upstreams.only_name,
+                initialize,
+                session_id,
             )
             if isinstance(judged, Reply):
                 return None, judged.message.with_id(client_id)
@@ -128,7 +134,8 @@ class Relay:
     async def exchange(self, request: Message, caller: Caller, forwarded: Forwarded, address: str) -> Answer:
         """Stateless: the client's upstream, or any that can be reached. Nothing is kept, nothing is sent twice."""
         self._shared.counters.exchanges += 1
-        judged = await self._judged(request, Era.MODERN, Direction.TO_SERVER, caller, "")
+        only = self._shared.upstreams.only_name
+        judged = await self._judged(request, Era.MODERN, Direction.TO_SERVER, caller, only, request)
         if isinstance(judged, Reply):
             return Answer(whole=judged.message.with_id(request.id))
         if judged is not request:
@@ -202,14 +209,23 @@ class Relay:
         direction: Direction,
         caller: Caller,
         upstream: str,
-        request: Message | None = None,
+        request: Message,
         session_id: str | None = None,
         status: int = 200,
     ) -> Message | Reply:
-        if not self._shared.pipeline:
+        """The message as the interceptors leave it; `request` is itself, or what it comes back for."""
+        pipeline = self._shared.pipeline
+        wanted = pipeline.wants(message.kind, message.method or request.method, direction)
+        if not wanted and not pipeline.is_tapped:
             return message
-        context = Context(era, direction, caller, upstream, session_id, request, status)
-        return await self._shared.pipeline.run(message, context)
+        asked = None if message is request else request
+        context = Context(
+            era, direction, caller, upstream, session_id, asked, status, introduction=request.raw_params
+        )
+        if wanted:
+            return await pipeline.run(message, context)
+        pipeline.tell(message, context)
+        return message
 
     def _failed(
         self, era: Era, caller: Caller, request: Message, fault: Fault, session_id: str | None = None

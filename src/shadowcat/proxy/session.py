@@ -163,7 +163,7 @@ class Session:
         assert message.id is not None
         if message.method == Method.PING:
             return jsonrpc.result(message.id, {})
-        if core.shared.pipeline:
+        if not core.passed(message, Direction.TO_SERVER):
             judged = await core.judged(message, Direction.TO_SERVER)
             if isinstance(judged, Reply):
                 return judged.message.with_id(message.id)

@@ -54,6 +54,11 @@ class Upstreams:
     def trouble(self, name: str) -> Trouble | None:
         return self._trouble.get(name)
 
+    @property
+    def only_name(self) -> str:
+        """Where everything goes; empty where there is a choice."""
+        return self._all[0].name if len(self._all) == 1 else ""
+
     def named(self, name: str) -> Upstream | None:
         return self._by_name.get(name)
 
