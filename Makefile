@@ -16,11 +16,11 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 13
 
-demo: $(READY) ## set everything up in .venv and start the engine's echo server
-	@$(BIN)/shadowcat echo
+demo: $(READY) ## set everything up in .venv, start a server and the proxy before it, say how to try them
+	@$(BIN)/shadowcat demo
 
 test: $(READY) ## run the tests; ARGS="-k sse" picks some
-	@$(BIN)/python -m tests.provision redis-server nginx faketime npm
+	@$(BIN)/python -m tests.provision redis-server nginx faketime curl npm
 	@$(BIN)/pytest $(ARGS)
 
 conformance: $(READY) ## run the official suite direct and through the proxy, in every form, and compare

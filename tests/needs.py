@@ -36,6 +36,10 @@ def wrk() -> Path:
     return _program("wrk")
 
 
+def curl() -> Path:
+    return _program("curl")
+
+
 def libfaketime() -> Path:
     """A library that tells whoever it is loaded into another time; the program of its package lies elsewhere."""
     program = _program("faketime")

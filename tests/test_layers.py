@@ -17,7 +17,9 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "shadowcat"
 
 BASE = "errors clock aio"
-ALL_BUT_CLI = f"{BASE} wire core http stores downstream upstream proxy plugins replay admin config"
+ALL_BUT_CLI = (
+    f"{BASE} wire core http stores downstream upstream proxy plugins replay admin config demo doctor"
+)
 
 # The table of docs/architecture.md. A part may always import itself.
 MAY_IMPORT = {
@@ -34,6 +36,8 @@ MAY_IMPORT = {
     "plugins": f"{BASE} wire core",
     "replay": f"{BASE} wire core",
     "admin": f"{BASE} wire core proxy",
+    "demo": f"{BASE} wire core http",
+    "doctor": f"{BASE} wire http upstream",
     "config": "errors",
     "app": ALL_BUT_CLI,
     "cli": "app config errors wire",

@@ -23,7 +23,7 @@ LINK = re.compile(r"\]\(([^)#:]+)\)")
 
 
 def commands(program: str) -> list[str]:
-    """What the pages tell a reader to run, as `make test` or `shadowcat echo`."""
+    """What the pages tell a reader to run, as `make test` or `shadowcat demo`."""
     code = (block or span for page in PAGES for block, span in CODE.findall(page.read_text("utf-8")))
     return sorted({word for text in code for name, word in COMMAND.findall(text) if name == program})
 

@@ -1,0 +1,99 @@
+"""`shadowcat demo`: something to try a proxy with, and the proxy in front of it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from shadowcat.cli.options import CannotStart, cannot_listen, log_level_option
+from shadowcat.cli.params import HOST_PORT
+from shadowcat.errors import StoreUnusable
+
+FAILED = 1
+
+
+@click.command()
+@click.option(
+    "--listen",
+    type=HOST_PORT,
+    metavar="HOST:PORT",
+    help="Address to serve on; without it 127.0.0.1:8080, or a free port where that is taken.",
+)
+@click.option(
+    "--state",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIRECTORY",
+    help="Where sessions are kept; without it nowhere that outlives the demo.",
+)
+@click.option(
+    "--server", type=click.Choice(("http", "stdio")), help="The demo's server alone, without a proxy."
+)
+@click.option(
+    "--crash", is_flag=True, help="Kill the server and the proxy under a client, and count what it sees."
+)
+@log_level_option("warning")
+def demo(
+    listen: tuple[str, int] | None, state: Path | None, server: str | None, crash: bool, log_level: str
+) -> None:
+    """Start a small MCP server with the proxy in front of it, and say how to try them.
+
+    Its tools answer, report progress, ask the user and the model, fail and sleep; it has a resource that changes, and
+    a prompt. With --crash it exits with 0 if the client lost nothing and saw nothing twice, and with 1 if not.
+
+    \b
+    Examples:
+      shadowcat demo
+      shadowcat demo --crash
+      shadowcat forward stdio -- shadowcat demo --server stdio
+    """
+    if crash and (server or listen or state):
+        raise click.UsageError("--crash takes no other option: it starts and ends everything by itself")
+    if server == "stdio" and (listen or state):
+        raise click.UsageError("--listen and --state are for a server that speaks HTTP")
+
+    from shadowcat.app.process import set_up_logging
+
+    set_up_logging(log_level)
+    if crash:
+        raise SystemExit(_show_crash())
+    try:
+        _serve(server, listen, state)
+    except StoreUnusable as error:
+        raise CannotStart(f"the store cannot be used: {error}") from error
+    except OSError as error:
+        raise cannot_listen(listen or ("127.0.0.1", 8080), error) from error
+
+
+def _serve(server: str | None, listen: tuple[str, int] | None, state: Path | None) -> None:
+    from shadowcat.app.process import run
+
+    if server == "stdio":
+        from shadowcat.app.demo_stdio import serve_stdio
+
+        run(serve_stdio())
+        return
+    from shadowcat.app import demo
+
+    if server == "http":
+        run(demo.serve_server(*(listen or ("127.0.0.1", 3000)), state, click.echo))
+    else:
+        run(demo.serve_demo(listen, state, click.echo))
+
+
+def _show_crash() -> int:
+    from shadowcat.app.demo_crash import CannotShow, show_crash
+    from shadowcat.app.process import run
+
+    began = time.monotonic()
+
+    def tell(who: str, what: str) -> None:
+        click.echo(f"{time.monotonic() - began:5.1f} s  {who:<6}  {what}")
+
+    try:
+        verdict = run(show_crash(tell))
+    except CannotShow as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(verdict.told)
+    return 0 if verdict.is_good else FAILED
