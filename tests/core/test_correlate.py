@@ -130,12 +130,29 @@ def test_an_answer_finds_its_asker(theirs: Any) -> None:
     assert ids.is_unanswered(1)
     assert ids.answered_by_client(jsonrpc.result("1", {})) is None
     assert ids.answered_by_client(jsonrpc.result(2, {})) is None
-    answer = ids.answered_by_client(jsonrpc.result(1, {"a": 1}))
-    assert answer is not None
+    found = ids.answered_by_client(jsonrpc.result(1, {"a": 1}))
+    assert found is not None
+    assert found[0] is asked
+    answer = found[1]
     assert (answer.id, type(answer.id), answer.result()) == (theirs, type(theirs), {"a": 1})
     assert ids.answered_by_client(jsonrpc.result(1, {})) is None
     assert not ids.is_unanswered(1)
     assert ids.answered_by_client(jsonrpc.error(None, {"code": 1, "message": ""})) is None
+
+
+def test_an_answer_that_did_not_arrive_can_be_given_again() -> None:
+    ids = Ids()
+    asked, _ = ids.asked_by_upstream(request("q"), None, 0.0)
+    assert ids.answered_by_client(jsonrpc.result(1, {})) is not None
+    # On its way: for whoever writes it down it is still open, and it is not overdue.
+    assert ids.unanswered() == [asked]
+    assert ids.overdue(1.0) == []
+    ids.not_delivered(asked)
+    assert ids.is_unanswered(1)
+    assert ids.answered_by_client(jsonrpc.result(1, {})) is not None
+    ids.delivered(asked)
+    assert ids.unanswered() == []
+    assert ids.answered_by_client(jsonrpc.result(1, {})) is None
 
 
 def test_questions_of_a_lost_upstream_have_no_asker() -> None:
@@ -279,13 +296,20 @@ class Correlating(RuleBasedStateMachine):
         self.open.append(asked)
         return asked
 
-    @rule(asked=questions)
-    def answer(self, asked: ServerRequest[str]) -> None:
+    @rule(asked=questions, arrives=st.booleans())
+    def answer(self, asked: ServerRequest[str], arrives: bool) -> None:
         found = self.ids.answered_by_client(jsonrpc.result(asked.client_id, {}))
         if asked in self.open:
             assert found is not None
-            assert (found.id, type(found.id)) == (asked.upstream_id, type(asked.upstream_id))
-            self.open.remove(asked)
+            assert found[0] is asked
+            assert (found[1].id, type(found[1].id)) == (asked.upstream_id, type(asked.upstream_id))
+            assert not self.ids.is_unanswered(asked.client_id)
+            assert self.ids.answered_by_client(jsonrpc.result(asked.client_id, {})) is None
+            if arrives:
+                self.ids.delivered(asked)
+                self.open.remove(asked)
+            else:
+                self.ids.not_delivered(asked)
         else:
             assert found is None
 

@@ -143,6 +143,31 @@ async def test_a_question_comes_on_the_stream_of_the_one_call_that_runs(session:
     assert text(await reply.message()) == "file:///x"
 
 
+async def test_an_answer_that_was_not_taken_is_given_again(session: Rig) -> None:
+    refused: list[Any] = []
+
+    async def refuse_once(seen: Seen) -> bool:
+        if "method" in seen.json or refused:
+            return False
+        refused.append(seen.json)
+        seen.cut()
+        return True
+
+    @session.server.on("tools/call")
+    async def _(call: OldCall) -> None:
+        await call.session.request("q", "roots/list")
+        answer = await session.server.answer_to("q")
+        await call.result({"content": [{"type": "text", "text": answer["result"]["roots"][0]["uri"]}]})
+
+    session.server.on_post = refuse_once
+    reply = await session.client.begin("tools/call", tool("t"), 1)
+    question = await reply.message()
+    answer = {"jsonrpc": "2.0", "id": question["id"], "result": {"roots": [{"uri": "file:///x"}]}}
+    assert (await session.client.send(answer)).status == 202
+    assert len(refused) == 1
+    assert text(await reply.message()) == "file:///x"
+
+
 async def test_what_belongs_to_no_call_comes_on_the_standalone_stream(session: Rig) -> None:
     stream = await session.client.listen()
     await session.server.last.notify("notifications/tools/list_changed")

@@ -244,7 +244,10 @@ class McpServer:
     async def _post(self, seen: Seen) -> None:
         message = seen.json
         if not isinstance(message, dict) or "method" not in message:
-            await seen.respond(202)
+            if handler := self.handlers.get("answer"):
+                await handler(Call(self, seen))
+            else:
+                await seen.respond(202)
             return
         call = Call(self, seen)
         method = message["method"]

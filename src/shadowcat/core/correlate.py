@@ -65,6 +65,8 @@ class ServerRequest(msgspec.Struct, Generic[S], eq=False):
     """As the upstream asked it; unknown of one that is restored."""
     is_restored: bool = False
     """By an earlier process, and not answered since."""
+    is_being_answered: bool = False
+    """Its answer is on the way to the upstream, and may turn out not to arrive."""
 
 
 @dataclass(slots=True)
@@ -137,12 +139,24 @@ class Correlator(Generic[S]):
         entry.cancelled = True
         return entry, _with_request_id(notification, entry.upstream_id)
 
-    def answered_by_client(self, response: Message) -> Message | None:
-        """The answer as the upstream gets it; None when nobody asked, it was answered, or the asker is gone."""
-        asked = self._asked.pop(response.id, None) if isinstance(response.id, int) else None
-        if asked is None or asked.epoch != self.epoch:
+    def answered_by_client(self, response: Message) -> tuple[ServerRequest[S], Message] | None:
+        """The answer as the upstream gets it; None when nobody asked, it was answered, or the asker is gone.
+
+        `delivered` tells that it arrived, `not_delivered` that it did not.
+        """
+        asked = self._asked.get(response.id) if isinstance(response.id, int) else None
+        if asked is None or asked.epoch != self.epoch or asked.is_being_answered:
             return None
-        return response.with_id(asked.upstream_id)
+        asked.is_being_answered = True
+        return asked, response.with_id(asked.upstream_id)
+
+    def delivered(self, asked: ServerRequest[S]) -> None:
+        if self._asked.get(asked.client_id) is asked:
+            del self._asked[asked.client_id]
+
+    def not_delivered(self, asked: ServerRequest[S]) -> None:
+        """It can be answered once more."""
+        asked.is_being_answered = False
 
     # What the upstream says.
 
@@ -205,11 +219,16 @@ class Correlator(Generic[S]):
             self._by_token[entry.token] = entry
 
     def is_unanswered(self, client_id: RequestId) -> bool:
-        return client_id in self._asked
+        asked = self._asked.get(client_id) if isinstance(client_id, int) else None
+        return asked is not None and not asked.is_being_answered
 
     def overdue(self, asked_before: float) -> list[ServerRequest[S]]:
         """Takes out the server requests that nobody has answered since before then."""
-        overdue = [asked for asked in self._asked.values() if asked.asked_at < asked_before]
+        overdue = [
+            asked
+            for asked in self._asked.values()
+            if asked.asked_at < asked_before and not asked.is_being_answered
+        ]
         for asked in overdue:
             del self._asked[asked.client_id]
         return overdue

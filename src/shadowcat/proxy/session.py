@@ -17,6 +17,7 @@ from shadowcat.core.ledger import StoredSession
 from shadowcat.core.session import Event
 from shadowcat.core.stream import EventId, Gap
 from shadowcat.errors import Fault, FaultKind, Side
+from shadowcat.proxy.answering import Answering
 from shadowcat.proxy.book import STANDALONE
 from shadowcat.proxy.core import SessionCore
 from shadowcat.proxy.inbound import (
@@ -44,10 +45,11 @@ _CANCEL_S = 2.0
 class Session:
     """Implements `core.ports.ClientSession`."""
 
-    __slots__ = ("_listening", "_recovery", "core")
+    __slots__ = ("_answering", "_listening", "_recovery", "core")
 
     def __init__(self, core: SessionCore) -> None:
         self.core = core
+        self._answering = Answering(core)
         self._recovery = Recovery(core)
         self._listening = Listening(core, self._recovery)
 
@@ -246,12 +248,8 @@ class Session:
         if isinstance(judged, Reply):
             return
         if judged.is_response:
-            answer = core.correlator.answered_by_client(judged)
-            if answer is None:
+            if not await self._answering.give(judged):
                 core.shared.counters.dropped_messages += 1
-            else:
-                core.ledger.record_changed()
-                await core.link.send(answer)
         elif judged.method == Method.CANCELLED:
             await self._cancel(judged)
         else:

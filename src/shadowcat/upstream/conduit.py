@@ -139,12 +139,9 @@ class Conduit(ABC):
     async def send(self, message: Message, party: Party) -> None:
         """A notification, or an answer to a question; what is about nothing that this party has is dropped."""
         if message.is_response:
-            question = self._asked.get(message.id) if message.id is not None else None
-            if question is None or question.party is not party:
-                self._drop("an answer to no question", message)
-                return
-            del self._asked[question.id]
-        elif message.method == Method.CANCELLED:
+            await self._answer(message, party)
+            return
+        if message.method == Method.CANCELLED:
             named = multiplex.request_named_by(message)
             call = party.calls.get(named) if named is not None else None
             if call is None:
@@ -157,6 +154,15 @@ class Conduit(ABC):
                 return
             self.is_initialized = True
         await self._carry(message)
+
+    async def _answer(self, answer: Message, party: Party) -> None:
+        question = self._asked.get(answer.id) if answer.id is not None else None
+        if question is None or question.party is not party:
+            self._drop("an answer to no question", answer)
+            return
+        await self._carry(answer)
+        # Not before: one that was not taken may be given again.
+        self._asked.pop(question.id, None)
 
     def leave_call(self, call: Call) -> None:
         """Nobody waits for it any more; the server is told, if it does not know."""
