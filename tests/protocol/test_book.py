@@ -8,6 +8,7 @@ import pytest
 
 from shadowcat.core.stream import Budget, LogLimits
 from shadowcat.proxy.book import StreamBook
+from shadowcat.proxy.streams import Reader
 from shadowcat.wire import jsonrpc
 from tests.rig.stand import Stand, unkept
 from tests.rig.wait import soon
@@ -43,6 +44,75 @@ async def test_all_writers_of_a_stream_go_on_when_there_is_room() -> None:
     await anext(stream.read())
     async with soon():
         await asyncio.gather(*waiting)
+
+
+async def _heard(reader: Reader) -> int:
+    """How many events there are for it now."""
+    async with soon():
+        return len(await anext(reader))
+
+
+async def test_what_was_heard_long_ago_leaves_room_for_an_answer_that_was_not() -> None:
+    """A standalone stream has no end: in time it has been given more than the whole budget."""
+    book = book_of(Budget(1 << 30), room=64_000)
+    listening = book.standalone.read()
+    for _ in range(300):
+        book.standalone.append(NOTE)
+        await _heard(listening)
+    answer = book.new(1)
+    answer.append(NOTE)
+    book.finish(answer)
+    for _ in range(300):
+        book.standalone.append(NOTE)
+        await _heard(listening)
+    assert await _heard(answer.read(after=0)) == 1
+    assert book.held_bytes <= 64_000 + 1_000
+
+
+async def test_what_was_heard_long_ago_leaves_room_for_what_may_be_on_its_way() -> None:
+    book = book_of(Budget(1 << 30), room=64_000)
+    for stream in (book.standalone, book.new(1)):
+        reader = stream.read()
+        for _ in range(300):
+            stream.append(NOTE)
+            await _heard(reader)
+    call = book.new(2)
+    reader = call.read()
+    for _ in range(50):
+        call.append(NOTE)
+        await _heard(reader)
+    assert await _heard(call.read(after=0)) == 50
+    assert book.held_bytes <= 64_000 + 1_000
+
+
+async def test_what_was_given_to_who_listens_on_is_let_go_of_when_it_is_old() -> None:
+    now = Now()
+    book = book_of(Budget(1 << 30), now)
+    stream = book.standalone
+    reader = stream.read()
+    for age in range(4):
+        stream.append(NOTE)
+        await _heard(reader)
+        now.at = 600.0 * (age + 1)
+        book.prune()
+    assert (stream.log.first_seq, stream.log.last_seq) == (4, 4)
+
+
+async def test_what_was_given_to_who_is_away_waits_for_it() -> None:
+    """A call may be longer than that, and its client in a tunnel."""
+    now = Now()
+    book = book_of(Budget(1 << 30), now)
+    stream = book.new(1)
+    reader = stream.read()
+    stream.append(NOTE)
+    await _heard(reader)
+    for age in range(3):
+        now.at = 600.0 * (age + 1) - 1.0
+        book.prune()
+        await reader.aclose()
+        book.prune()
+        reader = stream.read(after=0)
+        assert await _heard(reader) == 1
 
 
 async def test_a_stream_whose_rest_was_answered_ends() -> None:

@@ -234,14 +234,31 @@ class StreamLog:
         self._charge(cost)
         return self.last_seq
 
+    @property
+    def given_bytes(self) -> int:
+        """What is held of the events that were handed out."""
+        return self._held - self._ahead
+
     def _let_go_of_given(self) -> None:
-        events, piece = self._events, self._budget.piece
-        while events and self._first <= self._handed_out and self._budget.is_spent:
-            freed = 0
-            while events and self._first <= self._handed_out and freed <= piece:
-                freed += len(events.popleft()[0]) + EVENT_OVERHEAD_BYTES
-                self._first += 1
-            self._charge(-freed)
+        while self._budget.is_spent and self.let_go_of_some():
+            pass
+
+    def let_go_of_some(self) -> bool:
+        """Of the oldest that were handed out, about as much as is made room by at a time. False if there are none."""
+        return self._let_go(self._handed_out, self._budget.piece)
+
+    def let_go_up_to(self, seq: int) -> bool:
+        """Of the events up to that one, those that were handed out. False if none of them is held."""
+        return self._let_go(min(seq, self._handed_out), self._held)
+
+    def _let_go(self, up_to: int, piece: int) -> bool:
+        events = self._events
+        freed = 0
+        while events and self._first <= up_to and freed <= piece:
+            freed += len(events.popleft()[0]) + EVENT_OVERHEAD_BYTES
+            self._first += 1
+        self._charge(-freed)
+        return freed > 0
 
     @property
     def is_short_of_room(self) -> bool:

@@ -14,6 +14,8 @@ from shadowcat.wire.jsonrpc import RequestId
 
 STANDALONE = 0
 
+STANDALONE_SHARE = 4
+"""What was given on the standalone stream may stay up to this part of the session's budget when others need room."""
 MAX_GONE = 1_000
 """Streams whose request is remembered after their events are gone, to name it to who asks for them."""
 
@@ -169,13 +171,28 @@ class StreamBook:
             self._finished.append((stream, self._now()))
 
     def prune(self) -> None:
-        """Lets go of the finished streams that are old."""
+        """Lets go of what is old: finished streams, and what clients were given while they listened on."""
         now = self._now()
         self._let_go_while(lambda since: now - since >= self._age_s)
+        for stream in self._streams.values():
+            stream.let_go_of_old(self._age_s)
 
     def make_room(self) -> None:
-        """Lets go of the oldest finished streams where the budget is spent."""
-        self._let_go_while(lambda _: self._budget.is_spent)
+        """Where the budget is spent, lets go of what is least likely to be asked for again.
+
+        The standalone stream never ends and would in time fill the budget with what was heard long ago; it is cut
+        down to its share. Then come finished streams, the oldest first, and then what was given on the stream that has
+        most of it, whichever stream needs the room.
+        """
+        budget, standalone = self._budget, self._streams.get(STANDALONE)
+        if standalone is not None:
+            while budget.is_spent and standalone.log.given_bytes > self._limit // STANDALONE_SHARE:
+                standalone.log.let_go_of_some()
+        self._let_go_while(lambda _: budget.is_spent)
+        while budget.is_spent and self._streams:
+            fullest = max(self._streams.values(), key=lambda stream: stream.log.given_bytes)
+            if not fullest.log.let_go_of_some():
+                break
 
     async def wait_for_room(self, stream: Stream) -> None:
         """Returns once the stream can take more without losing what no client was given."""

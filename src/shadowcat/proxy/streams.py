@@ -59,6 +59,8 @@ class Stream:
         "_keeper",
         "_make_room",
         "_now",
+        "_old_at",
+        "_old_seq",
         "_own_after",
         "_prefix",
         "_reader",
@@ -105,6 +107,9 @@ class Stream:
         """When the upstream last said something on it."""
         self.unread_since: float | None = self.heard_at
         self._now = now
+        self._old_at = self.heard_at
+        self._old_seq = 0
+        """What had been handed out then, to a client that has listened ever since."""
         self.primed = primed
         """Whether its readers start with a priming event: a client resumes from it if nothing else came."""
         self._prefix = EventId(epoch, id, 0).encode()[:-1]
@@ -248,6 +253,15 @@ class Stream:
         self._wake()
         self._wake_writer()
 
+    def let_go_of_old(self, age_s: float) -> None:
+        """What the client was given so long ago, and longer, while it has listened on."""
+        now = self._now()
+        if self._reader is None or now - self._old_at < age_s:
+            return
+        if self.log.let_go_up_to(self._old_seq):
+            self._keeper.stream_changed(self)
+        self._old_at, self._old_seq = now, self.log.handed_out
+
     # For the store.
 
     def kept(self) -> KeptStream:
@@ -308,6 +322,7 @@ class Stream:
         reader = Reader(self, replayed_to=self.log.last_seq if after is not None else 0)
         self._reader = reader
         self.unread_since = None
+        self._old_at, self._old_seq = self._now(), 0
         self._wake()
         return reader
 
