@@ -51,8 +51,19 @@ async def _opened(hearing: Hearing, status: int = 200) -> None:
 class Customer:
     """One session, its standalone stream, and one call after another."""
 
-    def __init__(self, client: Caller, upstream_id: str, draws: random.Random, *, strict: bool) -> None:
-        """`strict`: what was heard is in the store, so not even a number is used twice."""
+    def __init__(
+        self,
+        client: Caller,
+        upstream_id: str,
+        draws: random.Random,
+        *,
+        strict: bool,
+        lost: frozenset[int] = frozenset({OUTCOME_UNKNOWN}),
+    ) -> None:
+        """`strict`: what was heard is in the store, so not even a number is used twice.
+
+        `lost`: the codes that say that what was asked may not have been done.
+        """
         self.client = client
         self.standalone = Tally(f"standalone {upstream_id}")
         self.tallies: list[Tally] = [self.standalone]
@@ -65,6 +76,7 @@ class Customer:
         self._upstream_id = upstream_id
         self._draws = draws
         self._strict = strict
+        self._lost = lost
         self._listening: Hearing | None = None
 
     # The standalone stream.
@@ -85,6 +97,7 @@ class Customer:
             if event is None:
                 hearing.reset()
                 hearing = await insist(lambda: self.client.listen(tally.last_id))
+                self._listening = hearing
             else:
                 tally.take(event)
 
@@ -141,7 +154,7 @@ class Customer:
         error = tally.response.get("error")
         if error is None:
             return False
-        assert error["code"] == OUTCOME_UNKNOWN, error
+        assert error["code"] in self._lost, error
         self.unknown += 1
         return True
 

@@ -375,7 +375,10 @@ class Numbers:
     def control(self, wish: dict[str, Any], own: asyncio.StreamWriter) -> Any:
         match wish["do"]:
             case "forget":
-                self.sessions.clear()
+                if (session := wish.get("session")) is None:
+                    self.sessions.clear()
+                else:
+                    self.sessions.pop(session, None)
             case "capabilities":
                 self.capabilities = wish["capabilities"]
             case "emit":

@@ -35,6 +35,7 @@ def statistics(proxy: ReverseProxy) -> dict[str, Any]:
         "held_bytes": shared.log_budget.used,
         "connections": proxy.server.statistics().connections,
         "slow_closed": proxy.server.statistics().slow_closed,
+        "idle_upstream": sum(pool.idle for pool in proxy._client.statistics().values()),
         "store_failing": shared.writer is not None and shared.writer.is_failing,
         "store_waiting": 0 if shared.writer is None else len(shared.writer),
         "tasks": len(asyncio.all_tasks()),

@@ -112,6 +112,10 @@ class Passage:
             wait_s = direction.latency_s + len(piece) / (direction.bytes_per_s or float("inf"))
             # At least a turn of the loop, so that pieces leave as pieces.
             await asyncio.sleep(wait_s)
+            if self.is_over or writer.transport.is_closing():
+                # Broken meanwhile.
+                self.reset()
+                return False
             writer.write(piece)
             direction.forwarded += len(piece)
             await writer.drain()
