@@ -16,7 +16,7 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "shadowcat"
 
-BASE = "errors clock aio"
+BASE = "errors clock aio secret"
 ALL_BUT_CLI = (
     f"{BASE} wire core http stores downstream upstream proxy plugins replay admin config demo doctor"
 )
@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "errors": "",
     "clock": "",
     "aio": "",
+    "secret": "",
     "wire": "errors",
     "core": "errors wire",
     "http": BASE,
@@ -38,7 +39,7 @@ MAY_IMPORT = {
     "admin": f"{BASE} wire core proxy",
     "demo": f"{BASE} wire core http",
     "doctor": f"{BASE} wire http upstream",
-    "config": "errors",
+    "config": "errors secret",
     "app": ALL_BUT_CLI,
     "cli": "app config errors wire",
     # The library's front, what it offers to its users' tests, and python -m shadowcat.

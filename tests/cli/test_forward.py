@@ -32,7 +32,7 @@ PAGES = (ROOT / "docs/howto/team-server.md", ROOT / "README.md")
         (["--env", "NAME", "--", "cat"], "a variable is written NAME=VALUE"),
         (["--env", "1=secret", "--", "cat"], "a variable is written NAME=VALUE"),
         (["--cwd", "/no/such/place", "--", "cat"], "does not exist"),
-        (["--path", "mcp", "--", "cat"], "--path begins with a slash"),
+        (["--path", "mcp", "--", "cat"], "--path: 'mcp' is not a path that begins with a slash"),
         (["--", "no-such-program"], "there is no program 'no-such-program'"),
         (["--", "./no-such-program"], "there is no program './no-such-program'"),
         (["--env", "PATH=/", "--", "cat"], "there is no program 'cat'"),

@@ -7,8 +7,9 @@ import socket
 import pytest
 from click.testing import CliRunner
 
+from shadowcat.app.upstreams import named_url
 from shadowcat.cli import main
-from shadowcat.cli.params import HOST, HOST_PORT, ORIGIN, UPSTREAM
+from shadowcat.wire.hosts import Address
 
 SERVER = ["--upstream", "http://127.0.0.1:3000/mcp"]
 
@@ -16,7 +17,7 @@ SERVER = ["--upstream", "http://127.0.0.1:3000/mcp"]
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ([], "Missing option '--upstream'"),
+        ([], "there is no server: give --upstream URL"),
         (["--upstream", "127.0.0.1:3000"], "is not a URL"),
         (["--upstream", "ftp://a/mcp"], "is not a URL"),
         (["--upstream", "http://127.0.0.1:99999/mcp"], "is not a URL: Port out of range"),
@@ -26,17 +27,17 @@ SERVER = ["--upstream", "http://127.0.0.1:3000/mcp"]
         ([*SERVER, *SERVER], "two upstreams have one name"),
         ([*SERVER, "--listen", "8080"], "is not HOST:PORT"),
         ([*SERVER, "--listen", "::1:8080"], "in brackets"),
-        ([*SERVER, "--path", "mcp"], "--path begins with a slash"),
-        ([*SERVER, "--sse-path", "sse"], "--sse-path begins with a slash"),
-        ([*SERVER, "--sse-path", "/sse?x"], "--sse-path is a path only"),
+        ([*SERVER, "--path", "mcp"], "--path: 'mcp' is not a path that begins with a slash"),
+        ([*SERVER, "--sse-path", "sse"], "--sse-path: 'sse' is not a path that begins with a slash"),
+        ([*SERVER, "--sse-path", "/sse?x"], "with spaces and other letters written as %XX"),
         ([*SERVER, "--path", "/sse"], "get in each other's way"),
         ([*SERVER, "--path", "/sse/messages"], "get in each other's way"),
         ([*SERVER, "--allow-origin", "*"], "is not an origin"),
         ([*SERVER, "--allow-origin", "app.example.com"], "is not an origin"),
         ([*SERVER, "--allow-host", "https://a.example"], "is not a host name"),
-        ([*SERVER, "--session-idle", "nan"], "is not a number of seconds"),
-        ([*SERVER, "--call-deadline", "inf"], "is not a number of seconds"),
-        ([*SERVER, "--max-body", "0"], "0 is not in the range"),
+        ([*SERVER, "--session-idle", "nan"], "is not a number above 0"),
+        ([*SERVER, "--call-deadline", "inf"], "is not a number above 0"),
+        ([*SERVER, "--max-body", "0"], "--max-body: '0' is not a whole number of 1 or more"),
     ],
 )
 def test_a_wrong_option(arguments: list[str], told: str) -> None:
@@ -58,9 +59,7 @@ def test_a_port_in_use() -> None:
 
 
 def test_what_options_become() -> None:
-    assert HOST_PORT.convert(":80", None, None) == ("127.0.0.1", 80)
-    assert HOST_PORT.convert("[::1]:80", None, None) == ("::1", 80)
-    assert UPSTREAM.convert("a=http://b/mcp?x=y", None, None) == ("a", "http://b/mcp?x=y")
-    assert UPSTREAM.convert("http://b:1/mcp?x=y", None, None) == ("b:1", "http://b:1/mcp?x=y")
-    assert ORIGIN.convert("HTTPS://App.example.com/", None, None) == "https://app.example.com"
-    assert HOST.convert("[::1]", None, None) == "::1"
+    assert (Address(":80").host, Address(":80").port) == ("127.0.0.1", 80)
+    assert (Address("[::1]:80").host, Address("[::1]:80").port) == ("::1", 80)
+    assert named_url("a=http://b/mcp?x=y") == ("a", "http://b/mcp?x=y")
+    assert named_url("http://b:1/mcp?x=y") == ("b:1", "http://b:1/mcp?x=y")

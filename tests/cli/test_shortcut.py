@@ -85,7 +85,7 @@ def test_a_url_is_served_over_http() -> None:
     )
     assert run.returncode == 2
     assert "this stands for: shadowcat forward http --upstream http://127.0.0.1:9/mcp" in run.stderr
-    assert "--path begins with a slash" in run.stderr
+    assert "--path: 'bad' is not a path that begins with a slash" in run.stderr
 
 
 @pytest.mark.parametrize(("word", "told"), [("forwrd", "forward"), ("revers", "reverse")])

@@ -11,7 +11,8 @@ import sys
 from dataclasses import asdict, replace
 from typing import Any
 
-from shadowcat.app.process import DRAIN_S, run, set_up_logging, until_stopped
+from shadowcat.app.logs import LogOptions, set_up
+from shadowcat.app.process import DRAIN_S, run, until_stopped
 from shadowcat.app.proxy import Cluster, ReverseProxy
 from shadowcat.clock import SystemClock
 from shadowcat.core.stream import LogLimits
@@ -19,6 +20,7 @@ from shadowcat.downstream.streamable import EndpointOptions
 from shadowcat.http.limits import ClientLimits, ServerLimits
 from shadowcat.proxy.shared import SessionLimits
 from shadowcat.proxy.writer import Durability
+from shadowcat.secret import Secret
 from shadowcat.stores.urls import store_of
 from shadowcat.upstream.fallback import UrlUpstream
 from shadowcat.upstream.streamable import CALL
@@ -44,7 +46,7 @@ def statistics(proxy: ReverseProxy) -> dict[str, Any]:
 
 
 def _cluster(port: int, lease_s: float, **_: Any) -> Cluster:
-    return Cluster(f"http://127.0.0.1:{port}", b"a key that the nodes share", lease_s)
+    return Cluster(f"http://127.0.0.1:{port}", Secret("a key that the nodes share"), lease_s)
 
 
 async def serve(options: dict[str, Any]) -> None:
@@ -80,5 +82,5 @@ async def serve(options: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    set_up_logging("info")
+    set_up(LogOptions())
     run(serve(json.loads(sys.argv[1])))

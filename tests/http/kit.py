@@ -274,12 +274,12 @@ class Certificates:
             leaf.private_key_pem.write_to_path(directory / f"{name}.key")
             for pem in leaf.cert_chain_pems:
                 pem.write_to_path(directory / f"{name}.pem", append=True)
-        authority = directory / "ca.pem"
-        pair = (directory / "server.pem", directory / "server.key")
+        authority = str(directory / "ca.pem")
+        pair = (str(directory / "server.pem"), str(directory / "server.key"))
         return cls(
             ServerTls(*pair),
-            ServerTls(*pair, client_ca=authority),
+            ServerTls(*pair, client_ca_file=authority),
             ClientTls(authority),
-            ClientTls(authority, directory / "client.pem", directory / "client.key"),
-            ClientTls(directory / "other.pem"),
+            ClientTls(authority, str(directory / "client.pem"), str(directory / "client.key")),
+            ClientTls(str(directory / "other.pem")),
         )

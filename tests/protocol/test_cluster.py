@@ -15,6 +15,7 @@ from shadowcat.app.proxy import Cluster
 from shadowcat.core import peer
 from shadowcat.core.ledger import Held, Refusal, SessionChange, StoredSession
 from shadowcat.proxy.writer import Durability
+from shadowcat.secret import Secret
 from shadowcat.stores.memory import MemoryStore
 from tests.rig.cases import refused
 from tests.rig.client import ACCEPT, JSON, Client, client_of, rpc
@@ -100,7 +101,7 @@ def _node(server: McpServer, store: MemoryStore, lease_s: float = 0.6) -> Revers
         port=0,
         store=store,
         durability=Durability(gather_s=0.0),
-        cluster=Cluster("http://127.0.0.1:1", KEY, lease_s),
+        cluster=Cluster("http://127.0.0.1:1", Secret(KEY.decode()), lease_s),
     )
     # Its port is known once it listens, and its lease begins after that.
     opened = proxy.server.listen

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from shadowcat.downstream.guard import Guard
 from shadowcat.downstream.streamable import EndpointOptions
 from tests.rig.cases import case, refused
 from tests.rig.client import modern, routing, rpc
@@ -83,10 +82,10 @@ async def test_a_rebound_name_is_refused(session: Stand, host: str) -> None:
     ],
 )
 async def test_a_public_listener_has_its_own_lists(host: str, origin: str, status: int) -> None:
-    guard = Guard(
-        loopback=False, hosts=frozenset({"mcp.example"}), origins=frozenset({"https://app.example"})
+    endpoint = EndpointOptions(
+        allow_hosts=frozenset({"mcp.example"}), allow_origins=frozenset({"https://app.example"})
     )
-    async with stand(endpoint=EndpointOptions(guard=guard)) as rig:
+    async with stand(host="0.0.0.0", endpoint=endpoint) as rig:
         fields = [*routing("tools/list"), ("Host", host), ("Origin", origin)]
         reply = await rig.client.post(modern("tools/list"), *fields)
         assert reply.status == status

@@ -144,7 +144,7 @@ async def test_a_stored_session_is_its_callers_alone(caller: Caller) -> None:
 
 
 async def test_too_many_sessions() -> None:
-    async with stand(session_limits=SessionLimits(sessions=2)) as rig:
+    async with stand(session_limits=SessionLimits(max_sessions=2)) as rig:
         one, _ = await _two(rig)
         rig.server.requests.clear()
         third = await rig.another_client()
@@ -159,7 +159,7 @@ async def test_too_many_sessions() -> None:
 
 
 async def test_sessions_being_opened_count() -> None:
-    async with stand(session_limits=SessionLimits(sessions=1)) as rig:
+    async with stand(session_limits=SessionLimits(max_sessions=1)) as rig:
         release = asyncio.Event()
         rig.server.handlers["initialize"] = holding(release, rig.server.initialize)
         opening = asyncio.create_task(rig.client.initialize())
@@ -172,7 +172,7 @@ async def test_sessions_being_opened_count() -> None:
 
 
 async def test_a_failed_initialize_gives_its_place_back() -> None:
-    async with stand(session_limits=SessionLimits(sessions=1)) as rig:
+    async with stand(session_limits=SessionLimits(max_sessions=1)) as rig:
         await rig.server.listener.close()
         for _ in range(3):
             await refused(await rig.client.post(INITIALIZE), 503, -31005, 7)

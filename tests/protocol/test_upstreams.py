@@ -8,9 +8,12 @@ import pytest
 from click.testing import CliRunner
 
 from shadowcat import ReverseProxy
-from shadowcat.app.reverse import ReverseSettings, serve_reverse
+from shadowcat.app.reverse import serve_reverse
+from shadowcat.app.settings import Settings
+from shadowcat.app.upstreams import ServerUrl, UpstreamOptions
 from shadowcat.cli import main
 from shadowcat.wire import jsonrpc
+from shadowcat.wire.hosts import Address
 from tests.rig.cases import refused
 from tests.rig.client import rpc
 from tests.rig.server import Call, refusing
@@ -231,7 +234,9 @@ def test_a_url_that_is_none_is_refused_at_the_start(url: str) -> None:
 
 async def test_the_listener_of_an_ipv6_address_is_announced_as_a_url() -> None:
     said = asyncio.Queue[str]()
-    settings = ReverseSettings(upstreams={"a": "http://127.0.0.1:9/mcp"}, host="::1", port=0)
+    settings = Settings(
+        listen=Address("[::1]:0"), upstreams={"a": UpstreamOptions(url=ServerUrl("http://127.0.0.1:9/mcp"))}
+    )
     serving = asyncio.create_task(serve_reverse(settings, said.put_nowait))
     async with soon():
         assert (await said.get()).startswith("serving http://[::1]:")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -31,7 +32,11 @@ run()
 def test_what_is_loaded() -> None:
     arguments = ("forward", "stdio", "--", sys.executable, SPEAKER)
     run = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *arguments], input=call(1, "pid"), capture_output=True, timeout=30
+        [sys.executable, "-c", PROGRAM, *arguments],
+        input=call(1, "pid"),
+        capture_output=True,
+        timeout=30,
+        env={name: value for name, value in os.environ.items() if not name.startswith("SHADOWCAT_")},
     )
     assert (run.returncode, run.stdout.count(b"\n")) == (0, 1), run.stderr
     loaded = run.stderr.decode().split()

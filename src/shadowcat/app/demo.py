@@ -8,16 +8,19 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from textwrap import indent
+from typing import Annotated
 
+from msgspec import Meta, Struct, field
+
+from shadowcat.app.logs import LogOptions
 from shadowcat.app.process import until_stopped
 from shadowcat.app.proxy import ReverseProxy
 from shadowcat.clock import SystemClock
 from shadowcat.demo import paste
 from shadowcat.demo.server import DemoServer
-from shadowcat.downstream.guard import Guard
 from shadowcat.downstream.streamable import EndpointOptions
 from shadowcat.stores.sqlite import SqliteStore
-from shadowcat.wire.hosts import is_loopback
+from shadowcat.wire.hosts import Address
 
 PORT = 8080
 DRAIN_S = 2.0
@@ -27,33 +30,42 @@ _RETRY_MS = 500
 Announce = Callable[[str], None]
 
 
+class DemoSettings(Struct, frozen=True):
+    listen: Annotated[
+        Address | None,
+        Meta(
+            description="Address to serve on; without it 127.0.0.1:8080, or a free port where that is taken."
+        ),
+    ] = None
+    log: LogOptions = field(default_factory=lambda: LogOptions(level="warning"))
+
+
 def url_of(host: str, port: int) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/mcp"
 
 
-async def serve_server(host: str, port: int, state: Path | None, announce: Announce) -> None:
+async def serve_server(listen: Address, state: Path | None, announce: Announce) -> None:
     """The server alone. With a directory for its state its sessions outlive it, however it ends."""
-    async with _server(host, port, state) as server:
-        told = f"serving {url_of(host, server.port)} (Ctrl-C stops it)"
+    async with _server(listen, state) as server:
+        told = f"serving {url_of(listen.host, server.port)} (Ctrl-C stops it)"
         await until_stopped(lambda: server.drain(DRAIN_S), lambda: announce(told))
 
 
-def _server(host: str, port: int, state: Path | None) -> ReverseProxy:
-    guard = Guard(loopback=is_loopback(host))
+def _server(listen: Address, state: Path | None) -> ReverseProxy:
     return ReverseProxy(
         {DemoServer.name: DemoServer()},
-        host=host,
-        port=port,
-        endpoint=EndpointOptions(guard=guard, retry_ms=_RETRY_MS),
+        host=listen.host,
+        port=listen.port,
+        endpoint=EndpointOptions(retry_ms=_RETRY_MS),
         store=SqliteStore(state / "server.db", SystemClock()) if state is not None else None,
     )
 
 
-async def serve_demo(listen: tuple[str, int] | None, state: Path | None, announce: Announce) -> None:
+async def serve_demo(listen: Address | None, state: Path | None, announce: Announce) -> None:
     """The server, and the proxy in front of it; on a free port where the usual one is taken."""
     with _directory(state) as directory:
         async with (
-            _server("127.0.0.1", 0, None) as server,
+            _server(Address("127.0.0.1:0"), None) as server,
             _proxy(listen, url_of("127.0.0.1", server.port), directory, announce) as (url, proxy),
         ):
 
@@ -78,16 +90,13 @@ def _directory(state: Path | None) -> Generator[Path]:
 
 @asynccontextmanager
 async def _proxy(
-    listen: tuple[str, int] | None, upstream: str, directory: Path, announce: Announce
+    listen: Address | None, upstream: str, directory: Path, announce: Announce
 ) -> AsyncGenerator[tuple[str, ReverseProxy]]:
-    host, port = listen or ("127.0.0.1", PORT)
+    host, port = (listen.host, listen.port) if listen is not None else ("127.0.0.1", PORT)
 
     def proxy_on(port: int) -> ReverseProxy:
         store = SqliteStore(directory / "proxy.db", SystemClock())
-        guard = Guard(loopback=is_loopback(host))
-        return ReverseProxy(
-            {"demo": upstream}, host=host, port=port, endpoint=EndpointOptions(guard=guard), store=store
-        )
+        return ReverseProxy({"demo": upstream}, host=host, port=port, store=store)
 
     try:
         proxy = await proxy_on(port).__aenter__()

@@ -6,8 +6,8 @@ import asyncio
 import secrets
 import ssl
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
+from shadowcat.app.cluster import Cluster
 from shadowcat.app.process import DRAIN_S
 from shadowcat.clock import SystemClock
 from shadowcat.core.interceptor import Interceptor
@@ -36,20 +36,6 @@ __all__ = ["Cluster", "Command", "ReverseProxy"]
 
 _PARTING_S = 0.5
 """For the last words on the streams that did not end in time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cluster:
-    """Several proxies with one store: a request may reach any of them, and is passed on to who has the session.
-
-    A node that stops renewing its lease loses its sessions to whichever node is asked for them.
-    """
-
-    advertise: str
-    """The URL by which the other nodes reach this one."""
-    key: bytes = field(repr=False)
-    """The secret that all nodes share."""
-    lease_s: float = 5.0
 
 
 class ReverseProxy:
@@ -84,7 +70,7 @@ class ReverseProxy:
         self._closed = False
         limits = session_limits or SessionLimits()
         # Each session may have a stream of its own open at the server, and a call beside it.
-        self._client = Client(ClientLimits(connections_per_origin=2 * limits.sessions), client_tls)
+        self._client = Client(ClientLimits(connections_per_origin=2 * limits.max_sessions), client_tls)
         self._store = store
         self.shared = Shared(
             upstreams=Upstreams(
@@ -95,18 +81,21 @@ class ReverseProxy:
             clock=SystemClock(),
             limits=limits,
             durability=durability or Durability(),
-            node=cluster.advertise if cluster is not None else secrets.token_hex(8),
+            node=cluster.node if cluster is not None else secrets.token_hex(8),
             lease_s=cluster.lease_s if cluster is not None else None,
         )
         self.relay = Relay(self.shared)
         self._peers = (
-            Peers(self._client, cluster.advertise, cluster.key, SystemClock())
+            Peers(self._client, cluster.node, cluster.key.reveal().encode(), SystemClock())
             if cluster is not None
             else None
         )
-        options = endpoint or EndpointOptions(guard=Guard(loopback=is_loopback(host)))
-        self._streamable = StreamableEndpoint(self.relay, options, self._peers)
-        self.old_clients = SseEndpoint(self.relay, options, limits.sessions)
+        options = endpoint or EndpointOptions()
+        self.guard = Guard(
+            loopback=is_loopback(host), hosts=options.allow_hosts, origins=options.allow_origins
+        )
+        self._streamable = StreamableEndpoint(self.relay, options, self.guard, self._peers)
+        self.old_clients = SseEndpoint(self.relay, options, self.guard, limits.max_sessions)
         self.server = Server(routed(options, self._streamable, self.old_clients), server_limits)
 
     def _upstream(self, name: str, server: str | Command | Upstream, call: Timeouts) -> Upstream:

@@ -20,7 +20,10 @@ def run() -> None:
     if (found := written_out(args, is_terminal=os.isatty(0))) is not None:
         print(f"shadowcat: this stands for: {found.told}", file=sys.stderr)
         args = found.args
-    if (argv := command_of(args)) is not None:
+    # Settings of the environment are read with what click is loaded for.
+    if (argv := command_of(args)) is not None and not any(
+        name.startswith("SHADOWCAT_") for name in os.environ
+    ):
         from shadowcat.app.standin import stand_in
 
         sys.exit(stand_in(argv))

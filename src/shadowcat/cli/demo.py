@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from shadowcat.cli.options import CannotStart, cannot_listen, log_level_option
-from shadowcat.cli.params import HOST_PORT
+from shadowcat.cli.options import LISTEN, LOG_LEVEL, CannotStart, cannot_listen, settings_from, with_flags
 from shadowcat.errors import StoreUnusable
+from shadowcat.wire.hosts import Address
+
+if TYPE_CHECKING:
+    from msgspec import Struct
+
+    from shadowcat.config.load import Flag
 
 FAILED = 1
 
 
-@click.command()
-@click.option(
-    "--listen",
-    type=HOST_PORT,
-    metavar="HOST:PORT",
-    help="Address to serve on; without it 127.0.0.1:8080, or a free port where that is taken.",
-)
+def _settings() -> type[Struct]:
+    from shadowcat.app.demo import DemoSettings
+
+    return DemoSettings
+
+
+@click.command(cls=with_flags(LISTEN, LOG_LEVEL, tree=_settings))
 @click.option(
     "--state",
     type=click.Path(path_type=Path, file_okay=False),
@@ -33,10 +39,7 @@ FAILED = 1
 @click.option(
     "--crash", is_flag=True, help="Kill the server and the proxy under a client, and count what it sees."
 )
-@log_level_option("warning")
-def demo(
-    listen: tuple[str, int] | None, state: Path | None, server: str | None, crash: bool, log_level: str
-) -> None:
+def demo(state: Path | None, server: str | None, crash: bool, flags: list[Flag]) -> None:
     """Start a small MCP server with the proxy in front of it, and say how to try them.
 
     Its tools answer, report progress, ask the user and the model, fail and sleep; it has a resource that changes, and
@@ -48,14 +51,18 @@ def demo(
       shadowcat demo --crash
       shadowcat forward stdio -- shadowcat demo --server stdio
     """
+    from shadowcat.app import logs
+    from shadowcat.app.demo import DemoSettings
+    from shadowcat.config.load import load
+
+    settings = settings_from(lambda: load(DemoSettings, flags=flags)).settings
+    listen = settings.listen
     if crash and (server or listen or state):
         raise click.UsageError("--crash takes no other option: it starts and ends everything by itself")
     if server == "stdio" and (listen or state):
         raise click.UsageError("--listen and --state are for a server that speaks HTTP")
 
-    from shadowcat.app.process import set_up_logging
-
-    set_up_logging(log_level)
+    logs.set_up(settings.log)
     if crash:
         raise SystemExit(_show_crash())
     try:
@@ -63,10 +70,10 @@ def demo(
     except StoreUnusable as error:
         raise CannotStart(f"the store cannot be used: {error}") from error
     except OSError as error:
-        raise cannot_listen(listen or ("127.0.0.1", 8080), error) from error
+        raise cannot_listen(listen or "127.0.0.1:8080", error) from error
 
 
-def _serve(server: str | None, listen: tuple[str, int] | None, state: Path | None) -> None:
+def _serve(server: str | None, listen: Address | None, state: Path | None) -> None:
     from shadowcat.app.process import run
 
     if server == "stdio":
@@ -77,7 +84,7 @@ def _serve(server: str | None, listen: tuple[str, int] | None, state: Path | Non
     from shadowcat.app import demo
 
     if server == "http":
-        run(demo.serve_server(*(listen or ("127.0.0.1", 3000)), state, click.echo))
+        run(demo.serve_server(listen or Address("127.0.0.1:3000"), state, click.echo))
     else:
         run(demo.serve_demo(listen, state, click.echo))
 

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING
 
 import click
 
 from shadowcat.cli.options import (
-    CannotStart,
-    Serving,
-    by_name,
-    log_level_option,
+    LOG_LEVEL,
+    SERVING,
+    UPSTREAM,
+    config_option,
     serve,
-    serving_options,
+    settings_from,
+    with_flags,
 )
-from shadowcat.cli.params import UPSTREAM, VARIABLE
+from shadowcat.cli.params import VARIABLE
 
 if TYPE_CHECKING:
-    from shadowcat.app.proxy import Command
+    from msgspec import Struct
+
+    from shadowcat.config.load import Flag
 
 
 @click.group()
@@ -35,13 +38,20 @@ _cwd_option = click.option(
 )
 
 
-@forward.command(context_settings={"allow_interspersed_args": False})
+def _stdio_settings() -> type[Struct]:
+    from shadowcat.app.stdio_settings import StdioSettings
+
+    return StdioSettings
+
+
+@forward.command(
+    cls=with_flags(LOG_LEVEL, tree=_stdio_settings), context_settings={"allow_interspersed_args": False}
+)
 @_env_option
 @_cwd_option
-@log_level_option("warning")
 @click.argument("command", nargs=-1, required=True, metavar="-- COMMAND [ARGS]...")
 def stdio(
-    command: tuple[str, ...], env: tuple[tuple[str, str], ...], cwd: str | None, log_level: str
+    command: tuple[str, ...], env: tuple[tuple[str, str], ...], cwd: str | None, flags: list[Flag]
 ) -> None:
     """Stand in for a command that speaks stdio, where its client would have started it.
 
@@ -51,33 +61,27 @@ def stdio(
       shadowcat forward stdio --log-level info -- npx -y some-server
     """
     from shadowcat.app.standin import stand_in
+    from shadowcat.app.stdio_settings import load_stdio_settings
 
-    raise SystemExit(stand_in(command, dict(env), cwd, log_level))
+    settings = settings_from(lambda: load_stdio_settings(os.environ, flags)).settings
+    raise SystemExit(stand_in(command, dict(env), cwd, settings.log.level))
 
 
-@forward.command()
-@click.option(
-    "--upstream",
-    "upstreams",
-    type=UPSTREAM,
-    multiple=True,
-    metavar="[NAME=]URL",
-    help="A server's MCP endpoint, in place of a command.",
-)
+@forward.command(cls=with_flags(UPSTREAM, *SERVING))
+@config_option
 @click.option(
     "--shared", is_flag=True, help="One process for all sessions: the command keeps nothing of any."
 )
 @_env_option
 @_cwd_option
-@serving_options
 @click.argument("command", nargs=-1, metavar="[-- COMMAND [ARGS]...]")
 def http(
+    config: Path | None,
     command: tuple[str, ...],
-    upstreams: tuple[tuple[str, str], ...],
     shared: bool,
     env: tuple[tuple[str, str], ...],
     cwd: str | None,
-    **options: Unpack[Serving],
+    flags: list[Flag],
 ) -> None:
     """Serve MCP clients over HTTP in front of a command that speaks stdio, or of servers that speak HTTP.
 
@@ -87,22 +91,18 @@ def http(
       shadowcat forward http --shared --env API_KEY=secret -- npx -y some-server
       shadowcat forward http --upstream http://127.0.0.1:3000/mcp
     """
-    if bool(command) == bool(upstreams):
+    has_upstream = any(flag.path == UPSTREAM.path for flag in flags)
+    if (has_upstream and command) or not (has_upstream or command or config):
         raise click.UsageError("give either --upstream or, after --, a command")
-    if upstreams and (shared or env or cwd):
+    if not command and (shared or env or cwd):
         raise click.UsageError("--shared, --env and --cwd are for a command")
-    if not command:
-        serve(by_name(upstreams), **options)
-        return
-    serve({Path(command[0]).name: _runnable(command, dict(env), cwd)}, shared=shared, **options)
+    if command:
+        flags.append(_command(command, shared, dict(env), cwd))
+    serve("forward http", config, flags)
 
 
-def _runnable(argv: tuple[str, ...], env: dict[str, str], cwd: str | None) -> Command:
-    from shadowcat.app.proxy import Command
+def _command(words: tuple[str, ...], shared: bool, env: dict[str, str], cwd: str | None) -> Flag:
+    from shadowcat.config.load import Flag
 
-    program = argv[0]
-    # As the operating system will look for it: from its directory, or along its PATH.
-    where = str(Path(cwd or ".") / program) if "/" in program else program
-    if shutil.which(where, path=env.get("PATH")) is None:
-        raise CannotStart(f"there is no program {program!r}")
-    return Command(argv, env, cwd)
+    server = {"command": words, "shared": shared, "env": env}
+    return Flag("--", UPSTREAM.path, {Path(words[0]).name: server | ({} if cwd is None else {"cwd": cwd})})

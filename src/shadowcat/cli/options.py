@@ -1,162 +1,209 @@
-"""The options of every command that serves MCP clients, and what they come to."""
+"""Flags of settings: what each is called on a command line. All else about it stands where the setting does."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import click
 
-from shadowcat.cli.params import HOST, HOST_PORT, ORIGIN, Seconds
 from shadowcat.errors import StoreUnusable
 
 if TYPE_CHECKING:
-    from shadowcat.app.proxy import Cluster, Command
+    from msgspec import Struct
 
-Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+    from shadowcat.config.load import Flag, Loaded
 
-LOG_LEVELS = ("debug", "info", "warning", "error")
+T = TypeVar("T", bound="Struct")
+Tree: TypeAlias = "Callable[[], type[Struct]]"
 
-listen_option = click.option(
-    "--listen", type=HOST_PORT, default="127.0.0.1:8080", show_default=True, help="Address to serve on."
-)
-
-
-def log_level_option(default: str) -> Callable[[Decorated], Decorated]:
-    return click.option("--log-level", type=click.Choice(LOG_LEVELS), default=default, show_default=True)
+_UNITS = {"_s": "SECONDS", "_ms": "MILLISECONDS", "_bytes": "BYTES", "_file": "FILE"}
 
 
-_SERVING = (
-    listen_option,
-    click.option("--path", default="/mcp", show_default=True, help="Path of the endpoint."),
-    click.option(
-        "--sse-path",
-        default="/sse",
-        show_default=True,
-        help="Path of the endpoint for clients that speak HTTP+SSE.",
-    ),
-    click.option(
-        "--allow-origin",
-        type=ORIGIN,
-        multiple=True,
-        metavar="ORIGIN",
-        help="A web page's origin that may use the proxy.",
-    ),
-    click.option(
-        "--allow-host", type=HOST, multiple=True, metavar="HOST", help="A host name clients may ask for."
-    ),
-    click.option("--max-sessions", type=click.IntRange(1), default=10_000, show_default=True),
-    click.option(
-        "--session-idle",
-        "session_idle_s",
-        type=Seconds(1),
-        default=1800,
-        show_default=True,
-        metavar="SECONDS",
-    ),
-    click.option(
-        "--call-deadline",
-        "call_deadline_s",
-        type=Seconds(1),
-        default=300,
-        show_default=True,
-        metavar="SECONDS",
-        help="How long a server may be silent during a call.",
-    ),
-    click.option(
-        "--max-body",
-        "max_body_bytes",
-        type=click.IntRange(1),
-        default=4 * 1024 * 1024,
-        show_default=True,
-        metavar="BYTES",
-        help="The largest request a client may send.",
-    ),
-    click.option(
-        "--upgrade-after",
-        "upgrade_after_s",
-        type=Seconds(0),
-        metavar="SECONDS",
-        help="Answer a longer call as a stream, which a 2025-11-25 client can resume.",
-    ),
-    log_level_option("info"),
-)
+class FlagOf(NamedTuple):
+    """A flag, and the path of the setting that it is for."""
 
-
-class Serving(TypedDict):
-    """What the options come to."""
-
-    listen: tuple[str, int]
+    name: str
     path: str
-    sse_path: str
-    allow_origin: tuple[str, ...]
-    allow_host: tuple[str, ...]
-    max_sessions: int
-    session_idle_s: float
-    call_deadline_s: float
-    max_body_bytes: int
-    upgrade_after_s: float | None
-    log_level: str
+    metavar: str | None = None
+    help: str | None = None
+    """In place of the setting's own description."""
+    made: Callable[[Any], Any] | None = None
+    """What comes of what was written."""
+    choices: tuple[str, ...] = ()
+
+    @property
+    def variable(self) -> str:
+        return self.name.strip("-").replace("-", "_")
 
 
-def serving_options(command: Decorated) -> Decorated:
-    for option in reversed(_SERVING):
-        command = option(command)
-    return command
+def _upstreams(written: Sequence[str]) -> dict[str, dict[str, str]]:
+    from shadowcat.app.upstreams import named_url
+
+    named = [named_url(text) for text in written]
+    if len(dict(named)) != len(named):
+        raise click.UsageError("two upstreams have one name; write --upstream NAME=URL with a name for each")
+    return {name: {"url": url} for name, url in named}
 
 
-def serve(
-    upstreams: Mapping[str, str | Command],
-    *,
-    shared: bool = False,
-    store: str = "memory:",
-    strict: bool = False,
-    cluster: Cluster | None = None,
-    **options: Unpack[Serving],
-) -> None:
-    """Serves until told to stop."""
-    from shadowcat.app.process import run, set_up_logging
-    from shadowcat.app.reverse import ReverseSettings, serve_reverse
+UPSTREAM = FlagOf(
+    "--upstream",
+    "upstreams",
+    "[NAME=]URL",
+    "A server's MCP endpoint; several share the new sessions.",
+    _upstreams,
+)
+LISTEN = FlagOf("--listen", "listen", "HOST:PORT")
+LOG_LEVEL = FlagOf("--log-level", "log.level")
+SERVING = (
+    LISTEN,
+    FlagOf("--path", "endpoint.path"),
+    FlagOf("--sse-path", "endpoint.sse_path"),
+    FlagOf("--allow-origin", "endpoint.allow_origins", "ORIGIN"),
+    FlagOf("--allow-host", "endpoint.allow_hosts", "HOST"),
+    FlagOf("--max-sessions", "sessions.max_sessions"),
+    FlagOf("--session-idle", "sessions.idle_s"),
+    FlagOf("--call-deadline", "sessions.call_s"),
+    FlagOf("--max-body", "http.body_bytes"),
+    FlagOf("--upgrade-after", "sessions.upgrade_after_s"),
+    FlagOf("--tls-cert", "tls.cert_file"),
+    FlagOf("--tls-key", "tls.key_file"),
+    FlagOf("--upstream-ca", "upstream_tls.ca_file"),
+    LOG_LEVEL,
+)
+"""Of every command that serves MCP clients over HTTP."""
+STORING = (
+    FlagOf("--store", "store", "URL"),
+    FlagOf(
+        "--durability",
+        "durability.strict",
+        help="Whether an event may leave some milliseconds before the store has it.",
+        made={"async": False, "strict": True}.__getitem__,
+        choices=("async", "strict"),
+    ),
+    FlagOf("--advertise", "cluster.advertise", "URL"),
+)
 
-    path, sse_path = options["path"], options["sse_path"]
-    _check_paths(path, sse_path)
-    listen = options["listen"]
-    settings = ReverseSettings(
-        upstreams=upstreams,
-        shared=shared,
-        store=store,
-        strict=strict,
-        cluster=cluster,
-        host=listen[0],
-        port=listen[1],
-        path=path,
-        sse_path=sse_path,
-        allowed_origins=frozenset(options["allow_origin"]),
-        allowed_hosts=frozenset(options["allow_host"]),
-        max_sessions=options["max_sessions"],
-        session_idle_s=options["session_idle_s"],
-        call_deadline_s=options["call_deadline_s"],
-        max_body_bytes=options["max_body_bytes"],
-        upgrade_after_s=options["upgrade_after_s"],
+
+def _settings() -> type[Struct]:
+    from shadowcat.app.settings import Settings
+
+    return Settings
+
+
+class SettingsCommand(click.Command):
+    """Its callback gets `flags`: what was written of these. They are looked up when the command is, not before.
+
+    The settings with all their parts take longer to load than the list of commands may take to show.
+    """
+
+    def __init__(self, *args: Any, flags: Sequence[FlagOf], tree: Tree, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._flags = flags
+        self._tree: Tree | None = tree
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        if self._tree is not None:
+            tree = self._tree()
+            self.params = [*(_option(flag, tree) for flag in self._flags), *self.params]
+            self._tree = None
+        return super().get_params(ctx)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        ctx.params["flags"] = list(_written(self._flags, ctx.params))
+        return super().invoke(ctx)
+
+
+def with_flags(*flags: FlagOf, tree: Tree = _settings) -> Any:
+    """For `cls` of a command that is run from `tree`."""
+    return partial(SettingsCommand, flags=flags, tree=tree)
+
+
+def _written(flags: Sequence[FlagOf], params: dict[str, Any]) -> Iterator[Flag]:
+    from shadowcat.config.load import Flag
+
+    for flag in flags:
+        value = params.pop(flag.variable, None)
+        if value is not None and value != ():
+            yield Flag(flag.name, flag.path, value if flag.made is None else flag.made(value))
+
+
+def _option(flag: FlagOf, tree: type[Struct]) -> click.Option:
+    from shadowcat.config.fields import setting_at
+
+    setting = setting_at(tree, flag.path)
+    shape = setting.shape
+    choices = flag.choices or shape.choices
+    is_switch = shape.base is bool and not choices
+    help = flag.help or shape.description
+    if (shown := _default(flag, setting.default)) is not None:
+        help += f"  [default: {shown}]"
+    return click.Option(
+        [flag.name, flag.variable],
+        # Values are looked at where those of a file are.
+        type=click.Choice(choices) if choices else None if is_switch else click.STRING,
+        is_flag=is_switch,
+        default=None,
+        multiple=shape.is_list or shape.is_table,
+        metavar=flag.metavar or (None if choices or is_switch else _metavar(flag.path)),
+        help=help,
     )
-    set_up_logging(options["log_level"])
+
+
+def _default(flag: FlagOf, value: Any) -> str | None:
+    if flag.choices:
+        return flag.choices[0]
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
+
+
+def _metavar(path: str) -> str:
+    return next(
+        (unit for ending, unit in _UNITS.items() if path.endswith(ending)), path.rpartition(".")[2].upper()
+    )
+
+
+config_option = click.option(
+    "--config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    envvar="SHADOWCAT_CONFIG",
+    help="A file with settings, in TOML. What is given otherwise wins.",
+)
+
+
+def settings_from(load: Callable[[], Loaded[T]]) -> Loaded[T]:
+    """What is loaded, or the end with a line for each thing that is wrong."""
+    from shadowcat.config.problem import ConfigError
+
+    try:
+        return load()
+    except ConfigError as error:
+        raise CannotStart("\nError: ".join(error.problems)) from error
+
+
+def serve(profile: str, config: Path | None, flags: Iterable[Flag]) -> None:
+    """Serves until told to stop."""
+    from shadowcat.app import logs
+    from shadowcat.app.process import run
+    from shadowcat.app.reverse import serve_reverse
+    from shadowcat.app.settings import load_settings
+
+    loaded = settings_from(lambda: load_settings(profile, file=config, environment=os.environ, flags=flags))
+    settings = loaded.settings
+    logs.set_up(settings.log)
+    for warning in loaded.warnings:
+        logs.log.warning("%s", warning)
     try:
         run(serve_reverse(settings, click.echo))
     except StoreUnusable as error:
         raise CannotStart(f"the store cannot be used: {error}") from error
     except OSError as error:
-        raise cannot_listen(listen, error) from error
-
-
-def _check_paths(path: str, sse_path: str) -> None:
-    for option, value in (("--path", path), ("--sse-path", sse_path)):
-        if not value.startswith("/"):
-            raise click.UsageError(f"{option} begins with a slash")
-    if not sse_path.isascii() or set(sse_path) & set(" ?#"):
-        raise click.UsageError("--sse-path is a path only, with spaces and other letters written as %XX")
-    if path in (sse_path, f"{sse_path.rstrip('/')}/messages"):
-        raise click.UsageError(f"--path {path} and --sse-path {sse_path} get in each other's way")
+        raise cannot_listen(settings.listen, error) from error
 
 
 class CannotStart(click.ClickException):
@@ -165,14 +212,6 @@ class CannotStart(click.ClickException):
     exit_code = 2
 
 
-def by_name(upstreams: tuple[tuple[str, str], ...]) -> dict[str, str]:
-    if len(dict(upstreams)) != len(upstreams):
-        raise click.UsageError("two upstreams have one name; write --upstream NAME=URL with a name for each")
-    return dict(upstreams)
-
-
-def cannot_listen(listen: tuple[str, int], error: OSError) -> click.ClickException:
+def cannot_listen(listen: str, error: OSError) -> click.ClickException:
     because = os.strerror(error.errno) if error.errno else str(error)
-    return click.ClickException(
-        f"cannot listen on {listen[0]}:{listen[1]}: {because}; choose another with --listen"
-    )
+    return click.ClickException(f"cannot listen on {listen}: {because}; choose another with --listen")

@@ -94,8 +94,9 @@ def end(id: str, store: str | None) -> None:
 
 def _url(store: str | None) -> str:
     from shadowcat.app.reverse import default_store
+    from shadowcat.wire.hosts import Address
 
-    return store or default_store("127.0.0.1", 8080)
+    return store or default_store(Address("127.0.0.1:8080"))
 
 
 def _asked(work: Coroutine[Any, Any, T]) -> T:

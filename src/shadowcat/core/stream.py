@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import islice
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+from msgspec import Meta, Struct
 
 from shadowcat.wire.jsonrpc import RequestId
 
@@ -29,17 +30,19 @@ STREAM_OVERHEAD_BYTES = 1_536
 """What a stream costs beside its events."""
 
 
-@dataclass(frozen=True, slots=True)
-class LogLimits:
+class LogLimits(Struct, frozen=True):
     """Bounds of the streams of one session.
 
     A client that stops reading and then loses its connection has missed everything between the proxy's socket and
     its own program, and TCP lets that grow to 6 MiB on a Linux client. The log must reach back further.
     """
 
-    bytes: int = 8 * 1024 * 1024
-    age_s: float = 600.0
-    """How long a finished stream, or one nobody reads, is kept."""
+    bytes: Annotated[
+        int, Meta(ge=1, description="Of all streams of a session, with what events cost beside their data.")
+    ] = 8 * 1024 * 1024
+    age_s: Annotated[
+        float, Meta(gt=0, description="How long a finished stream, or one nobody reads, is kept.")
+    ] = 600.0
 
 
 class Budget:

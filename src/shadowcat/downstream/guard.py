@@ -3,10 +3,32 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Annotated
+
+from msgspec import Meta
 
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.http.message import Headers
 from shadowcat.wire.hosts import host_of, is_loopback
+
+PageOrigin = Annotated[
+    str,
+    Meta(
+        title="an origin",
+        pattern=r"^[A-Za-z][A-Za-z0-9+.-]*://[^/*\s]+/?$",
+        examples=["https://app.example.com"],
+        description="As browsers send it: scheme://host[:port].",
+    ),
+]
+HostName = Annotated[
+    str,
+    Meta(
+        title="a host name",
+        pattern=r"^([A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]+\]?)$",
+        examples=["mcp.example.com"],
+        description="A name or an address, without scheme and port.",
+    ),
+]
 
 
 class Guard:
@@ -24,8 +46,12 @@ class Guard:
         `origins` are `scheme://host[:port]` of the pages that may use the proxy.
         """
         self._loopback = loopback
-        self._hosts = hosts
-        self._origins = origins
+        self.allow(hosts, origins)
+
+    def allow(self, hosts: frozenset[str], origins: frozenset[str]) -> None:
+        """From now on these, and no others."""
+        self._hosts = {host.lower().strip("[]") for host in hosts}
+        self._origins = {origin.lower().rstrip("/") for origin in origins}
         self._allows_host = lru_cache(maxsize=256)(self._judge_host)
         self._allows_origin = lru_cache(maxsize=256)(self._judge_origin)
 

@@ -13,8 +13,6 @@ from shadowcat.http.message import Request, Response
 
 def routed(options: EndpointOptions, streamable: StreamableEndpoint, old: SseEndpoint) -> Handler:
     """What is for neither is told by the Streamable endpoint."""
-    if old.serves(options.path):
-        raise ValueError(f"two endpoints at {options.path}")
     begins = options.sse_path.encode("ascii")
 
     def handle(request: Request) -> Coroutine[Any, Any, Response]:

@@ -14,7 +14,7 @@ from shadowcat.downstream.answers import accepted, event_response, fault_respons
 from shadowcat.downstream.body import batch_of, is_batch, version_of, whom_to_answer
 from shadowcat.downstream.conversation import Conversation
 from shadowcat.downstream.cors import preflight, with_cors
-from shadowcat.downstream.guard import SSE, require_accept, require_json
+from shadowcat.downstream.guard import SSE, Guard, require_accept, require_json
 from shadowcat.downstream.streamable import EndpointOptions
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.http.message import Request, Response
@@ -29,9 +29,10 @@ _ID = re.compile(r"[0-9a-f]{32}")
 
 
 class SseEndpoint:
-    def __init__(self, gateway: Gateway, options: EndpointOptions, sessions: int) -> None:
+    def __init__(self, gateway: Gateway, options: EndpointOptions, guard: Guard, sessions: int) -> None:
         """`sessions` is how many streams may be open at a time."""
         self._gateway = gateway
+        self._guard = guard
         self._options = options
         self._limit = sessions
         self._caller = Caller(ANONYMOUS, options.sse_path)
@@ -47,7 +48,7 @@ class SseEndpoint:
 
     async def handle(self, request: Request) -> Response:
         try:
-            self._options.guard.check(request.headers)
+            self._guard.check(request.headers)
         except Fault as fault:
             return fault_response(fault, None)
         try:

@@ -10,8 +10,10 @@ import asyncio
 import random
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from typing import Annotated
+
+from msgspec import Meta, Struct
 
 from shadowcat.core.exchange import ANONYMOUS, Caller, Elsewhere, Forwarded
 from shadowcat.core.negotiate import (
@@ -42,7 +44,7 @@ from shadowcat.downstream.body import (
     whom_to_answer,
 )
 from shadowcat.downstream.cors import preflight, with_cors
-from shadowcat.downstream.guard import JSON, SSE, Guard, require_accept, require_json
+from shadowcat.downstream.guard import JSON, SSE, Guard, HostName, PageOrigin, require_accept, require_json
 from shadowcat.downstream.peers import MISDIRECTED, Peers
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.http.message import HeaderList, Headers, Request, Response
@@ -65,22 +67,54 @@ _LEAVING_RETRY_MS = (1_000, 5_000)
 _LAST_EVENT_ID = re.compile(rb"[\x21-\x7e]{1,256}")
 
 
-@dataclass(frozen=True, slots=True)
-class EndpointOptions:
-    path: str = "/mcp"
-    sse_path: str = "/sse"
-    """Where clients of the 2024-11-05 transport open their streams."""
-    guard: Guard = field(default_factory=lambda: Guard(loopback=True))
-    retry_ms: int = 3_000
-    """Told to clients that resume. The official ones try twice: they outlive about twice this."""
-    keepalive_s: float = 15.0
+class EndpointOptions(Struct, frozen=True):
+    path: Annotated[
+        str,
+        Meta(
+            title="a path that begins with a slash",
+            pattern="^/",
+            examples=["/mcp"],
+            description="Path of the endpoint.",
+        ),
+    ] = "/mcp"
+    sse_path: Annotated[
+        str,
+        Meta(
+            title="a path that begins with a slash, with spaces and other letters written as %XX",
+            pattern=r"^/[!\"$->@-~]*$",
+            examples=["/sse"],
+            description="Path of the endpoint for clients that speak HTTP+SSE.",
+        ),
+    ] = "/sse"
+    allow_origins: Annotated[
+        frozenset[PageOrigin], Meta(description="Origins of web pages that may use the proxy.")
+    ] = frozenset()
+    allow_hosts: Annotated[
+        frozenset[HostName],
+        Meta(description="Names that clients may ask for, beside those of loopback."),
+    ] = frozenset()
+    retry_ms: Annotated[
+        int,
+        # The official clients try twice: they outlive about twice this.
+        Meta(ge=0, description="What clients that resume are told to wait before they do."),
+    ] = 3_000
+    keepalive_s: Annotated[
+        float, Meta(gt=0, description="How often something is sent on a stream that is silent.")
+    ] = 15.0
+
+    def __post_init__(self) -> None:
+        if self.path in (self.sse_path, f"{self.sse_path.rstrip('/')}/messages"):
+            raise ValueError(f"path {self.path} and sse_path {self.sse_path} get in each other's way")
 
 
 class StreamableEndpoint:
     """`peers` are the other nodes, where there are any."""
 
-    def __init__(self, gateway: Gateway, options: EndpointOptions, peers: Peers | None = None) -> None:
+    def __init__(
+        self, gateway: Gateway, options: EndpointOptions, guard: Guard, peers: Peers | None = None
+    ) -> None:
         self._gateway = gateway
+        self._guard = guard
         self._options = options
         self._peers = peers
         self._is_leaving = False
@@ -97,7 +131,7 @@ class StreamableEndpoint:
         is_passed_on = self._peers is not None and self._peers.vouches_for(request)
         try:
             if not is_passed_on:
-                self._options.guard.check(headers)
+                self._guard.check(headers)
         except Fault as fault:
             return fault_response(fault, None)
         try:

@@ -3,31 +3,50 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from msgspec import Meta, Struct
 
 KIB = 1024
 MIB = 1024 * 1024
 
+Amount = Annotated[int, Meta(ge=1)]
+Span = Annotated[float, Meta(gt=0)]
 
-@dataclass(frozen=True, slots=True)
-class ServerLimits:
-    body_bytes: int = 4 * MIB
-    head_bytes: int = 32 * KIB
-    head_fields: int = 100
-    target_bytes: int = 8 * KIB
-    head_wait_s: float = 10.0
-    """From the first byte of a request, or from the connection for the first one, to the end of its head."""
-    body_wait_s: float = 30.0
-    idle_s: float = 75.0
-    """How long a kept-alive connection may be silent."""
-    stall_s: float = 10.0
-    """A client that accepts no byte for this long is cut off."""
-    vanished_s: float = 30.0
-    """A client whose machine confirms nothing of what it was sent for this long is gone (Linux)."""
-    linger_s: float = 2.0
-    """How long what a refused client still sends is thrown away, so that it can read why."""
-    pipelined: int = 16
-    """Requests waiting behind a running one before no more is read."""
-    connections: int = 50_000
+
+class ServerLimits(Struct, frozen=True):
+    body_bytes: Annotated[Amount, Meta(description="The largest request a client may send.")] = 4 * MIB
+    head_bytes: Annotated[Amount, Meta(description="The largest head of a request.")] = 32 * KIB
+    head_fields: Annotated[Amount, Meta(description="How many fields it may have.")] = 100
+    target_bytes: Annotated[Amount, Meta(description="The longest path and query of a request.")] = 8 * KIB
+    head_wait_s: Annotated[
+        Span,
+        Meta(
+            description="From the first byte of a request, or from the connection for the first one, "
+            "to the end of its head."
+        ),
+    ] = 10.0
+    body_wait_s: Annotated[Span, Meta(description="From the end of its head to the end of its body.")] = 30.0
+    idle_s: Annotated[Span, Meta(description="How long a kept-alive connection may be silent.")] = 75.0
+    stall_s: Annotated[Span, Meta(description="A client that accepts no byte for this long is cut off.")] = (
+        10.0
+    )
+    vanished_s: Annotated[
+        Span,
+        Meta(
+            description="A client whose machine confirms nothing of what it was sent for this long is gone (Linux)."
+        ),
+    ] = 30.0
+    linger_s: Annotated[
+        Span,
+        Meta(
+            description="How long what a refused client still sends is thrown away, so that it can read why."
+        ),
+    ] = 2.0
+    pipelined: Annotated[
+        Amount, Meta(description="Requests waiting behind a running one before no more is read.")
+    ] = 16
+    connections: Annotated[Amount, Meta(description="Open at a time.")] = 50_000
 
 
 @dataclass(frozen=True, slots=True)

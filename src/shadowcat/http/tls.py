@@ -3,39 +3,46 @@
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass
-from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta, Struct
 
 
-@dataclass(frozen=True, slots=True)
-class ServerTls:
-    certificate: Path
-    key: Path
-    client_ca: Path | None = None
-    """When given, a client without a certificate from this authority is not served (mTLS)."""
+class ServerTls(Struct, frozen=True):
+    cert_file: Annotated[str, Meta(description="The certificate and what leads to its authority, in PEM.")]
+    key_file: Annotated[str, Meta(description="The certificate's key, in PEM and without a password.")]
+    client_ca_file: Annotated[
+        str | None,
+        Meta(
+            description="When given, a client without a certificate from this authority is not served (mTLS)."
+        ),
+    ] = None
 
     def context(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["http/1.1"])
-        context.load_cert_chain(self.certificate, self.key)
-        if self.client_ca is not None:
-            context.load_verify_locations(self.client_ca)
+        context.load_cert_chain(self.cert_file, self.key_file)
+        if self.client_ca_file is not None:
+            context.load_verify_locations(self.client_ca_file)
             context.verify_mode = ssl.CERT_REQUIRED
         return context
 
 
-@dataclass(frozen=True, slots=True)
-class ClientTls:
-    ca: Path | None = None
-    """Trusted besides nothing else; the system's authorities when absent."""
-    certificate: Path | None = None
-    key: Path | None = None
+class ClientTls(Struct, frozen=True):
+    ca_file: Annotated[
+        str | None,
+        Meta(description="Authorities to trust, in PEM; those of the system where none is given."),
+    ] = None
+    cert_file: Annotated[
+        str | None, Meta(description="A certificate to show to servers that ask for one.")
+    ] = None
+    key_file: Annotated[str | None, Meta(description="Its key, in PEM and without a password.")] = None
 
     def context(self) -> ssl.SSLContext:
-        context = ssl.create_default_context(cafile=str(self.ca) if self.ca else None)
+        context = ssl.create_default_context(cafile=self.ca_file)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["http/1.1"])
-        if self.certificate is not None:
-            context.load_cert_chain(self.certificate, self.key)
+        if self.cert_file is not None:
+            context.load_cert_chain(self.cert_file, self.key_file)
         return context

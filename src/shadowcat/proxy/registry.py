@@ -60,7 +60,7 @@ class Registry:
         shared = self._shared
         if shared.writer is not None and shared.writer.refuses:
             raise Fault(FaultKind.OVER_CAPACITY, reason="store_unavailable")
-        if len(self._sessions) + self._opening >= shared.limits.sessions:
+        if len(self._sessions) + self._opening >= shared.limits.max_sessions:
             shared.counters.sessions_refused += 1
             raise Fault(FaultKind.OVER_CAPACITY, reason="too_many_sessions")
         self._opening += 1
@@ -123,7 +123,7 @@ class Registry:
     async def _revived(self, revival: Revival, session_id: str) -> Session | Elsewhere | None:
         if not OWN_ID.fullmatch(session_id):
             return None
-        if len(self._sessions) + self._opening + len(revival) >= self._shared.limits.sessions:
+        if len(self._sessions) + self._opening + len(revival) >= self._shared.limits.max_sessions:
             self._shared.counters.sessions_refused += 1
             raise Fault(FaultKind.OVER_CAPACITY, reason="too_many_sessions")
         return await revival.revived(session_id)

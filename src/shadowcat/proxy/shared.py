@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as attribute
 from enum import Enum
+from typing import Annotated
+
+from msgspec import Meta, Struct, field
 
 from shadowcat.aio import Tasks
 from shadowcat.clock import Clock
@@ -16,23 +20,44 @@ from shadowcat.proxy.pipeline import Pipeline
 from shadowcat.proxy.upstreams import Upstreams
 from shadowcat.proxy.writer import Durability, StoreWriter
 
+_Span = Annotated[float, Meta(gt=0)]
 
-@dataclass(frozen=True, slots=True)
-class SessionLimits:
-    sessions: int = 10_000
-    idle_s: float = 1_800.0
-    recovery_gap_s: float = 1.0
-    """An upstream that loses the session again this soon is not asked a third time."""
+
+class SessionLimits(Struct, frozen=True):
+    max_sessions: Annotated[int, Meta(ge=1, description="Open at a time; who wants one more gets 503.")] = (
+        10_000
+    )
+    idle_s: Annotated[_Span, Meta(description="How long a session may be unused before it is ended.")] = (
+        1_800.0
+    )
+    recovery_gap_s: Annotated[
+        float,
+        Meta(ge=0, description="An upstream that loses a session again this soon is not asked a third time."),
+    ] = 1.0
     log: LogLimits = field(default_factory=LogLimits)
-    all_log_bytes: int = 512 * 1024 * 1024
-    call_s: float = 300.0
-    """How long a call's stream may bring no message. Comments, and connections that come and go, are none."""
-    server_request_s: float = 600.0
-    """How long a request of the server's waits for the client to come and answer it."""
-    linger_s: float = 60.0
-    """How long the upstream's standalone stream stays open after the client closed its own."""
-    upgrade_after_s: float | None = None
-    """Answer a 2025-11-25 call that takes longer than this as a stream, which a client can resume."""
+    all_log_bytes: Annotated[
+        int, Meta(ge=1, description="What the logs of all sessions may hold together.")
+    ] = 512 * 1024 * 1024
+    call_s: Annotated[
+        _Span,
+        # Comments, and connections that come and go, are no word.
+        Meta(description="How long a server may be silent during a call."),
+    ] = 300.0
+    server_request_s: Annotated[
+        _Span,
+        Meta(description="How long a request of the server's waits for the client to come and answer it."),
+    ] = 600.0
+    linger_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="How long a server's standalone stream stays open after the client closed its own.",
+        ),
+    ] = 60.0
+    upgrade_after_s: Annotated[
+        Annotated[float, Meta(ge=0)] | None,
+        Meta(description="Answer a longer call as a stream, which a 2025-11-25 client can resume."),
+    ] = None
 
 
 @dataclass(slots=True)
@@ -75,19 +100,19 @@ class Shared:
     pipeline: Pipeline
     clock: Clock
     limits: SessionLimits
-    durability: Durability = field(default_factory=Durability)
+    durability: Durability = attribute(default_factory=Durability)
     node: str = ""
     """By what the store knows this process: its URL, where others are to reach it."""
     lease_s: float | None = None
     """With a lease, what this node owns is its own until that has run out; without, whoever claims it has it."""
-    writer: StoreWriter | None = field(init=False)
-    lease: Lease | None = field(init=False)
-    log_budget: Budget = field(init=False)
-    ids: IdMap = field(default_factory=IdMap)
-    counters: Counters = field(default_factory=Counters)
-    news: News = field(default_factory=News)
+    writer: StoreWriter | None = attribute(init=False)
+    lease: Lease | None = attribute(init=False)
+    log_budget: Budget = attribute(init=False)
+    ids: IdMap = attribute(default_factory=IdMap)
+    counters: Counters = attribute(default_factory=Counters)
+    news: News = attribute(default_factory=News)
     phase: Phase = Phase.STARTING
-    tasks: Tasks = field(default_factory=lambda: Tasks("proxy"))
+    tasks: Tasks = attribute(default_factory=lambda: Tasks("proxy"))
 
     def __post_init__(self) -> None:
         self.log_budget = Budget(self.limits.all_log_bytes)

@@ -10,8 +10,9 @@ import asyncio
 import logging
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from typing import Annotated, Protocol
+
+from msgspec import Meta, Struct
 
 from shadowcat.aio import Tasks
 from shadowcat.core.backoff import Backoff
@@ -28,16 +29,20 @@ _MAX_REFUSED_ALONE = 5
 """How often a session may be refused while others are taken."""
 
 
-@dataclass(frozen=True, slots=True)
-class Durability:
-    strict: bool = False
-    """Each event is in the store before its first byte leaves for the client."""
-    gather_s: float = 0.005
-    """How long changes wait for company, where nobody waits for them."""
-    patience_s: float = 2.0
-    """A store that takes longer than this for a write is treated as one that failed."""
-    retry_first_s: float = 0.1
-    retry_cap_s: float = 2.0
+class Durability(Struct, frozen=True):
+    strict: Annotated[
+        bool, Meta(description="Each event is in the store before its first byte leaves for the client.")
+    ] = False
+    gather_s: Annotated[
+        float, Meta(ge=0, description="How long changes wait for company, where nobody waits for them.")
+    ] = 0.005
+    patience_s: Annotated[
+        float, Meta(gt=0, description="A store that takes longer for a write is treated as one that failed.")
+    ] = 2.0
+    retry_first_s: Annotated[
+        float, Meta(gt=0, description="The pause after a first failure; each one doubles it.")
+    ] = 0.1
+    retry_cap_s: Annotated[float, Meta(gt=0, description="The longest pause.")] = 2.0
 
 
 class Source(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -9,6 +10,18 @@ from shadowcat.clock import Clock
 from shadowcat.core.ports import SessionStore
 from shadowcat.errors import StoreUnusable
 from shadowcat.stores.sqlite import SqliteStore
+
+
+class StoreUrl(str):
+    """A store, as a person names it. There may be a password in it."""
+
+    __slots__ = ()
+
+    def shown(self) -> str:
+        """As it may stand in a log."""
+        scheme, colon, rest = self.partition(":")
+        return scheme + colon + re.sub(r"//[^/@]*@", "//", rest).partition("?")[0]
+
 
 FORMS = "memory:, sqlite:///PATH, redis://HOST, rediss://HOST or redis+unix:///PATH"
 

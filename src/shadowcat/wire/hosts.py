@@ -3,7 +3,30 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
+from typing import Self
 from urllib.parse import urlsplit
+
+
+class Address(str):
+    """`HOST:PORT`, `[V6]:PORT`, or `:PORT` for loopback. Port 0 takes a free one."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Self:
+        host, colon, port = text.rpartition(":")
+        if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65535:
+            raise ValueError(f"{text!r} is not HOST:PORT, for example 127.0.0.1:8080")
+        if ":" in host and not (host.startswith("[") and host.endswith("]")):
+            raise ValueError(f"{text!r}: write an IPv6 address in brackets, for example [::1]:8080")
+        return super().__new__(cls, f"{host or '127.0.0.1'}:{int(port)}")
+
+    @property
+    def host(self) -> str:
+        return self.rpartition(":")[0].strip("[]")
+
+    @property
+    def port(self) -> int:
+        return int(self.rpartition(":")[2])
 
 
 def is_loopback(host: str) -> bool:

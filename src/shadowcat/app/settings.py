@@ -1,0 +1,72 @@
+"""The one configuration tree: what `reverse` and `forward http` are run from.
+
+A section is a struct beside the code that it steers, and a line here. docs/architecture.md tells how to add one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct, field
+
+from shadowcat.app.cluster import Cluster
+from shadowcat.app.logs import LogOptions
+from shadowcat.app.upstreams import UpstreamOptions
+from shadowcat.config.load import Flag, Loaded, load
+from shadowcat.config.problem import ConfigError
+from shadowcat.downstream.streamable import EndpointOptions
+from shadowcat.http.limits import ServerLimits
+from shadowcat.http.tls import ClientTls, ServerTls
+from shadowcat.proxy.shared import SessionLimits
+from shadowcat.proxy.writer import Durability
+from shadowcat.stores.urls import StoreUrl
+from shadowcat.wire.hosts import Address
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    listen: Annotated[Address, Meta(description="Address to serve on.")] = Address("127.0.0.1:8080")
+    upstreams: Annotated[
+        dict[str, UpstreamOptions], Meta(description="The servers by name; several share the new sessions.")
+    ] = {}
+    store: Annotated[
+        StoreUrl | None,
+        Meta(
+            description="Where sessions outlive the proxy: memory:, sqlite:///PATH, redis://HOST. "
+            "Without it, `reverse` takes a file in the state directory that belongs to the address of --listen."
+        ),
+    ] = None
+    endpoint: EndpointOptions = field(default_factory=EndpointOptions)
+    sessions: SessionLimits = field(default_factory=SessionLimits)
+    http: ServerLimits = field(default_factory=ServerLimits)
+    tls: ServerTls | None = None
+    upstream_tls: ClientTls = field(default_factory=ClientTls)
+    durability: Durability = field(default_factory=Durability)
+    cluster: Cluster | None = None
+    log: LogOptions = field(default_factory=LogOptions)
+
+
+PROFILES: dict[str, dict[str, Any]] = {
+    "reverse": {},
+    "forward http": {"store": "memory:"},
+}
+"""What is a default of one command and not of the other, in the form of a file."""
+
+
+def load_settings(
+    profile: str, *, file: Path | None = None, environment: Mapping[str, str], flags: Iterable[Flag] = ()
+) -> Loaded[Settings]:
+    """Raises `ConfigError`."""
+    loaded = load(Settings, file=file, environment=environment, flags=flags, profile=PROFILES[profile])
+    if problems := list(_problems(loaded.settings)):
+        raise ConfigError(problems)
+    return loaded
+
+
+def _problems(settings: Settings) -> Iterator[str]:
+    """What single settings cannot know of each other."""
+    if not settings.upstreams:
+        yield "there is no server: give --upstream URL, or upstreams in the configuration"
+    if settings.cluster is not None and not (settings.store or "").startswith("redis"):
+        yield "cluster: it is for nodes that share a Redis: give --store redis://HOST too"

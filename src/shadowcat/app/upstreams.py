@@ -1,0 +1,80 @@
+"""A server as it stands in the configuration: a URL, or a command."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Annotated, Self
+from urllib.parse import urlsplit
+
+from msgspec import Meta, Struct
+
+from shadowcat.secret import Secret
+from shadowcat.upstream.command import Command
+
+
+class ServerUrl(str):
+    """A server's MCP endpoint."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Self:
+        try:
+            parts = urlsplit(text)
+            parts.port  # noqa: B018 - raises for a port that is none
+        except ValueError as error:
+            raise ValueError(f"{text!r} is not a URL: {error}") from error
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("credentials do not belong into a URL")
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"{text!r} is not a URL, for example http://127.0.0.1:3000/mcp")
+        if not text.isascii() or len(text.split()) != 1:
+            raise ValueError(f"{text!r}: write spaces and other letters as %XX")
+        return super().__new__(cls, text)
+
+
+class UpstreamOptions(Struct, frozen=True):
+    url: Annotated[ServerUrl | None, Meta(description="Its MCP endpoint, where it speaks HTTP.")] = None
+    command: Annotated[
+        tuple[str, ...], Meta(description="The words of the command that starts it, where it speaks stdio.")
+    ] = ()
+    env: Annotated[dict[str, Secret], Meta(description="Variables that the command gets.")] = {}
+    cwd: Annotated[str | None, Meta(description="The directory that it runs in.")] = None
+    shared: Annotated[
+        bool, Meta(description="One process for all sessions: the command keeps nothing of any.")
+    ] = False
+
+    def __post_init__(self) -> None:
+        if (self.url is None) == (not self.command):
+            raise ValueError("a server has either a url or a command")
+        if self.url is not None and (self.env or self.cwd or self.shared):
+            raise ValueError("shared, env and cwd are for a command")
+        if self.command:
+            self._look_for_it()
+
+    def _look_for_it(self) -> None:
+        """As the operating system will: from its directory, or along its PATH."""
+        program = self.command[0]
+        if self.cwd is not None and not Path(self.cwd).is_dir():
+            raise ValueError(f"there is no directory {self.cwd!r}")
+        where = str(Path(self.cwd or ".") / program) if "/" in program else program
+        path = self.env.get("PATH")
+        if shutil.which(where, path=None if path is None else path.reveal()) is None:
+            raise ValueError(f"there is no program {program!r}")
+
+    def server(self) -> str | Command:
+        if self.url is not None:
+            return self.url
+        env = {name: value.reveal() for name, value in self.env.items()}
+        return Command(self.command, env, self.cwd)
+
+
+def named_url(text: str) -> tuple[str, str]:
+    """`NAME=URL`, or a URL, of which the host and port is the name."""
+    if named := re.fullmatch(r"([A-Za-z0-9_.-]+)=(.*)", text):
+        return named[1], named[2]
+    try:
+        return urlsplit(text).netloc or text, text
+    except ValueError:
+        return text, text  # what is wrong with it is told where the URL is looked at

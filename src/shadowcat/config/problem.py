@@ -1,0 +1,37 @@
+"""What is wrong with what was given: all of it, a line each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any
+
+from shadowcat.config.given import Given
+from shadowcat.config.shape import SCALARS
+
+_SHOWN_CHARS = 60
+
+
+class ConfigError(Exception):
+    """Each of `problems` is a line that names its place and says what was expected there."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+def quoted(value: Any) -> str:
+    """What was given, as far as it tells a person something."""
+    if not isinstance(value, SCALARS):
+        return "this"
+    text = repr(value) if isinstance(value, str) else str(value).lower()
+    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}…"
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    close = get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def told(given: Given, path: str, what: str) -> str:
+    return f"{given.origin.where(path)}: {what}"

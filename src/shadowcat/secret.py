@@ -1,0 +1,24 @@
+"""A value that is used and never shown."""
+
+from __future__ import annotations
+
+
+class Secret:
+    """Neither `repr` nor `str` tells it, so no log and no traceback does by accident."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        return self._text
+
+    def __repr__(self) -> str:
+        return "Secret()"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._text == self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
