@@ -1,7 +1,7 @@
 """Shadowcat: a proxy for the Model Context Protocol.
 
-`ReverseProxy` and `StdioForward` are the proxy as a library; an `Interceptor` is what changes messages on their way.
-The ports for stores and taps of your own are in `shadowcat.core`.
+`ReverseProxy`, `ForwardProxy` and `StdioForward` are the proxy as a library; an `Interceptor` is what changes
+messages on their way. The ports for stores and taps of your own are in `shadowcat.core`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from shadowcat.app.forward import ForwardProxy
     from shadowcat.app.proxy import ReverseProxy
     from shadowcat.app.stdio import StdioForward
     from shadowcat.core.exchange import PASS, Context, Reject, Replace, Reply, Verdict
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PASS",
     "Context",
+    "ForwardProxy",
     "Interceptor",
     "Message",
     "Reject",
@@ -30,6 +32,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "ForwardProxy": "app.forward",
     "ReverseProxy": "app.proxy",
     "StdioForward": "app.stdio",
     "Interceptor": "core.interceptor",

@@ -9,6 +9,8 @@ import shlex
 import shutil
 import signal
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,8 @@ from click.testing import CliRunner
 
 from shadowcat.cli import main
 from tests.rig.children import SPEAKER, is_gone, text, tool
-from tests.rig.client import client_of
+from tests.rig.client import ACCEPT, JSON, client_of, rpc
+from tests.rig.server import mcp_server
 from tests.rig.wait import soon
 
 ROOT = Path(__file__).parent.parent.parent
@@ -26,7 +29,11 @@ PAGES = (ROOT / "docs/howto/team-server.md", ROOT / "README.md")
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ([], "give either --upstream or, after --, a command"),
+        (["--allow-target", "a/b"], "is not HOST or HOST:PORT"),
+        (["--allow-target", "a:0"], "is not HOST or HOST:PORT"),
+        (["--allow-target", "a", "--", "cat"], "for clients that name the server"),
+        (["--allow-target", "a", "--upstream", "http://a/mcp"], "for clients that name the server"),
+        (["--shared"], "are for a command"),
         (["--upstream", "http://a/mcp", "--", "cat"], "give either --upstream or, after --, a command"),
         (["--upstream", "http://a/mcp", "--shared"], "are for a command"),
         (["--env", "NAME", "--", "cat"], "a variable is written NAME=VALUE"),
@@ -45,21 +52,25 @@ def test_a_wrong_command_line(arguments: list[str], told: str) -> None:
     assert "secret" not in run.output
 
 
-def examples() -> list[str]:
-    found = (line for page in PAGES for block in re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)
+def examples(*pages: Path) -> list[str]:
+    found = (line for page in pages for block in re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)
              for line in block.splitlines())  # fmt: skip
     return sorted({line.removeprefix(".venv/bin/") for line in found if "forward http" in line})
 
 
-@pytest.mark.parametrize("line", examples())
-async def test_an_example_of_the_pages(line: str, tmp_path: Path) -> None:
-    shutil.copy(SPEAKER, tmp_path / "my_server.py")
+COMMANDS = [line for line in examples(*PAGES) if " -- " in line]
+FORWARDS = [line for line in examples(*PAGES, ROOT / "docs/howto/forward-proxy.md") if " -- " not in line]
+
+
+@asynccontextmanager
+async def running(line: str, cwd: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+    """The command, and what it says first; it ends well when it is told to."""
     words = shlex.split(line)
     assert words[:3] == ["shadowcat", "forward", "http"]
     words = [word for word in words[3:] if word not in ("--listen", "127.0.0.1:8080")]
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "shadowcat", "forward", "http", "--listen", "127.0.0.1:0", *words,
-        cwd=tmp_path,
+        cwd=cwd,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
         env={**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
@@ -67,16 +78,36 @@ async def test_an_example_of_the_pages(line: str, tmp_path: Path) -> None:
     try:
         assert process.stdout is not None
         async with soon():
-            announced = re.match(rb"serving http://127\.0\.0\.1:(\d+)/", await process.stdout.readline())
-        assert announced
-        async with client_of(int(announced[1])) as client:
-            await client.initialize()
-            pid = int(text(await client.call(params=tool("pid"))))
+            said = (await process.stdout.readline()).decode()
+        yield process, said
         process.send_signal(signal.SIGINT)
         async with soon():
             assert await process.wait() == 0
-        await is_gone(pid)
     finally:
         if process.returncode is None:
             process.kill()
         await process.communicate()
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+async def test_an_example_of_the_pages(line: str, tmp_path: Path) -> None:
+    shutil.copy(SPEAKER, tmp_path / "my_server.py")
+    async with running(line, tmp_path) as (_, said):
+        announced = re.match(r"serving http://127\.0\.0\.1:(\d+)/", said)
+        assert announced
+        async with client_of(int(announced[1])) as client:
+            await client.initialize()
+            pid = int(text(await client.call(params=tool("pid"))))
+    await is_gone(pid)
+
+
+@pytest.mark.parametrize("line", FORWARDS)
+async def test_an_example_of_a_forward_proxy(line: str, tmp_path: Path) -> None:
+    async with mcp_server() as server, running(line, tmp_path) as (_, said):
+        announced = re.match(r"serving http_proxy=http://127\.0\.0\.1:(\d+) ", said)
+        assert announced
+        async with client_of(int(announced[1]), server.url) as client:
+            fields = [ACCEPT, JSON, ("Host", server.url.split("/")[2])]
+            params = {"protocolVersion": "2025-11-25", "capabilities": {}}
+            reply = await client.post(rpc("initialize", params, 1), plain=fields)
+            assert "result" in await reply.json()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import re
 import sys
 from asyncio.subprocess import PIPE, Process
@@ -20,7 +21,7 @@ STOP_S = 15
 # Below the limit of a test, so that what runs is ended properly.
 SUITE_S = 90
 
-VARIANTS = ("default", "json", "stateless", "no-resume", "via-get", "stdio")
+VARIANTS = ("default", "json", "stateless", "no-resume", "via-get", "stdio", "forward")
 ANNOUNCED = re.compile(rb"serving (\S+)")
 RESULT = re.compile(r"server-(.+)-\d{4}-\d\d-\d\dT[\d-]+Z")
 
@@ -55,6 +56,10 @@ async def proxied(variant: str, revision: str, out: Path) -> Checks:
         async with serving(command, out / "proxy.log") as url:
             return await suite(url, revision, out)
     async with fixture_server(variant, out) as upstream:
+        if variant == "forward":
+            command = ("shadowcat", "forward", "http", "--listen", "127.0.0.1:0")
+            async with serving(command, out / "proxy.log") as announced:
+                return await suite(upstream, revision, out, announced.removeprefix("http_proxy="))
         command = ("shadowcat", "reverse", "--listen", "127.0.0.1:0", "--upstream", upstream)
         async with serving(command, out / "proxy.log") as url:
             return await suite(url, revision, out)
@@ -64,7 +69,7 @@ def fixture_server(variant: str, out: Path) -> contextlib.AbstractAsyncContextMa
     if variant == "stdio":
         # What speaks stdio has no events to resume: the like of it over HTTP has none either.
         variant = "no-resume"
-    flags = () if variant == "default" else (f"--{variant}",)
+    flags = () if variant in ("default", "forward") else (f"--{variant}",)
     return serving(("tests.peers.everything_server", *flags), out / "server.log")
 
 
@@ -109,19 +114,28 @@ async def _kill(process: Process) -> None:
         await process.wait()
 
 
-async def suite(url: str, revision: str, out: Path) -> Checks:
+async def suite(url: str, revision: str, out: Path, http_proxy: str | None = None) -> Checks:
     """What the suite recorded. What it thinks of that is left aside: the comparison has to judge."""
+    env = None if http_proxy is None else _told_of(http_proxy)
     harness, results = REVISIONS[revision], out / "results"
     program = needs.peers() / harness.package / "dist" / "index.js"
     command = (needs.node(), program, "server", "--url", url, *harness.arguments, "--output-dir", results)
     with (out / "suite.log").open("wb") as log:
-        process = await asyncio.create_subprocess_exec(*command, stdout=log, stderr=log)
+        process = await asyncio.create_subprocess_exec(*command, stdout=log, stderr=log, env=env)
         try:
             async with asyncio.timeout(SUITE_S):
                 await process.wait()
         finally:
             await _kill(process)
     return read(results)
+
+
+def _told_of(http_proxy: str) -> dict[str, str]:
+    """Node's fetch then opens tunnels; the few checks that use its http module go straight to the server."""
+    others = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    preload = needs.ROOT / "tests" / "e2e" / "ts" / "env_proxy.cjs"
+    told = {"HTTP_PROXY": http_proxy, "NODE_OPTIONS": f"--require {preload}", "NODE_PATH": str(needs.peers())}
+    return {**others, **told}
 
 
 def read(results: Path) -> Checks:

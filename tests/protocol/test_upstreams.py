@@ -12,6 +12,7 @@ from shadowcat.app.reverse import serve_reverse
 from shadowcat.app.settings import Settings
 from shadowcat.app.upstreams import ServerUrl, UpstreamOptions
 from shadowcat.cli import main
+from shadowcat.proxy.upstreams import Upstreams
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.hosts import Address
 from tests.rig.cases import refused
@@ -135,6 +136,7 @@ async def test_a_modern_client_stays_with_one_server_while_it_is_there() -> None
 async def test_modern_clients_are_spread() -> None:
     async with stand(servers=2) as rig:
         upstreams = rig.proxy.shared.upstreams
+        assert isinstance(upstreams, Upstreams)
         assert {upstreams.of_client(f"10.0.0.{n}").name for n in range(20)} == {"a", "b"}
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Self
 
 from shadowcat.app.cluster import Cluster
 from shadowcat.app.process import DRAIN_S
@@ -17,13 +18,13 @@ from shadowcat.downstream.peers import Peers
 from shadowcat.downstream.router import routed
 from shadowcat.downstream.sse import SseEndpoint
 from shadowcat.downstream.streamable import EndpointOptions, StreamableEndpoint
-from shadowcat.http.client import Client
+from shadowcat.http.client import Client, Origin
 from shadowcat.http.limits import ClientLimits, ServerLimits, Timeouts
 from shadowcat.http.server import Server
 from shadowcat.proxy.pipeline import Pipeline
 from shadowcat.proxy.relay import Relay
 from shadowcat.proxy.shared import Phase, SessionLimits, Shared
-from shadowcat.proxy.upstreams import Upstreams
+from shadowcat.proxy.upstreams import Roster, Upstreams
 from shadowcat.proxy.writer import Durability
 from shadowcat.upstream.channel import ChannelLimits
 from shadowcat.upstream.command import Command
@@ -70,12 +71,12 @@ class ReverseProxy:
         self._closed = False
         limits = session_limits or SessionLimits()
         # Each session may have a stream of its own open at the server, and a call beside it.
-        self._client = Client(ClientLimits(connections_per_origin=2 * limits.max_sessions), client_tls)
+        self._client = Client(
+            ClientLimits(connections_per_origin=2 * limits.max_sessions), client_tls, self._admits()
+        )
         self._store = store
         self.shared = Shared(
-            upstreams=Upstreams(
-                [self._upstream(name, server, call_timeouts) for name, server in upstreams.items()]
-            ),
+            upstreams=self._roster(upstreams, call_timeouts),
             store=self._store,
             pipeline=Pipeline(interceptors, taps),
             clock=SystemClock(),
@@ -94,9 +95,31 @@ class ReverseProxy:
         self.guard = Guard(
             loopback=is_loopback(host), hosts=options.allow_hosts, origins=options.allow_origins
         )
+        self.server = self._front(options, limits, server_limits)
+
+    # What a forward proxy does otherwise.
+
+    def _admits(self) -> Callable[[Origin, str], bool] | None:
+        return None
+
+    def _roster(self, upstreams: Mapping[str, str | Command | Upstream], call: Timeouts) -> Roster:
+        return Upstreams([self._upstream(name, server, call) for name, server in upstreams.items()])
+
+    def _front(
+        self, options: EndpointOptions, limits: SessionLimits, server_limits: ServerLimits | None
+    ) -> Server:
         self._streamable = StreamableEndpoint(self.relay, options, self.guard, self._peers)
         self.old_clients = SseEndpoint(self.relay, options, self.guard, limits.max_sessions)
-        self.server = Server(routed(options, self._streamable, self.old_clients), server_limits)
+        return Server(routed(options, self._streamable, self.old_clients), server_limits)
+
+    def _begin_to_leave(self) -> None:
+        self.old_clients.drain()
+        self._streamable.begin_to_leave()
+
+    async def _close_front(self) -> None:
+        await self.old_clients.aclose()
+
+    # All of them.
 
     def _upstream(self, name: str, server: str | Command | Upstream, call: Timeouts) -> Upstream:
         if isinstance(server, str):
@@ -112,7 +135,7 @@ class ReverseProxy:
         """The one it listens on: what port 0 became."""
         return self.server.port
 
-    async def __aenter__(self) -> ReverseProxy:
+    async def __aenter__(self) -> Self:
         """Raises `StoreUnusable` or `OSError` where it cannot begin."""
         try:
             if self._store is not None:
@@ -135,8 +158,7 @@ class ReverseProxy:
         """
         self.shared.phase = Phase.DRAINING
         self.server.stop_accepting()
-        self.old_clients.drain()
-        self._streamable.begin_to_leave()
+        self._begin_to_leave()
         await self.relay.begin_to_leave()
         parting = asyncio.get_running_loop().call_later(grace_s, self.relay.part)
         try:
@@ -151,7 +173,7 @@ class ReverseProxy:
         self._closed = True
         self.shared.phase = Phase.DRAINING
         await self.server.aclose()
-        await self.old_clients.aclose()
+        await self._close_front()
         if self._peers is not None:
             await self._peers.aclose()
         await self.relay.aclose()

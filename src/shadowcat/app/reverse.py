@@ -6,14 +6,17 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
+from shadowcat.app.forward import ForwardProxy
 from shadowcat.app.process import DRAIN_S, allow_open_files, until_stopped
 from shadowcat.app.proxy import ReverseProxy
 from shadowcat.app.settings import Settings
 from shadowcat.clock import SystemClock
 from shadowcat.core.ports import Upstream
+from shadowcat.core.targets import TargetRules
 from shadowcat.http.tls import ClientTls
 from shadowcat.stores.urls import StoreUrl, store_of
 from shadowcat.upstream.channel import ChannelLimits
@@ -35,9 +38,14 @@ def default_store(listen: Address) -> StoreUrl:
 
 
 def proxy_of(settings: Settings, store: StoreUrl) -> ReverseProxy:
+    """Without upstreams it is a forward proxy: clients name them."""
     call_s = settings.sessions.call_s
-    return ReverseProxy(
-        {name: _server(settings, name) for name in settings.upstreams},
+    if settings.upstreams:
+        made = partial(ReverseProxy, {name: _server(settings, name) for name in settings.upstreams})
+    else:
+        is_local = is_loopback(settings.listen.host)
+        made = partial(ForwardProxy, TargetRules(settings.forward.allow_targets, loopback=is_local))
+    return made(
         host=settings.listen.host,
         port=settings.listen.port,
         endpoint=settings.endpoint,
@@ -63,7 +71,7 @@ def _server(settings: Settings, name: str) -> str | Upstream:
 
 
 async def serve_reverse(settings: Settings, announce: Callable[[str], None]) -> None:
-    """Runs a reverse proxy until told to stop."""
+    """Runs a proxy until told to stop."""
     allow_open_files()
     listen = settings.listen
     store = settings.store or default_store(listen)
@@ -73,7 +81,13 @@ async def serve_reverse(settings: Settings, announce: Callable[[str], None]) -> 
         def serving() -> None:
             host = f"[{listen.host}]" if ":" in listen.host else listen.host
             scheme = "http" if settings.tls is None else "https"
-            announce(f"serving {scheme}://{host}:{proxy.port}{settings.endpoint.path} (Ctrl-C stops it)")
+            where = f"{scheme}://{host}:{proxy.port}"
+            if not settings.upstreams:
+                announce(f"serving http_proxy={where} (Ctrl-C stops it)")
+                if not is_loopback(listen.host):
+                    log.warning("whoever reaches this port reaches the targets of --allow-target")
+                return
+            announce(f"serving {where}{settings.endpoint.path} (Ctrl-C stops it)")
             log.info("sessions are kept in %s", store.shown())
             if not is_loopback(listen.host) and not settings.endpoint.allow_hosts:
                 log.warning("whoever reaches this port is served, under any name: see --allow-host")

@@ -16,6 +16,7 @@ from shadowcat.app.logs import LogOptions
 from shadowcat.app.upstreams import UpstreamOptions
 from shadowcat.config.load import Flag, Loaded, load
 from shadowcat.config.problem import ConfigError
+from shadowcat.core.targets import ForwardOptions
 from shadowcat.downstream.streamable import EndpointOptions
 from shadowcat.http.limits import ServerLimits
 from shadowcat.http.tls import ClientTls, ServerTls
@@ -38,6 +39,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         ),
     ] = None
     endpoint: EndpointOptions = field(default_factory=EndpointOptions)
+    forward: ForwardOptions = field(default_factory=ForwardOptions)
     sessions: SessionLimits = field(default_factory=SessionLimits)
     http: ServerLimits = field(default_factory=ServerLimits)
     tls: ServerTls | None = None
@@ -59,14 +61,16 @@ def load_settings(
 ) -> Loaded[Settings]:
     """Raises `ConfigError`."""
     loaded = load(Settings, file=file, environment=environment, flags=flags, profile=PROFILES[profile])
-    if problems := list(_problems(loaded.settings)):
+    if problems := list(_problems(loaded.settings, profile)):
         raise ConfigError(problems)
     return loaded
 
 
-def _problems(settings: Settings) -> Iterator[str]:
+def _problems(settings: Settings, profile: str) -> Iterator[str]:
     """What single settings cannot know of each other."""
-    if not settings.upstreams:
+    if settings.forward.allow_targets and (settings.upstreams or profile != "forward http"):
+        yield "forward.allow_targets: it is for clients that name the server: for `forward http` without one"
+    if not settings.upstreams and profile != "forward http":
         yield "there is no server: give --upstream URL, or upstreams in the configuration"
     if settings.cluster is not None and not (settings.store or "").startswith("redis"):
         yield "cluster: it is for nodes that share a Redis: give --store redis://HOST too"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from shadowcat.cli.options import (
+    ALLOW_TARGET,
     LOG_LEVEL,
     SERVING,
     UPSTREAM,
@@ -67,7 +68,7 @@ def stdio(
     raise SystemExit(stand_in(command, dict(env), cwd, settings.log.level))
 
 
-@forward.command(cls=with_flags(UPSTREAM, *SERVING))
+@forward.command(cls=with_flags(UPSTREAM, ALLOW_TARGET, *SERVING))
 @config_option
 @click.option(
     "--shared", is_flag=True, help="One process for all sessions: the command keeps nothing of any."
@@ -85,14 +86,17 @@ def http(
 ) -> None:
     """Serve MCP clients over HTTP in front of a command that speaks stdio, or of servers that speak HTTP.
 
+    With neither, be the HTTP proxy of clients that name the server themselves (http_proxy=).
+
     \b
     Examples:
+      shadowcat forward http
       shadowcat forward http -- python my_server.py
       shadowcat forward http --shared --env API_KEY=secret -- npx -y some-server
       shadowcat forward http --upstream http://127.0.0.1:3000/mcp
     """
     has_upstream = any(flag.path == UPSTREAM.path for flag in flags)
-    if (has_upstream and command) or not (has_upstream or command or config):
+    if has_upstream and command:
         raise click.UsageError("give either --upstream or, after --, a command")
     if not command and (shared or env or cwd):
         raise click.UsageError("--shared, --env and --cwd are for a command")

@@ -56,6 +56,7 @@ UPSTREAM = FlagOf(
     "A server's MCP endpoint; several share the new sessions.",
     _upstreams,
 )
+ALLOW_TARGET = FlagOf("--allow-target", "forward.allow_targets", "HOST[:PORT]")
 LISTEN = FlagOf("--listen", "listen", "HOST:PORT")
 LOG_LEVEL = FlagOf("--log-level", "log.level")
 SERVING = (

@@ -29,13 +29,20 @@ _ID = re.compile(r"[0-9a-f]{32}")
 
 
 class SseEndpoint:
-    def __init__(self, gateway: Gateway, options: EndpointOptions, guard: Guard, sessions: int) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        options: EndpointOptions,
+        guard: Guard,
+        sessions: int,
+        route: str | None = None,
+    ) -> None:
         """`sessions` is how many streams may be open at a time."""
         self._gateway = gateway
         self._guard = guard
         self._options = options
         self._limit = sessions
-        self._caller = Caller(ANONYMOUS, options.sse_path)
+        self._caller = Caller(ANONYMOUS, route or options.sse_path)
         self._messages_path = f"{options.sse_path.rstrip('/')}/messages"
         self._conversations: dict[str, Conversation] = {}
         self._tasks = Tasks("old sessions")
@@ -45,6 +52,9 @@ class SseEndpoint:
 
     def serves(self, path: str) -> bool:
         return path in (self._options.sse_path, self._messages_path)
+
+    def takes_messages_at(self, path: str) -> bool:
+        return path == self._messages_path
 
     async def handle(self, request: Request) -> Response:
         try:

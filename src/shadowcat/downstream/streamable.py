@@ -108,17 +108,22 @@ class EndpointOptions(Struct, frozen=True):
 
 
 class StreamableEndpoint:
-    """`peers` are the other nodes, where there are any."""
+    """`peers` are the other nodes, where there are any; `route` says where it leads, if the path alone does not."""
 
     def __init__(
-        self, gateway: Gateway, options: EndpointOptions, guard: Guard, peers: Peers | None = None
+        self,
+        gateway: Gateway,
+        options: EndpointOptions,
+        guard: Guard,
+        peers: Peers | None = None,
+        route: str | None = None,
     ) -> None:
         self._gateway = gateway
         self._guard = guard
         self._options = options
         self._peers = peers
         self._is_leaving = False
-        self._caller = Caller(ANONYMOUS, options.path)
+        self._caller = Caller(ANONYMOUS, route or options.path)
 
     def begin_to_leave(self) -> None:
         """Whoever is told from now on when to come back is told a time of his own."""

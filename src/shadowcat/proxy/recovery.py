@@ -96,7 +96,7 @@ class Recovery:
         )
         own = core.shared.upstreams.named(record.upstream)
         return await core.shared.upstreams.first_reachable(
-            lambda upstream: upstream.open(initialize), before=own
+            lambda upstream: upstream.open(initialize), core.caller, before=own
         )
 
     async def _prepare(self, link: Link, answer: Message) -> None:

@@ -69,7 +69,7 @@ class Relay:
                 Era.LEGACY,
                 Direction.TO_SERVER,
                 caller,
-                self._shared.upstreams.only_name,
+                self._shared.upstreams.name_for(caller),
                 initialize,
                 session_id,
             )
@@ -78,7 +78,7 @@ class Relay:
             outgoing = _legacy_only(judged).with_id(0)
             try:
                 upstream, (link, answer) = await self._shared.upstreams.first_reachable(
-                    lambda upstream: upstream.open(outgoing)
+                    lambda upstream: upstream.open(outgoing), caller
                 )
             except Fault as fault:
                 self._failed(Era.LEGACY, caller, initialize, fault, session_id)
@@ -134,7 +134,7 @@ class Relay:
     async def exchange(self, request: Message, caller: Caller, forwarded: Forwarded, address: str) -> Answer:
         """Stateless: the client's upstream, or any that can be reached. Nothing is kept, nothing is sent twice."""
         self._shared.counters.exchanges += 1
-        only = self._shared.upstreams.only_name
+        only = self._shared.upstreams.name_for(caller)
         judged = await self._judged(request, Era.MODERN, Direction.TO_SERVER, caller, only, request)
         if isinstance(judged, Reply):
             return Answer(whole=judged.message.with_id(request.id))
@@ -143,6 +143,7 @@ class Relay:
         try:
             upstream, answer = await self._shared.upstreams.first_reachable(
                 lambda upstream: upstream.exchange(judged, forwarded),
+                caller,
                 before=self._shared.upstreams.of_client(address),
             )
         except Fault as fault:

@@ -17,7 +17,7 @@ from shadowcat.core.stream import Budget, LogLimits
 from shadowcat.proxy.lease import Lease
 from shadowcat.proxy.news import News
 from shadowcat.proxy.pipeline import Pipeline
-from shadowcat.proxy.upstreams import Upstreams
+from shadowcat.proxy.upstreams import Roster
 from shadowcat.proxy.writer import Durability, StoreWriter
 
 _Span = Annotated[float, Meta(gt=0)]
@@ -94,7 +94,7 @@ class Phase(Enum):
 
 @dataclass(slots=True)
 class Shared:
-    upstreams: Upstreams
+    upstreams: Roster
     store: SessionStore | None
     """None: sessions end with the process."""
     pipeline: Pipeline

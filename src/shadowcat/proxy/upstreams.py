@@ -1,8 +1,9 @@
-"""The configured upstreams, and which of them is asked."""
+"""The upstreams of a proxy: what is known of them, and which of them is asked."""
 
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from zlib import crc32
 
 from shadowcat.clock import Clock, SystemClock
 from shadowcat.core.balance import RoundRobin
+from shadowcat.core.exchange import Caller
 from shadowcat.core.ports import Upstream
 from shadowcat.errors import Fault, FaultKind, Side
 from shadowcat.proxy.news import News, What
@@ -31,13 +33,10 @@ class Trouble:
     """When it was last seen, as the clock counts."""
 
 
-class Upstreams:
-    def __init__(self, upstreams: Sequence[Upstream], clock: Clock | None = None) -> None:
-        self._by_name = {upstream.name: upstream for upstream in upstreams}
-        if len(self._by_name) != len(upstreams):
-            raise ValueError("two upstreams of one name")
-        self._all = tuple(upstreams)
-        self._turn = RoundRobin(self._all)
+class Roster(ABC):
+    """Upstreams, however they came to be known."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
         self._trouble: dict[str, Trouble] = {}
         self._clock = clock or SystemClock()
         self.faults: Counter[tuple[str, FaultKind]] = Counter()
@@ -45,26 +44,31 @@ class Upstreams:
         self.news = News()
         """That of the proxy they belong to, once they do."""
 
-    def __len__(self) -> int:
-        return len(self._by_name)
+    @abstractmethod
+    def __len__(self) -> int: ...
 
-    def __iter__(self) -> Iterator[Upstream]:
-        return iter(self._all)
+    @abstractmethod
+    def __iter__(self) -> Iterator[Upstream]: ...
+
+    @abstractmethod
+    def named(self, name: str) -> Upstream | None: ...
+
+    @abstractmethod
+    def name_for(self, caller: Caller) -> str:
+        """Where everything of this caller's goes; empty where there is a choice."""
+
+    def of_client(self, address: str) -> Upstream | None:
+        """The one that a client without a session is served by, where there is a choice."""
+        return None
+
+    @abstractmethod
+    async def first_reachable(
+        self, ask: Callable[[Upstream], Awaitable[T]], caller: Caller, *, before: Upstream | None = None
+    ) -> tuple[Upstream, T]:
+        """Asks those that the caller may be served by in turn until one can be reached, `before` first."""
 
     def trouble(self, name: str) -> Trouble | None:
         return self._trouble.get(name)
-
-    @property
-    def only_name(self) -> str:
-        """Where everything goes; empty where there is a choice."""
-        return self._all[0].name if len(self._all) == 1 else ""
-
-    def named(self, name: str) -> Upstream | None:
-        return self._by_name.get(name)
-
-    def of_client(self, address: str) -> Upstream:
-        """The same one for the same client: what a modern server hands out to be sent back, only it can read."""
-        return self._all[crc32(address.encode()) % len(self._all)]
 
     def failed(self, name: str, fault: Fault) -> None:
         """Says once what is wrong with an upstream, and again when it is something else."""
@@ -86,27 +90,67 @@ class Upstreams:
             log.info("upstream %s: answers again", name)
             self.news.tell(What.UPSTREAM_ANSWERS, upstream=name)
 
+    def forget(self, name: str) -> None:
+        """It is no longer one of them."""
+        self._trouble.pop(name, None)
+        for key in [key for key in self.faults if key[0] == name]:
+            del self.faults[key]
+
+    async def ask(self, upstream: Upstream, ask: Callable[[Upstream], Awaitable[T]]) -> T:
+        try:
+            answer = await ask(upstream)
+        except Fault as fault:
+            self.failed(upstream.name, fault)
+            raise
+        self.answered(upstream.name)
+        return answer
+
+    async def aclose(self) -> None:
+        for upstream in self:
+            await upstream.aclose()
+
+
+class Upstreams(Roster):
+    """Those of the configuration: any of them will do."""
+
+    def __init__(self, upstreams: Sequence[Upstream], clock: Clock | None = None) -> None:
+        super().__init__(clock)
+        self._by_name = {upstream.name: upstream for upstream in upstreams}
+        if len(self._by_name) != len(upstreams):
+            raise ValueError("two upstreams of one name")
+        self._all = tuple(upstreams)
+        self._turn = RoundRobin(self._all)
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def __iter__(self) -> Iterator[Upstream]:
+        return iter(self._all)
+
+    def named(self, name: str) -> Upstream | None:
+        return self._by_name.get(name)
+
+    def name_for(self, caller: Caller) -> str:
+        return self._all[0].name if len(self._all) == 1 else ""
+
+    def of_client(self, address: str) -> Upstream:
+        """The same one for the same client: what a modern server hands out to be sent back, only it can read."""
+        return self._all[crc32(address.encode()) % len(self._all)]
+
     async def first_reachable(
-        self, ask: Callable[[Upstream], Awaitable[T]], *, before: Upstream | None = None
+        self, ask: Callable[[Upstream], Awaitable[T]], caller: Caller, *, before: Upstream | None = None
     ) -> tuple[Upstream, T]:
-        """Asks each in turn until one can be reached, `before` first. Only what nobody has seen is asked twice."""
+        """Only what nobody has seen is asked twice."""
         order = self._turn.order() if before is None else self._all
         if before is not None:
             order = (before, *(upstream for upstream in order if upstream is not before))
         unreachable: Fault | None = None
         for upstream in order:
             try:
-                answer = await ask(upstream)
-                self.answered(upstream.name)
-                return upstream, answer
+                return upstream, await self.ask(upstream, ask)
             except Fault as fault:
-                self.failed(upstream.name, fault)
                 if fault.kind is not FaultKind.UPSTREAM_UNAVAILABLE or fault.sent:
                     raise
                 unreachable = fault
         assert unreachable is not None
         raise unreachable
-
-    async def aclose(self) -> None:
-        for upstream in self._by_name.values():
-            await upstream.aclose()
