@@ -7,7 +7,7 @@ from importlib import import_module
 import click
 from click.exceptions import NoSuchCommand
 
-_COMMANDS = ("demo", "forward", "reverse", "session")
+_COMMANDS = ("demo", "doctor", "forward", "reverse", "session")
 """Each in a module of its own, under its own name."""
 
 

@@ -1,0 +1,292 @@
+"""From what was seen of an HTTP endpoint to what that means. Pure: each rule says its part, or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from shadowcat.doctor.facts import HttpFacts, Opened, Refused
+from shadowcat.doctor.finding import Finding, Level
+from shadowcat.doctor.judge_streams import judged_streams
+from shadowcat.wire.mcp import LEGACY_VERSIONS, MODERN_VERSIONS
+
+OK, NOTE, WARNING, PROBLEM = Level
+SLOW_MS = 500.0
+
+_WHY_UNREACHABLE = {
+    "connection_refused": ("nobody listens there", "start the server, or look at host and port"),
+    "connect_timeout": ("nothing answers there", "look for a firewall, or for a wrong address"),
+    "tls_failed": ("TLS fails", "see that the certificate is valid for this name, complete and trusted here"),
+    "connect_failed": ("it cannot be connected", "look at the name and the network"),
+}
+
+
+def judge_http(facts: HttpFacts) -> list[Finding]:
+    if facts.unreachable:
+        return [*_cut_short(facts), _unreachable(facts)]
+    found = [*_tls(facts), *_eras(facts)]
+    if not any(finding.is_fatal for finding in found) and not facts.is_old_transport:
+        found += [
+            *_offers(facts),
+            *_sessions(facts),
+            *_strangers(facts),
+            *judged_streams(facts),
+            *_latency(facts),
+            *_failures(facts),
+        ]
+    return [*found, *_cut_short(facts)]
+
+
+def _unreachable(facts: HttpFacts) -> Finding:
+    told, do = _WHY_UNREACHABLE.get(
+        facts.unreachable, ("it is connected and then gives no answer", "look at the server's log")
+    )
+    saw = f"{told} ({facts.unreachable}{f': {facts.detail}' if facts.detail else ''})"
+    return Finding(PROBLEM, "reachable", saw, "No client gets any further.", do, is_fatal=True)
+
+
+def _tls(facts: HttpFacts) -> Iterator[Finding]:
+    if facts.is_tls:
+        yield Finding(OK, "tls", "the certificate is trusted here and valid for this name")
+    elif not facts.is_loopback:
+        yield Finding(
+            WARNING,
+            "tls",
+            "plain HTTP to another machine",
+            "Whoever is on the way can read and change everything, tokens included.",
+            "put TLS in front of it",
+        )
+
+
+# Eras.
+
+
+def _eras(facts: HttpFacts) -> Iterator[Finding]:
+    legacy, modern = facts.legacy, facts.modern
+    if isinstance(modern, Opened) and not set(modern.versions) & set(MODERN_VERSIONS):
+        # Some servers of before answer, and list what they speak.
+        modern = None
+    if isinstance(legacy, Opened):
+        versions = sorted(legacy.versions, reverse=True)
+        yield Finding(OK, "era", f"initialize and sessions, versions {', '.join(versions)}{_by(legacy)}")
+        if not set(versions) <= set(LEGACY_VERSIONS):
+            yield Finding(
+                PROBLEM,
+                "era",
+                "initialize agrees on a version that was not offered",
+                "Clients end the connection there.",
+                "answer with the version asked for, or the newest of your own that initialize has",
+            )
+    if isinstance(modern, Opened):
+        yield Finding(OK, "era", f"stateless requests, versions {', '.join(modern.versions)}{_by(modern)}")
+    if isinstance(legacy, Opened) and isinstance(modern, Opened):
+        return
+    if isinstance(legacy, Opened):
+        yield Finding(
+            NOTE,
+            "era",
+            "no stateless requests (2026-07-28)",
+            "Clients that speak nothing else cannot use it; those of both eras fall back to initialize.",
+        )
+    elif isinstance(modern, Opened):
+        yield Finding(
+            NOTE,
+            "era",
+            "no initialize",
+            "Clients of 2025-11-25 and older cannot use it.",
+        )
+    elif facts.is_old_transport:
+        yield Finding(
+            WARNING,
+            "transport",
+            "HTTP+SSE, the transport of 2024-11-05",
+            "Newer clients do not speak it any more, no stream can be resumed, and it was not probed any further.",
+            "put a proxy before it that speaks the newer ones: shadowcat reverse --upstream URL",
+        )
+    else:
+        yield _no_era(facts)
+
+
+def _by(opened: Opened) -> str:
+    return f" ({opened.server})" if opened.server else ""
+
+
+def _no_era(facts: HttpFacts) -> Finding:
+    refused = facts.legacy if isinstance(facts.legacy, Refused) else facts.modern
+    status = refused.status if isinstance(refused, Refused) else None
+    saw = "no answer to initialize" if status is None else f"initialize is answered with HTTP {status}"
+    if isinstance(refused, Refused) and refused.message:
+        saw += f" ({refused.message})"
+    means = "This is no MCP endpoint, or it does not let us in."
+    match status:
+        case 401 | 403:
+            scheme = f" It asks for: {facts.challenge}" if facts.challenge else ""
+            means = f"It wants to know who is asking.{scheme}"
+            do = "give a token with --token-from VARIABLE"
+        case 404:
+            do = "look at the path: most servers use /mcp"
+        case 405:
+            do = "look at the path: this one takes no POST"
+        case 406 | 415:
+            do = "the server does not take the types that MCP asks for; look for a proxy that changes headers"
+        case status if status is not None and status >= 500:
+            means = "The server, or what it needs, is down."
+            do = "look at the log of what answered"
+        case _:
+            do = "see that the URL is that of an MCP endpoint"
+    return Finding(PROBLEM, "era", saw, means, do, is_fatal=True)
+
+
+def _offers(facts: HttpFacts) -> Iterator[Finding]:
+    opened = facts.legacy if isinstance(facts.legacy, Opened) else facts.modern
+    if not isinstance(opened, Opened):
+        return
+    counted = [f"{count} {name}" for name, count in facts.listed.items()]
+    beside = [name for name in opened.capabilities if name not in facts.listed]
+    saw = ", ".join([*counted, *beside]) or "nothing"
+    yield Finding(OK if opened.capabilities else NOTE, "capabilities", saw)
+
+
+# Sessions, and who may ask.
+
+
+def _sessions(facts: HttpFacts) -> Iterator[Finding]:
+    opened = facts.legacy
+    if not isinstance(opened, Opened):
+        return
+    if not opened.has_session_id:
+        yield Finding(
+            NOTE,
+            "session",
+            "no session ids are issued",
+            "It keeps nothing between requests: it can be restarted at will, and cannot ask the client anything "
+            "outside of a call.",
+        )
+        return
+    yield _unknown_session(facts.unknown_session_status)
+    if facts.missing_session_status is not None and 200 <= facts.missing_session_status < 300:
+        yield Finding(
+            WARNING,
+            "session",
+            "a request without a session id is served",
+            "A client that lost its id does not notice.",
+            "answer 400",
+        )
+    if facts.initialized_status not in (None, 202):
+        yield Finding(
+            NOTE if 200 <= (facts.initialized_status or 0) < 300 else PROBLEM,
+            "session",
+            f"notifications are answered with HTTP {facts.initialized_status} in place of 202",
+            "Strict clients take that for an error.",
+            "answer 202 without a body",
+        )
+    if facts.delete_status is not None and facts.delete_status >= 300 and facts.delete_status != 405:
+        yield Finding(
+            WARNING,
+            "session",
+            f"DELETE is answered with HTTP {facts.delete_status}",
+            "Sessions that clients are done with stay until they expire.",
+            "answer 200, or 405 if clients may not end sessions",
+        )
+
+
+def _unknown_session(status: int | None) -> Finding:
+    match status:
+        case 404:
+            return Finding(OK, "session", "ids are issued, and an unknown one gets 404")
+        case None:
+            return Finding(
+                PROBLEM,
+                "session",
+                "an unknown session id gets no answer",
+                "After a restart of the server clients wait for nothing.",
+                "answer 404",
+            )
+        case status if 200 <= status < 300:
+            return Finding(
+                WARNING,
+                "session",
+                "ids are issued, and an unknown one is served all the same",
+                "The ids mean nothing: after a restart clients go on with a server that knows nothing of them.",
+                "answer 404, or issue none",
+            )
+        case _:
+            return Finding(
+                PROBLEM,
+                "session",
+                f"an unknown session id gets {status} in place of 404",
+                "404 is what tells a client to open a new session. After a restart of the server, or when its "
+                "session expires, it fails until somebody restarts it too.",
+                "answer 404, or put shadowcat reverse before it, which opens the session anew",
+            )
+
+
+def _strangers(facts: HttpFacts) -> Iterator[Finding]:
+    served_origin = _is_served(facts.foreign_origin_status)
+    served_host = _is_served(facts.foreign_host_status)
+    if served_origin and (served_host or not facts.is_loopback):
+        here = "on this machine" if facts.is_loopback else "behind it"
+        yield Finding(
+            PROBLEM if facts.is_loopback else WARNING,
+            "origin",
+            "a request from any web page is served",
+            f"A page that somebody visits can use the server {here} through the browser (DNS rebinding).",
+            "check Origin against a list, and Host on loopback",
+        )
+    elif served_origin:
+        yield Finding(
+            WARNING,
+            "origin",
+            "Host is checked and Origin is not",
+            "The protocol asks for both.",
+            "answer 403 to an Origin that is not on a list",
+        )
+    elif facts.foreign_origin_status is not None:
+        yield Finding(OK, "origin", f"a foreign Origin gets {facts.foreign_origin_status}")
+    if served_host and not served_origin:
+        yield Finding(
+            NOTE,
+            "host",
+            "a foreign Host is served on loopback",
+            "Origin is checked, which stops browsers; Host would be the second lock.",
+        )
+
+
+def _is_served(status: int | None) -> bool:
+    return status is not None and 200 <= status < 300
+
+
+# The rest.
+
+
+def _latency(facts: HttpFacts) -> Iterator[Finding]:
+    latency = facts.latency
+    if latency is None:
+        yield Finding(
+            PROBLEM,
+            "latency",
+            "a harmless request is not answered",
+            "Clients take a server that does not answer pings for dead.",
+            "look at the server's log",
+        )
+        return
+    saw = f"{latency.asked} takes {latency.p50_ms:.1f} ms (median of {latency.samples})"
+    if latency.p50_ms < SLOW_MS:
+        yield Finding(OK, "latency", saw)
+    else:
+        yield Finding(NOTE, "latency", saw, "Every call waits at least that long.")
+
+
+def _failures(facts: HttpFacts) -> Iterator[Finding]:
+    for failure in facts.failed:
+        yield Finding(NOTE, "not answered", failure, "What depends on it was not judged.")
+
+
+def _cut_short(facts: HttpFacts) -> Iterator[Finding]:
+    if facts.is_cut_short:
+        yield Finding(
+            WARNING,
+            "time",
+            "the run was over before everything was asked",
+            "",
+            "give it more with --deadline",
+        )

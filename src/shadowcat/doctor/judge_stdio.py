@@ -1,0 +1,156 @@
+"""From what was seen of a command to what that means. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from shadowcat.doctor.facts import ChildFacts, Opened, Refused, StdioFacts
+from shadowcat.doctor.finding import Finding, Level
+from shadowcat.wire.mcp import MODERN_VERSIONS
+
+OK, NOTE, WARNING, PROBLEM = Level
+SLOW_START_MS = 5_000.0
+SLOW_MS = 500.0
+
+
+def judge_stdio(facts: StdioFacts) -> list[Finding]:
+    legacy, modern = facts.legacy, facts.modern
+    if not legacy.started:
+        return [
+            Finding(
+                PROBLEM,
+                "start",
+                f"{facts.command} cannot be started: {legacy.why_not}",
+                "Clients say that the server does not work, and rarely why.",
+                "look at the command's name, and at the PATH that the client has; a URL begins with http",
+                is_fatal=True,
+            )
+        ]
+    found = [*_cut_short(facts), *_eras(facts)]
+    opened = modern if not isinstance(legacy.opened, Opened) and _is_modern(modern) else legacy
+    found += [*_stdout(opened), *_stderr(opened)]
+    if isinstance(opened.opened, Opened):
+        found += [*_offers(opened), *_latency(opened), *_end(opened)]
+    return found
+
+
+def _is_modern(child: ChildFacts) -> bool:
+    return isinstance(child.opened, Opened) and bool(set(child.opened.versions) & set(MODERN_VERSIONS))
+
+
+def _eras(facts: StdioFacts) -> Iterator[Finding]:
+    legacy, modern = facts.legacy, facts.modern
+    if isinstance(legacy.opened, Opened):
+        yield _began(legacy.opened, f"initialize, version {', '.join(legacy.opened.versions)}")
+    if _is_modern(modern) and isinstance(modern.opened, Opened):
+        yield _began(modern.opened, f"stateless requests, versions {', '.join(modern.opened.versions)}")
+    if isinstance(legacy.opened, Opened) and not _is_modern(modern):
+        yield Finding(
+            NOTE,
+            "era",
+            "no stateless requests (2026-07-28)",
+            "Clients of both eras fall back to initialize.",
+        )
+        if modern.ended_early:
+            yield Finding(
+                NOTE,
+                "era",
+                f"it ends at a request that it does not know ({modern.ended_early})",
+                "A client that asks first what the server speaks has to start it a second time.",
+                "answer what is not known with error -32601",
+            )
+    elif not isinstance(legacy.opened, Opened) and _is_modern(modern):
+        yield Finding(NOTE, "era", "no initialize", "Clients of 2025-11-25 and older cannot use it.")
+    elif not isinstance(legacy.opened, Opened):
+        yield _no_era(legacy)
+
+
+def _began(opened: Opened, what: str) -> Finding:
+    by = f" ({opened.server})" if opened.server else ""
+    saw = f"{what}{by}; first answer after {opened.took_ms / 1000:.1f} s"
+    if opened.took_ms < SLOW_START_MS:
+        return Finding(OK, "era", saw)
+    return Finding(WARNING, "era", saw, "Some clients wait no longer than 5 to 10 s for a server to start.")
+
+
+def _no_era(child: ChildFacts) -> Finding:
+    if child.ended_early:
+        saw = f"it ended before it answered anything ({child.ended_early})"
+        do = f"look at its last words: {child.stderr_sample}" if child.stderr_sample else "run it by hand"
+    elif isinstance(child.opened, Refused):
+        saw = f"initialize is answered with error {child.opened.code}: {child.opened.message}"
+        do = "see that it is an MCP server"
+    else:
+        saw = "it does not answer initialize"
+        do = "see that it is an MCP server that speaks stdio; some need an argument for that"
+    return Finding(PROBLEM, "era", saw, "No client gets any further.", do, is_fatal=True)
+
+
+def _stdout(child: ChildFacts) -> Iterator[Finding]:
+    if child.garbage:
+        yield Finding(
+            PROBLEM,
+            "stdout",
+            f"{child.garbage} lines that are no messages, the first: {child.garbage_sample}",
+            "Only messages may stand on stdout. Strict clients end the connection there.",
+            "print to stderr, or put shadowcat forward stdio before it, which drops such lines",
+        )
+
+
+def _stderr(child: ChildFacts) -> Iterator[Finding]:
+    if child.stderr_lines:
+        saw = f"{child.stderr_lines} lines, the first: {child.stderr_sample}"
+        yield Finding(NOTE, "stderr", saw, "Clients show or drop them; that is no error.")
+
+
+def _offers(child: ChildFacts) -> Iterator[Finding]:
+    opened = child.opened
+    assert isinstance(opened, Opened)
+    counted = [f"{count} {name}" for name, count in child.listed.items()]
+    beside = [name for name in opened.capabilities if name not in child.listed]
+    yield Finding(
+        OK if opened.capabilities else NOTE, "capabilities", ", ".join([*counted, *beside]) or "nothing"
+    )
+
+
+def _latency(child: ChildFacts) -> Iterator[Finding]:
+    latency = child.latency
+    if latency is None:
+        ended = f"; it ended ({child.ended_early})" if child.ended_early else ""
+        yield Finding(
+            PROBLEM,
+            "latency",
+            f"a harmless request is not answered{ended}",
+            "Clients take a server that does not answer pings for dead.",
+        )
+        return
+    saw = f"{latency.asked} takes {latency.p50_ms:.1f} ms (median of {latency.samples})"
+    yield Finding(OK if latency.p50_ms < SLOW_MS else NOTE, "latency", saw)
+
+
+def _end(child: ChildFacts) -> Iterator[Finding]:
+    if child.ended_early:
+        return
+    if child.closed_in_s is None:
+        yield Finding(
+            WARNING,
+            "end",
+            "it does not end when its stdin is closed",
+            "Clients that do not kill it leave it running: processes pile up.",
+            "end at the end of stdin",
+        )
+    elif child.exit != "exit code 0":
+        yield Finding(NOTE, "end", f"it ends with {child.exit} when its stdin is closed")
+    else:
+        yield Finding(OK, "end", f"it ends {child.closed_in_s:.1f} s after its stdin is closed")
+
+
+def _cut_short(facts: StdioFacts) -> Iterator[Finding]:
+    if facts.is_cut_short:
+        yield Finding(
+            WARNING,
+            "time",
+            "the run was over before everything was asked",
+            "",
+            "give it more with --deadline",
+        )

@@ -1,0 +1,167 @@
+"""Starts a command, asks it what a client would, and closes its stdin: once as a client of each era, because some
+servers end at the first request that they do not know.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+from collections.abc import Callable, Sequence
+
+from shadowcat.doctor.asking import legacy, modern
+from shadowcat.doctor.facts import ChildFacts, Latency, Opened, Refused, StdioFacts
+from shadowcat.doctor.loose import as_list, promise_of, refusal_of, result_of
+from shadowcat.errors import Fault
+from shadowcat.upstream.command import Command
+from shadowcat.upstream.process import HURRY, Line, Listener, Process
+from shadowcat.wire import jsonrpc
+from shadowcat.wire.jsonrpc import Message, RequestId
+from shadowcat.wire.lines import LineDecoder, OversizedLine
+from shadowcat.wire.mcp import LATEST_LEGACY, Method
+from shadowcat.wire.text import printable
+
+SAMPLES = 5
+FIRST_ANSWER_S = 15.0
+ANSWER_S = 5.0
+CLOSE_S = 5.0
+_SAMPLE_CHARS = 200
+_STDERR_LINE_BYTES = 4096
+_LISTS = {"tools": "tools/list", "resources": "resources/list", "prompts": "prompts/list"}
+
+Ask = Callable[[int, str], Message]
+
+
+class StdioProbe:
+    def __init__(self, argv: Sequence[str]) -> None:
+        self.facts = StdioFacts(argv[0])
+        self._command = Command(tuple(argv), inherits=True)
+
+    async def run(self) -> None:
+        async with _Child(self._command, self.facts.legacy) as child:
+            if child.facts.started:
+                await child.be_a_client(legacy(1, LATEST_LEGACY), jsonrpc.request, Method.PING)
+        if not self.facts.legacy.started:
+            return
+        async with _Child(self._command, self.facts.modern) as child:
+            if child.facts.started:
+                await child.be_a_client(_modern(1, Method.DISCOVER), _modern, Method.DISCOVER)
+
+
+def _modern(id: int, method: str) -> Message:
+    return modern(id, method)[0]
+
+
+class _Child:
+    def __init__(self, command: Command, facts: ChildFacts) -> None:
+        self.facts = facts
+        self._news = asyncio.Event()
+        self._process = Process(
+            command, command.argv[0], Listener(self._heard, self._news.set, self._heard_stderr), HURRY
+        )
+        self._stderr = LineDecoder(_STDERR_LINE_BYTES)
+        self._answers: dict[RequestId, Message] = {}
+
+    async def __aenter__(self) -> _Child:
+        try:
+            await self._process.start()
+            self.facts.started = True
+        except Fault as fault:
+            self.facts.why_not = str(fault.__cause__ or fault)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self.facts.started:
+            await self._process.stop()
+
+    async def be_a_client(self, first: Message, request: Ask, harmless: str) -> None:
+        began = _now()
+        answer = await self._asked(first, FIRST_ANSWER_S)
+        if answer is not None:
+            self.facts.opened = _opened(answer, (_now() - began) * 1000)
+        if isinstance(self.facts.opened, Opened):
+            if first.method == Method.INITIALIZE:
+                await self._say(jsonrpc.notification(Method.INITIALIZED))
+            await self._measure(request, harmless)
+            await self._list(request, self.facts.opened.capabilities)
+        await self._close()
+
+    async def _measure(self, request: Ask, harmless: str) -> None:
+        took: list[float] = []
+        for number in range(SAMPLES):
+            began = _now()
+            if await self._asked(request(10 + number, harmless), ANSWER_S) is None:
+                return
+            took.append((_now() - began) * 1000)
+        self.facts.latency = Latency(statistics.median(took), SAMPLES, harmless)
+
+    async def _list(self, request: Ask, capabilities: Sequence[str]) -> None:
+        for number, (capability, method) in enumerate(_LISTS.items()):
+            if capability not in capabilities:
+                continue
+            answer = await self._asked(request(20 + number, method), ANSWER_S)
+            if answer is not None:
+                self.facts.listed[capability] = len(as_list(result_of(answer).get(capability)))
+
+    async def _close(self) -> None:
+        if self._process.is_over:
+            # Its output ends before it can be told how it ended.
+            await self._process.last_words()
+            self.facts.ended_early = self._process.ending()
+            return
+        began = _now()
+        self._process.close_input()
+        if await self._process.exits_within(CLOSE_S):
+            self.facts.closed_in_s = _now() - began
+            self.facts.exit = self._process.ending()
+
+    # Talking to it.
+
+    async def _asked(self, request: Message, within_s: float) -> Message | None:
+        """None where no answer comes, or it ends first."""
+        assert request.id is not None
+        await self._say(request)
+        try:
+            async with asyncio.timeout(within_s):
+                while request.id not in self._answers and not self._process.is_over:
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            return None
+        return self._answers.pop(request.id, None)
+
+    async def _say(self, message: Message) -> None:
+        try:
+            await self._process.write(message.line())
+        except Fault:
+            pass  # it ended, which is noted when that is heard
+
+    def _heard(self, lines: Sequence[Line]) -> None:
+        for line in lines:
+            try:
+                message = None if isinstance(line, OversizedLine) else jsonrpc.parse(line)
+            except Fault:
+                message = None
+            if message is None:
+                self.facts.garbage += 1
+                sample = line.start if isinstance(line, OversizedLine) else line
+                self.facts.garbage_sample = self.facts.garbage_sample or printable(sample, _SAMPLE_CHARS)
+            elif message.is_response and message.id is not None:
+                self._answers[message.id] = message
+        self._news.set()
+
+    def _heard_stderr(self, data: bytes) -> None:
+        lines = self._stderr.feed(data)
+        self.facts.stderr_lines += len(lines)
+        if lines and not self.facts.stderr_sample:
+            first = lines[0]
+            sample = first.start if isinstance(first, OversizedLine) else first
+            self.facts.stderr_sample = printable(sample, _SAMPLE_CHARS)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _opened(answer: Message, took_ms: float) -> Opened | Refused:
+    code, message = refusal_of(answer)
+    return promise_of(result_of(answer), took_ms) or Refused(0, "", code, message)
