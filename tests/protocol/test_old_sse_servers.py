@@ -454,6 +454,18 @@ async def test_a_url_that_is_neither_is_told_by_its_first_answer(status: int) ->
     assert seen_methods == ["POST", "GET"]
 
 
+async def test_a_stream_whose_url_refuses_a_post_in_json_rpc_is_found_all_the_same() -> None:
+    """As our own endpoint for such clients does: another proxy may stand there."""
+    async with (
+        mcp_server() as server,
+        ReverseProxy({"a": server.url}, port=0) as far,
+        ReverseProxy({"b": f"http://127.0.0.1:{far.port}/sse"}, port=0) as near,
+        client_of(near.port) as client,
+    ):
+        await client.initialize()
+        assert text(await client.call(params=tool("t"))) == "fixture"
+
+
 async def test_a_server_that_changes_its_transport_is_found_out_anew(session: Rig) -> None:
     port = session.server.listener.port
     await session.server.listener.close()

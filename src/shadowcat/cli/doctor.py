@@ -67,7 +67,7 @@ def _url(text: str) -> str:
     from shadowcat.app.upstreams import ServerUrl
 
     try:
-        return ServerUrl(text)
+        return str(ServerUrl(text))
     except ValueError as error:
         raise click.UsageError(str(error)) from error
 

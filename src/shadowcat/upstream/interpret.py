@@ -66,7 +66,8 @@ def refusal_of(
         # Our credentials, not the client's: the challenge is not for it, and its session has not ended.
         told = f"The upstream refused the proxy with HTTP {status}"
         raise Fault(FaultKind.UPSTREAM_FAILED, told, reason="upstream_auth", sent=True)
-    if request is not None and error is not None:
+    # With 405 the error is about HTTP's method, POST, and answers no request.
+    if request is not None and error is not None and status != 405:
         return Answer(whole=error.with_id(request.id), status=status)
     if 300 <= status < 400:
         told = f"The upstream redirected elsewhere with HTTP {status}; that is not followed"
