@@ -1,0 +1,96 @@
+"""Tapes played: as the server, over HTTP or our stdin and stdout; as the client, against a server."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from shadowcat.app.process import until_stopped
+from shadowcat.app.proxy import ReverseProxy
+from shadowcat.core.likeness import Likeness
+from shadowcat.downstream.stdio import ClientListener, StdioClient
+from shadowcat.http.client import Client
+from shadowcat.replay.client import Found, TapeClient
+from shadowcat.replay.files import open_all, tapes_of
+from shadowcat.replay.options import ReplayOptions
+from shadowcat.replay.pipe import TapePipe
+from shadowcat.replay.recorded import Recording
+from shadowcat.replay.server import NAME, TapeServer, TapeUpstream
+from shadowcat.upstream.command import Command
+from shadowcat.upstream.fallback import UrlUpstream
+from shadowcat.upstream.stdio import StdioUpstream
+from shadowcat.upstream.streamable import CALL
+
+log = logging.getLogger("shadowcat.replay")
+
+_SERVER = "server"
+
+
+@contextmanager
+def recording_at(path: str, options: ReplayOptions) -> Generator[Recording]:
+    """Raises `TapeError` for what cannot be played, `OSError` for what cannot be read, `ValueError` for a pointer."""
+    likeness = Likeness(options.ignore, strict=options.strict)
+    files = open_all(tapes_of(Path(path)))
+    try:
+        recording = Recording(files, likeness, options.session)
+        if any(file.tape.is_torn for file in files):
+            log.warning("the last line of the tape is torn: it is left out")
+        yield recording
+    finally:
+        for file in files:
+            file.close()
+
+
+async def serve_tape(
+    recording: Recording, options: ReplayOptions, host: str, port: int, announce: Callable[[str], None]
+) -> None:
+    """Over HTTP, by the machinery that stands before any server, until told to stop."""
+    upstream = TapeUpstream(TapeServer(recording, options))
+    async with ReverseProxy({NAME: upstream}, host=host, port=port) as proxy:
+
+        def serving() -> None:
+            shown = f"[{host}]" if ":" in host else host
+            announce(f"playing {contents(recording)} on http://{shown}:{proxy.port}/mcp (Ctrl-C stops it)")
+
+        await until_stopped(lambda: proxy.drain(1.0), serving)
+
+
+async def pipe_tape(recording: Recording, options: ReplayOptions, stdin: int = 0, stdout: int = 1) -> None:
+    """In place of a command, until the client ends it."""
+    gone = asyncio.Event()
+    pipe = TapePipe(TapeServer(recording, options), lambda line: client.write(line))
+    client = StdioClient(ClientListener(pipe.heard, gone.set), stdin=stdin, stdout=stdout)
+    await client.open()
+    try:
+        await gone.wait()
+    finally:
+        await pipe.aclose()
+        await client.aclose()
+
+
+async def play_client(
+    recording: Recording, options: ReplayOptions, server: str | Command, tell: Callable[[str], object]
+) -> Found:
+    """Raises `Fault` for a server that cannot be reached."""
+    if isinstance(server, Command):
+        upstream = StdioUpstream(_SERVER, server)
+        try:
+            return await TapeClient(recording, upstream, options, tell).run()
+        finally:
+            await upstream.aclose()
+    http = Client()
+    upstream = UrlUpstream(_SERVER, server, http, CALL)
+    try:
+        return await TapeClient(recording, upstream, options, tell).run()
+    finally:
+        await upstream.aclose()
+        await http.aclose()
+
+
+def contents(recording: Recording) -> str:
+    sessions = len(recording.sessions)
+    requests = sum(len(session.exchanges) for session in (*recording.sessions, recording.stateless))
+    return f"{requests} requests of {sessions} sessions"

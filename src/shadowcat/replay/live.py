@@ -1,0 +1,72 @@
+"""One request that is asked again, and what the server says to it this time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from shadowcat.core.exchange import Answer
+from shadowcat.errors import Fault
+from shadowcat.replay.recorded import Exchange
+from shadowcat.wire.jsonrpc import Message
+
+
+class Live:
+    def __init__(
+        self, exchange: Exchange, request: Message, on_question: Callable[[Message], object]
+    ) -> None:
+        self.exchange = exchange
+        self.request = request
+        self.expected: list[Message] = []
+        """What the server said then, as far as the tape was walked through."""
+        self.got: list[Message] = []
+        self.fault: Fault | None = None
+        self.is_over = False
+        self._on_question = on_question
+        self._changed = asyncio.Event()
+
+    @property
+    def is_complete(self) -> bool:
+        return bool(self.expected) and self.expected[-1].is_response
+
+    async def ask(self, asking: Coroutine[Any, Any, Answer]) -> None:
+        try:
+            answer = await asking
+            if answer.whole is not None:
+                self._take(answer.whole)
+            elif answer.stream is not None:
+                try:
+                    async for batch in answer.stream:
+                        for message in batch:
+                            self._take(message)
+                        if self.is_over:
+                            break
+                finally:
+                    await answer.stream.aclose()
+        except Fault as fault:
+            self.fault = fault
+        finally:
+            self.is_over = True
+            self._tell()
+
+    def _take(self, message: Message) -> None:
+        self.got.append(message)
+        if message.is_response:
+            self.is_over = True
+        elif message.is_request:
+            self._on_question(message)
+        self._tell()
+
+    def _tell(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    async def come_to(self, count: int) -> None:
+        """Until the server has said that much, or all that it will."""
+        while len(self.got) < count and not self.is_over:
+            await self._changed.wait()
+
+    async def wait_over(self) -> None:
+        while not self.is_over:
+            await self._changed.wait()

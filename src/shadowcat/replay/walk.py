@@ -1,0 +1,304 @@
+"""One recorded session walked through, its client played."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from typing import Any
+
+from shadowcat.aio import Tasks
+from shadowcat.core.exchange import Answer, Forwarded, MessageStream
+from shadowcat.core.multiplex import request_named_by, with_request_named
+from shadowcat.core.ports import Link, Upstream
+from shadowcat.replay.live import Live
+from shadowcat.replay.options import ReplayOptions
+from shadowcat.replay.recorded import RecordedSession, Recording, Step
+from shadowcat.wire import jsonrpc, tape
+from shadowcat.wire.headers import encode_value
+from shadowcat.wire.jsonrpc import Kind, Message, RequestId
+from shadowcat.wire.mcp import NAMED_BY, Header, Meta, Method
+from shadowcat.wire.tape import Frame
+
+_NO_SUCH = {"code": -32601, "message": "The client on the tape was not asked this"}
+
+
+class Walk:
+    def __init__(
+        self,
+        recording: Recording,
+        session: RecordedSession,
+        upstream: Upstream,
+        options: ReplayOptions,
+        differs: Callable[[str], object],
+    ) -> None:
+        self._recording = recording
+        self._session = session
+        self._upstream = upstream
+        self._options = options
+        self._differs = differs
+        self._tasks = Tasks("replay")
+        self._live: dict[int, Live] = {}
+        self._ids = itertools.count(1)
+        self._by_recorded_id: dict[RequestId, Live] = {}
+        self._exchanges = iter(session.exchanges)
+        self.questions = Questions()
+        self.exchanges = 0
+
+    async def run(self) -> None:
+        before_ms = self._session.steps[0].ms
+        for step in self._session.steps:
+            await self._pace(step.ms - before_ms)
+            before_ms = step.ms
+            frame = self._recording.frame(step)
+            if step.is_up:
+                await self._say(step, frame)
+            else:
+                await self._hear(step, frame)
+
+    async def aclose(self) -> None:
+        await self._tasks.aclose()
+
+    async def _pace(self, ms: float) -> None:
+        if self._options.speed and ms > 0:
+            await asyncio.sleep(ms / 1_000 / self._options.speed)
+
+    # What the client said.
+
+    async def _say(self, step: Step, frame: Frame) -> None:
+        message = frame.delivered()
+        if frame.parsed().is_request:
+            exchange = next(self._exchanges)
+            if message is None:
+                return  # an interceptor refused it: the server never saw it
+            live = Live(exchange, message.with_id(next(self._ids)), self.questions.asked)
+            self._live[step.seq] = live
+            if message.id is not None:
+                self._by_recorded_id[message.id] = live
+            self.exchanges += 1
+            await self._ask(live)
+        elif message is not None and message.is_response:
+            await self._answer(frame, message)
+        elif message is not None:
+            await self._notify(message)
+
+    async def _ask(self, live: Live) -> None:
+        raise NotImplementedError
+
+    async def _send(self, message: Message) -> None:
+        raise NotImplementedError
+
+    async def _answer(self, frame: Frame, message: Message) -> None:
+        id = self.questions.id_of(frame.request or 0)
+        if id is not None:
+            await self._send(message.with_id(id))
+
+    async def _notify(self, message: Message) -> None:
+        if message.method == Method.CANCELLED:
+            live = self._by_recorded_id.get(request_named_by(message) or "")
+            if live is None or live.request.id is None:
+                return
+            message = with_request_named(message, live.request.id)
+        await self._send(message)
+
+    # What the server said.
+
+    async def _hear(self, step: Step, frame: Frame) -> None:
+        if frame.outcome == tape.FAILED:
+            return  # the proxy said it
+        message = frame.parsed()
+        live = self._live.get(step.request or 0)
+        if step.request is None:
+            await self._hear_standalone(step, message)
+        elif live is not None:
+            live.expected.append(message)
+            if message.is_request:
+                await self._hear_question(step, message)
+            elif message.is_response:
+                await self._within(live.wait_over())
+                self._compare(live)
+                del self._live[step.request]
+            else:
+                await self._within(live.come_to(len(live.expected)))
+
+    async def _hear_standalone(self, step: Step, message: Message) -> None:
+        """Nothing comes outside of an answer but on a session's own stream."""
+
+    async def _hear_question(self, step: Step, message: Message) -> None:
+        if not await self._within(self.questions.come(step.seq, message.method)):
+            self._differs(f"{message.method}: expected to be asked, was not")
+
+    async def _within(self, waiting: Coroutine[Any, Any, object]) -> bool:
+        try:
+            async with asyncio.timeout(self._options.wait_s):
+                await waiting
+        except TimeoutError:
+            return False
+        return True
+
+    # Comparing.
+
+    def _compare(self, live: Live) -> None:
+        name = _named(live.request)
+        if live.fault is not None:
+            self._differs(f"{name}: expected {_kind(live.expected[-1])}, got none ({live.fault.message})")
+            return
+        if not live.is_over:
+            self._differs(
+                f"{name}: expected {_kind(live.expected[-1])}, got none in {self._options.wait_s:g} s"
+            )
+            return
+        got = [self._recording.without_secrets(message) for message in live.got]
+        for line in compared(self._recording, live.expected, got):
+            self._differs(f"{name}{line}")
+
+    def told_apart(self, expected: Message, got: Message) -> Iterator[str]:
+        return compared(self._recording, [expected], [self._recording.without_secrets(got)])
+
+
+class SessionWalk(Walk):
+    """A legacy session: opened, used, ended."""
+
+    _link: Link | None = None
+
+    async def _ask(self, live: Live) -> None:
+        if live.request.method != Method.INITIALIZE:
+            assert self._link is not None
+            self._tasks.spawn(live.ask(self._link.exchange(live.request)), "ask")
+            return
+        self._link, answer = await self._upstream.open(live.request)
+        await live.ask(_given(answer))
+
+    async def _send(self, message: Message) -> None:
+        assert self._link is not None
+        await self._link.send(message)
+        if message.method == Method.INITIALIZED and self._session.standalone:
+            stream = await self._link.listen()
+            if stream is not None:
+                self._tasks.spawn(self._listen(stream), "listen")
+
+    async def _listen(self, stream: MessageStream) -> None:
+        try:
+            async for batch in stream:
+                for message in batch:
+                    (self.questions.asked if message.is_request else self.questions.told)(message)
+        finally:
+            await stream.aclose()
+
+    async def _hear_standalone(self, step: Step, message: Message) -> None:
+        if message.is_request:
+            await self._hear_question(step, message)
+        elif not await self._within(self.questions.come_told(message.method)):
+            self._differs(f"{message.method}: expected on the session's stream, did not come")
+        else:
+            for line in self.told_apart(message, self.questions.last_told):
+                self._differs(f"{message.method}{line}")
+
+    async def aclose(self) -> None:
+        for id in self.questions.left():
+            if self._link is not None:
+                await self._link.send(jsonrpc.error(id, _NO_SUCH))
+        await super().aclose()
+        if self._link is not None:
+            await self._link.end()
+
+
+class StatelessWalk(Walk):
+    """What passed without a session: each request carries all that it needs."""
+
+    async def _ask(self, live: Live) -> None:
+        asking = self._upstream.exchange(live.request, _routing(live.request))
+        self._tasks.spawn(live.ask(asking), "ask")
+
+    async def _send(self, message: Message) -> None:
+        """Over HTTP a modern client sends nothing but requests."""
+
+
+class Questions:
+    """What the server asks and tells of its own accord, until the tape comes to it."""
+
+    def __init__(self) -> None:
+        self._open: list[Message] = []
+        self._told: list[Message] = []
+        self._ids: dict[int, RequestId] = {}
+        self._changed = asyncio.Event()
+        self.last_told: Message = jsonrpc.notification("none")
+
+    def asked(self, request: Message) -> None:
+        self._open.append(request)
+        self._tell()
+
+    def told(self, message: Message) -> None:
+        self._told.append(message)
+        self._tell()
+
+    def _tell(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    def id_of(self, seq: int) -> RequestId | None:
+        """By what the question at that place of the tape goes today."""
+        return self._ids.pop(seq, None)
+
+    def left(self) -> Sequence[RequestId]:
+        """Those that the tape has no answer to."""
+        return [id for message in self._open if (id := message.id) is not None]
+
+    async def come(self, seq: int, method: str) -> None:
+        found = await self._first(self._open, method)
+        if found.id is not None:
+            self._ids[seq] = found.id
+
+    async def come_told(self, method: str) -> None:
+        self.last_told = await self._first(self._told, method)
+
+    async def _first(self, among: list[Message], method: str) -> Message:
+        while True:
+            for message in among:
+                if message.method == method:
+                    among.remove(message)
+                    return message
+            await self._changed.wait()
+
+
+def compared(recording: Recording, expected: Sequence[Message], got: Sequence[Message]) -> Iterator[str]:
+    """A line for each difference, without the name of what is compared."""
+    *then, answer_then = expected
+    *now, answer_now = got
+    for was, is_now in zip(then, now, strict=False):
+        for found in recording.likeness.differences(was, is_now):
+            yield f" {was.method} {found.pointer}: expected {found.expected}, got {found.got}"
+    for missing in then[len(now) :]:
+        yield f" {missing.method}: expected, did not come"
+    for surplus in now[len(then) :]:
+        yield f" {surplus.method}: came, was not expected"
+    for found in recording.likeness.differences(answer_then, answer_now):
+        yield f" {found.pointer}: expected {found.expected}, got {found.got}"
+
+
+async def _given(answer: Message) -> Answer:
+    return Answer(whole=answer)
+
+
+def _named(request: Message) -> str:
+    """The method, and what it is about."""
+    name = _name_in(request)
+    return request.method if name is None else f"{request.method} {name}"
+
+
+def _name_in(request: Message) -> str | None:
+    parameter = NAMED_BY.get(request.method)
+    name = request.params().get(parameter) if parameter is not None else None
+    return name if isinstance(name, str) else None
+
+
+def _kind(answer: Message) -> str:
+    return "an error" if answer.kind is Kind.ERROR else "a result"
+
+
+def _routing(request: Message) -> Forwarded:
+    """The headers that repeat a modern request's body."""
+    version = request.params().get("_meta", {}).get(Meta.PROTOCOL_VERSION)
+    fields = ((Header.PROTOCOL_VERSION, str(version).encode()), (Header.METHOD, request.method.encode()))
+    name = _name_in(request)
+    return fields if name is None else (*fields, (Header.NAME, encode_value(name)))
