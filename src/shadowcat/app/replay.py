@@ -26,7 +26,10 @@ from shadowcat.upstream.streamable import CALL
 
 log = logging.getLogger("shadowcat.replay")
 
+__all__ = ["Command", "ReplayOptions", "pipe_tape", "play_client", "serve_tape"]
+
 _SERVER = "server"
+_DRAIN_S = 1.0
 
 
 @contextmanager
@@ -45,46 +48,47 @@ def recording_at(path: str, options: ReplayOptions) -> Generator[Recording]:
 
 
 async def serve_tape(
-    recording: Recording, options: ReplayOptions, host: str, port: int, announce: Callable[[str], None]
+    tape: str, options: ReplayOptions, listen: tuple[str, int], announce: Callable[[str], None]
 ) -> None:
     """Over HTTP, by the machinery that stands before any server, until told to stop."""
-    upstream = TapeUpstream(TapeServer(recording, options))
-    async with ReverseProxy({NAME: upstream}, host=host, port=port) as proxy:
+    host, port = listen
+    with recording_at(tape, options) as recording:
+        upstream = TapeUpstream(TapeServer(recording, options))
+        async with ReverseProxy({NAME: upstream}, host=host, port=port) as proxy:
 
-        def serving() -> None:
-            shown = f"[{host}]" if ":" in host else host
-            announce(f"playing {contents(recording)} on http://{shown}:{proxy.port}/mcp (Ctrl-C stops it)")
+            def serving() -> None:
+                shown = f"[{host}]" if ":" in host else host
+                announce(f"playing {contents(recording)} on http://{shown}:{proxy.port}/mcp (Ctrl-C stops it)")
 
-        await until_stopped(lambda: proxy.drain(1.0), serving)
+            await until_stopped(lambda: proxy.drain(_DRAIN_S), serving)
 
 
-async def pipe_tape(recording: Recording, options: ReplayOptions, stdin: int = 0, stdout: int = 1) -> None:
+async def pipe_tape(tape: str, options: ReplayOptions, stdin: int = 0, stdout: int = 1) -> None:
     """In place of a command, until the client ends it."""
-    gone = asyncio.Event()
-    pipe = TapePipe(TapeServer(recording, options), lambda line: client.write(line))
-    client = StdioClient(ClientListener(pipe.heard, gone.set), stdin=stdin, stdout=stdout)
-    await client.open()
-    try:
-        await gone.wait()
-    finally:
-        await pipe.aclose()
-        await client.aclose()
+    with recording_at(tape, options) as recording:
+        gone = asyncio.Event()
+        pipe = TapePipe(TapeServer(recording, options), lambda line: client.write(line))
+        client = StdioClient(ClientListener(pipe.heard, gone.set), stdin=stdin, stdout=stdout)
+        await client.open()
+        try:
+            await gone.wait()
+        finally:
+            await pipe.aclose()
+            await client.aclose()
 
 
 async def play_client(
-    recording: Recording, options: ReplayOptions, server: str | Command, tell: Callable[[str], object]
+    tape: str, options: ReplayOptions, server: str | Command, tell: Callable[[str], object]
 ) -> Found:
     """Raises `Fault` for a server that cannot be reached."""
+    http = Client()
     if isinstance(server, Command):
         upstream = StdioUpstream(_SERVER, server)
-        try:
-            return await TapeClient(recording, upstream, options, tell).run()
-        finally:
-            await upstream.aclose()
-    http = Client()
-    upstream = UrlUpstream(_SERVER, server, http, CALL)
+    else:
+        upstream = UrlUpstream(_SERVER, server, http, CALL)
     try:
-        return await TapeClient(recording, upstream, options, tell).run()
+        with recording_at(tape, options) as recording:
+            return await TapeClient(recording, upstream, options, tell).run()
     finally:
         await upstream.aclose()
         await http.aclose()

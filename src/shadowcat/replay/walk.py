@@ -9,15 +9,16 @@ from typing import Any
 
 from shadowcat.aio import Tasks
 from shadowcat.core.exchange import Answer, Forwarded, MessageStream
-from shadowcat.core.multiplex import request_named_by, with_request_named
+from shadowcat.core.multiplex import request_named_by
 from shadowcat.core.ports import Link, Upstream
 from shadowcat.replay.live import Live
 from shadowcat.replay.options import ReplayOptions
 from shadowcat.replay.recorded import RecordedSession, Recording, Step
+from shadowcat.replay.told import compared, name_in, named
 from shadowcat.wire import jsonrpc, tape
 from shadowcat.wire.headers import encode_value
 from shadowcat.wire.jsonrpc import Kind, Message, RequestId
-from shadowcat.wire.mcp import NAMED_BY, Header, Meta, Method
+from shadowcat.wire.mcp import Header, Meta, Method
 from shadowcat.wire.tape import Frame
 
 _NO_SUCH = {"code": -32601, "message": "The client on the tape was not asked this"}
@@ -139,7 +140,7 @@ class Walk:
     # Comparing.
 
     def _compare(self, live: Live) -> None:
-        name = _named(live.request)
+        name = named(live.request)
         if live.fault is not None:
             self._differs(f"{name}: expected {_kind(live.expected[-1])}, got none ({live.fault.message})")
             return
@@ -149,11 +150,11 @@ class Walk:
             )
             return
         got = [self._recording.without_secrets(message) for message in live.got]
-        for line in compared(self._recording, live.expected, got):
+        for line in compared(self._recording.likeness, live.expected, got):
             self._differs(f"{name}{line}")
 
     def told_apart(self, expected: Message, got: Message) -> Iterator[str]:
-        return compared(self._recording, [expected], [self._recording.without_secrets(got)])
+        return compared(self._recording.likeness, [expected], [self._recording.without_secrets(got)])
 
 
 class SessionWalk(Walk):
@@ -261,35 +262,8 @@ class Questions:
             await self._changed.wait()
 
 
-def compared(recording: Recording, expected: Sequence[Message], got: Sequence[Message]) -> Iterator[str]:
-    """A line for each difference, without the name of what is compared."""
-    *then, answer_then = expected
-    *now, answer_now = got
-    for was, is_now in zip(then, now, strict=False):
-        for found in recording.likeness.differences(was, is_now):
-            yield f" {was.method} {found.pointer}: expected {found.expected}, got {found.got}"
-    for missing in then[len(now) :]:
-        yield f" {missing.method}: expected, did not come"
-    for surplus in now[len(then) :]:
-        yield f" {surplus.method}: came, was not expected"
-    for found in recording.likeness.differences(answer_then, answer_now):
-        yield f" {found.pointer}: expected {found.expected}, got {found.got}"
-
-
 async def _given(answer: Message) -> Answer:
     return Answer(whole=answer)
-
-
-def _named(request: Message) -> str:
-    """The method, and what it is about."""
-    name = _name_in(request)
-    return request.method if name is None else f"{request.method} {name}"
-
-
-def _name_in(request: Message) -> str | None:
-    parameter = NAMED_BY.get(request.method)
-    name = request.params().get(parameter) if parameter is not None else None
-    return name if isinstance(name, str) else None
 
 
 def _kind(answer: Message) -> str:
@@ -300,5 +274,5 @@ def _routing(request: Message) -> Forwarded:
     """The headers that repeat a modern request's body."""
     version = request.params().get("_meta", {}).get(Meta.PROTOCOL_VERSION)
     fields = ((Header.PROTOCOL_VERSION, str(version).encode()), (Header.METHOD, request.method.encode()))
-    name = _name_in(request)
+    name = name_in(request)
     return fields if name is None else (*fields, (Header.NAME, encode_value(name)))

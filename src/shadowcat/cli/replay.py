@@ -1,0 +1,98 @@
+"""`shadowcat replay`: a tape plays the server, or the client."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from shadowcat.cli.params import HOST_PORT, UPSTREAM, Seconds
+from shadowcat.cli.tape import ignore_option, strict_option, unusable, usable
+from shadowcat.errors import Fault
+
+if TYPE_CHECKING:
+    from shadowcat.app.replay import Command
+    from shadowcat.replay_options import ReplayOptions
+
+
+@click.command(context_settings={"allow_interspersed_args": True})
+@click.argument("tape")
+@click.argument("command", nargs=-1, metavar="[-- COMMAND [ARGS]...]")
+@click.option("--listen", type=HOST_PORT, metavar="HOST:PORT", help="Play the server, over HTTP.")
+@click.option("--stdio", is_flag=True, help="Play the server, in place of a command that speaks stdio.")
+@click.option(
+    "--against", type=UPSTREAM, metavar="URL", help="Play the client, and compare what this server answers."
+)
+@ignore_option
+@strict_option
+@click.option(
+    "--speed", type=click.FloatRange(0), default=0.0, help="1 as recorded, 10 ten times as fast; 0: no waiting."
+)
+@click.option("--session", default="", help="Only the session that begins so.")
+@click.option(
+    "--wait",
+    "wait_s",
+    type=Seconds(0.001),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long the other side may take for what it did on the tape.",
+)
+def replay(
+    tape: str,
+    command: tuple[str, ...],
+    listen: tuple[str, int] | None,
+    stdio: bool,
+    against: tuple[str, str] | None,
+    ignore: tuple[str, ...],
+    strict: bool,
+    speed: float,
+    session: str,
+    wait_s: float,
+) -> None:
+    """Play a tape: as the server, or as the client against a server.
+
+    As the client it prints what the server answers differently than on the tape, and ends with 1 if anything does,
+    with 2 if the tape or the server cannot be used.
+
+    \b
+    Examples:
+      shadowcat replay tapes --listen 127.0.0.1:8080
+      shadowcat replay tapes --stdio
+      shadowcat replay tapes --against http://127.0.0.1:3000/mcp
+      shadowcat replay tapes -- python my_server.py
+    """
+    chosen = [bool(listen), stdio, bool(against), bool(command)]
+    if sum(chosen) != 1:
+        raise click.UsageError("give one of --listen, --stdio, --against, or, after --, a command")
+    from shadowcat.app.replay import ReplayOptions
+
+    options = ReplayOptions(ignore=ignore, strict=strict, speed=speed, session=session, wait_s=wait_s)
+    set_up_logging("warning")
+    with usable():
+        if listen is not None:
+            _serve(tape, options, listen)
+        elif stdio:
+            run(pipe_tape(tape, options))
+        else:
+            _play(tape, options, against[1] if against is not None else runnable(command, {}, None))
+
+
+def _serve(tape: str, options: ReplayOptions, listen: tuple[str, int]) -> None:
+    try:
+        run(serve_tape(tape, options, listen, click.echo))
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise cannot_listen(listen, error) from error
+
+
+def _play(tape: str, options: ReplayOptions, server: str | Command) -> None:
+    try:
+        found = run(play_client(tape, options, server, click.echo))
+    except Fault as fault:
+        raise unusable(f"the server cannot be asked: {fault.message}") from fault
+    click.echo(f"{found.exchanges} requests, {found.differences or 'no'} differences")
+    sys.exit(1 if found.differences else 0)

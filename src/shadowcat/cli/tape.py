@@ -1,0 +1,156 @@
+"""`shadowcat tape`: look at what was recorded."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import click
+
+from shadowcat.wire.tape import TapeError
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+UNUSABLE = 2
+
+ignore_option = click.option(
+    "--ignore",
+    multiple=True,
+    metavar="POINTER",
+    help="A JSON pointer into messages, such as /result/content/*/text, that counts for nothing.",
+)
+strict_option = click.option(
+    "--strict", is_flag=True, help="Also count _meta and points in time, which differ from day to day."
+)
+_tape = click.argument("tape")
+
+
+@click.group()
+def tape() -> None:
+    """Look at tapes: what --record has written.
+
+    TAPE is a file, or a directory with one recording, or a recording's path without its -0001.tape.
+    """
+
+
+@tape.command("list")
+@click.option("--json", "as_json", is_flag=True, help="A line of JSON for each.")
+@click.argument("place", default=".")
+def list_(place: str, as_json: bool) -> None:
+    """List the tapes in a directory, and how each of them ends.
+
+    \b
+    Example:
+      shadowcat tape list tapes
+    """
+    from shadowcat.app.tapes import list_tapes
+
+    with usable():
+        for row in list_tapes(place):
+            told = "  ".join(f"{name}={value}" for name, value in row.items())
+            click.echo(json.dumps(row) if as_json else told)
+
+
+@tape.command()
+@_tape
+@click.option("--session", default="", help="Only the session that begins so.")
+@click.option("--method", default="", help="Only requests with this method, and what belongs to them.")
+@click.option("--full", is_flag=True, help="Messages in full length.")
+@click.option("-f", "--follow", is_flag=True, help="Go on while it is written.")
+def show(tape: str, session: str, method: str, full: bool, follow: bool) -> None:
+    """Show a tape, a line for each message.
+
+    \b
+    Examples:
+      shadowcat tape show tapes --method tools/call
+      shadowcat tape show -f tapes
+    """
+    from shadowcat.app.tapes import show_tape
+
+    with usable():
+        for line in show_tape(tape, session=session, method=method, unshortened=full, follow=follow):
+            click.echo(line)
+
+
+@tape.command()
+@_tape
+def verify(tape: str) -> None:
+    """Check that a tape is whole and holds no secret that could be told by its look.
+
+    Exit code 1 if it is not, 2 if it cannot be read.
+    """
+    from shadowcat.app.tapes import verify_tape
+
+    with usable():
+        verdict = verify_tape(tape)
+    click.echo(verdict.told)
+    for complaint in verdict.complaints:
+        click.echo(complaint)
+    sys.exit(1 if verdict.complaints else 0)
+
+
+@tape.command()
+@click.argument("first")
+@click.argument("second")
+@ignore_option
+@strict_option
+def diff(first: str, second: str, ignore: tuple[str, ...], strict: bool) -> None:
+    """Compare what was said on two tapes. Exit code 1 if it differs, 2 if a tape cannot be read.
+
+    \b
+    Example:
+      shadowcat tape diff before after --ignore /result/content/0/text
+    """
+    from shadowcat.app.tapes import diff_tapes
+
+    count = 0
+    with usable():
+        for line in diff_tapes(first, second, ignore=ignore, strict=strict):
+            count += 1
+            click.echo(line)
+    click.echo(f"{count} differences" if count else "no differences")
+    sys.exit(1 if count else 0)
+
+
+@tape.command()
+@_tape
+@click.option("--format", "form", type=click.Choice(("har",)), default="har", show_default=True)
+def export(tape: str, form: str) -> None:
+    """Write the calls on a tape, with their answers, as an HTTP archive to stdout.
+
+    \b
+    Example:
+      shadowcat tape export tapes > calls.har
+    """
+    from shadowcat.app.tapes import export_har
+
+    with usable():
+        for piece in export_har(tape):
+            click.get_binary_stream("stdout").write(piece)
+
+
+@contextmanager
+def usable() -> Generator[None]:
+    """One line and an exit code of its own for a tape that cannot be used."""
+    try:
+        yield
+    except TapeError as error:
+        raise unusable(str(error)) from error
+    except BrokenPipeError:
+        # Whoever reads has enough; Python would complain once more when it flushes at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except OSError as error:
+        raise unusable(f"{error.filename}: {error.strerror}") from error
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def unusable(told: str) -> click.ClickException:
+    failure = click.ClickException(told)
+    failure.exit_code = UNUSABLE
+    return failure

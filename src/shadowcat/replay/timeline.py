@@ -1,0 +1,116 @@
+"""A tape as a person reads it: a line for each message."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from shadowcat.replay.files import TapeFile
+from shadowcat.wire import tape
+from shadowcat.wire.jsonrpc import Message
+from shadowcat.wire.mcp import NAMED_BY
+from shadowcat.wire.tape import SUFFIX, Frame, Head, Tape
+from shadowcat.wire.text import printable
+
+_MAX_REMEMBERED = 20_000
+_LOOK_S = 0.2
+_READ_BYTES = 256 * 1024
+_SHOWN_CHARS = 160
+
+
+class Timeline:
+    def __init__(self, *, session: str = "", method: str = "", whole: bool = False) -> None:
+        """Only of the session that begins so, and of requests with that method and what belongs to them."""
+        self._session = session
+        self._method = method
+        self._whole = whole
+        self._methods: OrderedDict[int, str] = OrderedDict()
+        """Of the last requests, by their seq."""
+
+    def line(self, frame: Frame) -> str | None:
+        """None for one that is not asked for."""
+        about = frame.method or self._methods.get(frame.request or 0, "")
+        if frame.kind == "request":
+            self._methods[frame.seq] = frame.method
+            if len(self._methods) > _MAX_REMEMBERED:
+                self._methods.popitem(last=False)
+        if not frame.session.startswith(self._session) or not self._is_wanted(frame, about):
+            return None
+        message = frame.parsed()
+        arrow = "->" if frame.direction == tape.TO_SERVER else "<-"
+        parts = [f"{frame.seq:>6} {frame.ms / 1_000:>+11.3f}s {frame.session or '-':<12} {arrow}"]
+        parts.append(_what(frame, message, about))
+        if frame.outcome != tape.PASSED:
+            parts.append(
+                f"[{frame.outcome}{self._shortened(b' ' + bytes(frame.became)) if frame.became else ''}]"
+            )
+        parts.append(self._shortened(message.raw_params or message.raw_result or message.raw_error))
+        return " ".join(part for part in parts if part)
+
+    def _is_wanted(self, frame: Frame, about: str) -> bool:
+        if not self._method:
+            return True
+        belongs = self._methods.get(frame.request or 0, "")
+        return self._method in (about, belongs)
+
+    def _shortened(self, raw: bytes) -> str:
+        return printable(raw, len(raw) if self._whole else _SHOWN_CHARS)
+
+
+def _what(frame: Frame, message: Message, about: str) -> str:
+    if message.is_response:
+        after = f" to {about}" if about else ""
+        status = f" (HTTP {frame.status})" if frame.status != 200 else ""
+        return f"{message.kind.value}{after}{status} id={message.id}"
+    name = message.params().get(NAMED_BY.get(message.method, ""), "") if message.raw_params else ""
+    id = f" id={message.id}" if message.is_request else ""
+    return f"{message.method}{f' {name}' if isinstance(name, str) and name else ''}{id}"
+
+
+def head_line(head: Head) -> str:
+    parts = [f"recording {head.recording or '(unnamed)'} part {head.part}"]
+    if head.mode:
+        servers = ", ".join(f"{name} ({kind})" for name, kind in head.upstreams.items())
+        parts.append(f"{head.mode}{f' of {servers}' if servers else ''}")
+    if head.ring_s:
+        parts.append(f"what came up to {head.ring_s:g} s before something went wrong")
+    if head.program:
+        parts.append(head.program)
+    return "# " + "; ".join(parts)
+
+
+def followed(path: Path, is_written: Callable[[Path], bool]) -> Iterator[Frame | Head]:
+    """A tape and the parts after it, as they are written, until nobody writes any. Raises `TapeError`."""
+    while True:
+        with path.open("rb") as file:
+            tape_read = Tape(_growing(path, file.fileno(), is_written))
+            yield tape_read.head
+            yield from tape_read
+        following = _following(path, tape_read.head)
+        if following is None:
+            return
+        path = following
+
+
+def _following(path: Path, head: Head) -> Path | None:
+    after = path.with_name(f"{head.recording}-{head.part + 1:04}{SUFFIX}")
+    return after if head.recording and after.exists() else None
+
+
+def _growing(path: Path, fd: int, is_written: Callable[[Path], bool]) -> Iterator[bytes]:
+    """Whole lines; at the end it waits for more, unless there will be none."""
+    rest = b""
+    while True:
+        is_over = not is_written(path)
+        # Only then: what was written before its end is all there.
+        while data := os.read(fd, _READ_BYTES):
+            *lines, rest = (rest + data).split(b"\n")
+            yield from (line + b"\n" for line in lines)
+        if is_over:
+            if rest:
+                yield rest
+            return
+        time.sleep(_LOOK_S)
