@@ -58,7 +58,9 @@ async def serve_tape(
 
             def serving() -> None:
                 shown = f"[{host}]" if ":" in host else host
-                announce(f"playing {contents(recording)} on http://{shown}:{proxy.port}/mcp (Ctrl-C stops it)")
+                announce(
+                    f"playing {contents(recording)} on http://{shown}:{proxy.port}/mcp (Ctrl-C stops it)"
+                )
 
             await until_stopped(lambda: proxy.drain(_DRAIN_S), serving)
 

@@ -24,7 +24,9 @@ from shadowcat.wire.tape import Frame, Head, TapeError
 def list_tapes(place: str) -> Iterator[dict[str, Any]]:
     """What each tape is, in a directory or a file. Raises `TapeError` where there is none, `OSError`."""
     path = Path(place)
-    found = catalog(path, is_written) if path.is_dir() else (tallied(file, is_written) for file in tapes_of(path))
+    found = (
+        catalog(path, is_written) if path.is_dir() else (tallied(file, is_written) for file in tapes_of(path))
+    )
     is_empty = True
     for one in found:
         is_empty = False

@@ -7,7 +7,7 @@ from importlib import import_module
 import click
 from click.exceptions import NoSuchCommand
 
-_COMMANDS = ("demo", "doctor", "forward", "reverse", "session")
+_COMMANDS = ("demo", "doctor", "forward", "replay", "reverse", "session", "tape")
 """Each in a module of its own, under its own name."""
 
 
@@ -41,4 +41,5 @@ def main() -> None:
     In place of a command:
       shadowcat -- CMD [ARGS]   for the program that starts it, or from a terminal over HTTP
       shadowcat URL             in front of a server
+      shadowcat TAPE            plays a recorded server
     """

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from typing import TYPE_CHECKING
 
 import click
 
+from shadowcat.cli.options import CannotStart, cannot_listen
 from shadowcat.cli.params import HOST_PORT, UPSTREAM, Seconds
-from shadowcat.cli.tape import ignore_option, strict_option, unusable, usable
+from shadowcat.cli.tape import ignore_option, strict_option, usable
 from shadowcat.errors import Fault
 
 if TYPE_CHECKING:
-    from shadowcat.app.replay import Command
-    from shadowcat.replay_options import ReplayOptions
+    from shadowcat.app.replay import Command, ReplayOptions
 
 
 @click.command(context_settings={"allow_interspersed_args": True})
@@ -28,7 +27,10 @@ if TYPE_CHECKING:
 @ignore_option
 @strict_option
 @click.option(
-    "--speed", type=click.FloatRange(0), default=0.0, help="1 as recorded, 10 ten times as fast; 0: no waiting."
+    "--speed",
+    type=click.FloatRange(0),
+    default=0.0,
+    help="1 as recorded, 10 ten times as fast; 0: no waiting.",
 )
 @click.option("--session", default="", help="Only the session that begins so.")
 @click.option(
@@ -67,7 +69,8 @@ def replay(
     chosen = [bool(listen), stdio, bool(against), bool(command)]
     if sum(chosen) != 1:
         raise click.UsageError("give one of --listen, --stdio, --against, or, after --, a command")
-    from shadowcat.app.replay import ReplayOptions
+    from shadowcat.app.process import run, set_up_logging
+    from shadowcat.app.replay import Command, ReplayOptions, pipe_tape
 
     options = ReplayOptions(ignore=ignore, strict=strict, speed=speed, session=session, wait_s=wait_s)
     set_up_logging("warning")
@@ -77,10 +80,13 @@ def replay(
         elif stdio:
             run(pipe_tape(tape, options))
         else:
-            _play(tape, options, against[1] if against is not None else runnable(command, {}, None))
+            _play(tape, options, against[1] if against is not None else Command(command))
 
 
 def _serve(tape: str, options: ReplayOptions, listen: tuple[str, int]) -> None:
+    from shadowcat.app.process import run
+    from shadowcat.app.replay import serve_tape
+
     try:
         run(serve_tape(tape, options, listen, click.echo))
     except OSError as error:
@@ -90,9 +96,12 @@ def _serve(tape: str, options: ReplayOptions, listen: tuple[str, int]) -> None:
 
 
 def _play(tape: str, options: ReplayOptions, server: str | Command) -> None:
+    from shadowcat.app.process import run
+    from shadowcat.app.replay import play_client
+
     try:
         found = run(play_client(tape, options, server, click.echo))
     except Fault as fault:
-        raise unusable(f"the server cannot be asked: {fault.message}") from fault
+        raise CannotStart(f"the server cannot be asked: {fault.message}") from fault
     click.echo(f"{found.exchanges} requests, {found.differences or 'no'} differences")
     sys.exit(1 if found.differences else 0)

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+TAPE_SUFFIX = ".tape"
+"""Not from wire.tape, which takes longer to load than all of this."""
+
 
 class WrittenOut(NamedTuple):
     args: list[str]
@@ -20,7 +23,7 @@ def command_of(args: list[str]) -> list[str] | None:
 
 
 def written_out(args: list[str], *, is_terminal: bool) -> WrittenOut | None:
-    """`-- COMMAND` and `URL`, as the command that they stand for."""
+    """`-- COMMAND`, `URL` and `TAPE`, as the command that they stand for."""
     if len(args) > 1 and args[0] == "--":
         mode = "http" if is_terminal else "stdio"
         dots = " …" if len(args) > 2 else ""
@@ -28,6 +31,12 @@ def written_out(args: list[str], *, is_terminal: bool) -> WrittenOut | None:
     if args and args[0].startswith(("http://", "https://")):
         told = f"shadowcat forward http --upstream {_without_secrets(args[0])}"
         return WrittenOut(["forward", "http", "--upstream", *args], told)
+    if args and args[0].endswith(TAPE_SUFFIX):
+        # Something that starts us with pipes wants the server that it would otherwise have started.
+        mode = ["--listen", "127.0.0.1:8080"] if is_terminal else ["--stdio"]
+        return WrittenOut(
+            ["replay", args[0], *mode, *args[1:]], f"shadowcat replay {args[0]} {' '.join(mode)}"
+        )
     return None
 
 

@@ -11,11 +11,10 @@ from typing import Any, TypeVar
 
 import click
 
+from shadowcat.cli.options import CannotStart
 from shadowcat.wire.tape import TapeError
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
-
-UNUSABLE = 2
 
 ignore_option = click.option(
     "--ignore",
@@ -130,7 +129,7 @@ def export(tape: str, form: str) -> None:
 
     with usable():
         for piece in export_har(tape):
-            click.get_binary_stream("stdout").write(piece)
+            sys.stdout.buffer.write(piece)
 
 
 @contextmanager
@@ -139,18 +138,12 @@ def usable() -> Generator[None]:
     try:
         yield
     except TapeError as error:
-        raise unusable(str(error)) from error
+        raise CannotStart(str(error)) from error
     except BrokenPipeError:
         # Whoever reads has enough; Python would complain once more when it flushes at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except OSError as error:
-        raise unusable(f"{error.filename}: {error.strerror}") from error
+        raise CannotStart(f"{error.filename}: {error.strerror}") from error
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-
-
-def unusable(told: str) -> click.ClickException:
-    failure = click.ClickException(told)
-    failure.exit_code = UNUSABLE
-    return failure

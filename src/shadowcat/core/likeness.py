@@ -79,6 +79,8 @@ class Likeness:
                 return _TIME.sub(_SOME_TIME, value)
             case int() | float() if not self._strict and _TIME_KEY.search(key) and _is_epoch(value):
                 return _SOME_TIME
+            case float() if value.is_integer():
+                return int(value)
             case _:
                 return value
 
@@ -121,15 +123,13 @@ def _named(message: Message) -> str:
 
 
 def _differences(expected: Any, got: Any, at: str) -> Iterator[Difference]:
-    if expected == got and type(expected) is type(got):
-        return
     if isinstance(expected, dict) and isinstance(got, dict):
         ours, theirs = cast(dict[str, Any], expected), cast(dict[str, Any], got)
         for name in ours | theirs:
             yield from _members(ours, theirs, name, at)
     elif isinstance(expected, list) and isinstance(got, list):
         yield from _elements(cast(list[Any], expected), cast(list[Any], got), at)
-    elif expected != got or isinstance(expected, bool) or isinstance(got, bool):
+    elif expected != got or isinstance(expected, bool) is not isinstance(got, bool):
         yield Difference(at, _short(expected), _short(got))
 
 

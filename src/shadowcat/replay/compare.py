@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from itertools import islice
 
 from shadowcat.core.likeness import Likeness
-from shadowcat.replay.told import compared, named
+from shadowcat.replay.told import compared, line, named
 from shadowcat.replay.transcript import Item
 from shadowcat.wire import tape
 
+_WORDS = "first", "second"
 _WINDOW = 500
 """How far apart the same may stand in the two: calls that ran at once end in another order each time."""
 
@@ -23,18 +24,18 @@ def differences(ours: Iterator[Item], theirs: Iterator[Item], likeness: Likeness
         elif b is None and a is not None:
             yield f"{_where(a)}: only in the first"
         elif a is not None and b is not None:
-            for line in _between(a, b, likeness):
-                yield f"{_where(a)}{line}"
+            for told in _between(a, b, likeness):
+                yield f"{_where(a)}{told}"
 
 
 def _between(a: Item, b: Item, likeness: Likeness) -> Iterator[str]:
     for found in likeness.differences(a.message, b.message):
-        yield f" {found.pointer}: first {found.expected}, second {found.got}"
+        yield line(found, _WORDS)
     yield from compared(
         likeness,
         [frame.parsed() for frame in a.answers],
         [frame.parsed() for frame in b.answers],
-        words=("first", "second"),
+        words=_WORDS,
     )
 
 

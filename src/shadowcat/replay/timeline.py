@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from shadowcat.replay.files import TapeFile
 from shadowcat.wire import tape
 from shadowcat.wire.jsonrpc import Message
 from shadowcat.wire.mcp import NAMED_BY

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from shadowcat.core.likeness import Likeness
+from shadowcat.core.likeness import Difference, Likeness
 from shadowcat.errors import Fault
 from shadowcat.wire.jsonrpc import Message
 from shadowcat.wire.mcp import NAMED_BY
@@ -21,17 +21,21 @@ def compared(
     now, answer_now = _split(got)
     for was, is_now in zip(then, now, strict=False):
         for found in likeness.differences(was, is_now):
-            yield f" {was.method} {found.pointer}: {words[0]} {found.expected}, {words[1]} {found.got}"
+            yield f" {was.method}{line(found, words)}"
     for missing in then[len(now) :]:
-        yield f" {missing.method}: {words[0]} has it, {words[1]} does not"
+        yield f" {missing.method}: {words[0]} only"
     for surplus in now[len(then) :]:
-        yield f" {surplus.method}: {words[1]} has it, {words[0]} does not"
+        yield f" {surplus.method}: {words[1]} only"
     if answer_then is not None and answer_now is not None:
         for found in likeness.differences(answer_then, answer_now):
-            yield f" {found.pointer}: {words[0]} {found.expected}, {words[1]} {found.got}"
+            yield line(found, words)
     elif answer_then is not answer_now:
-        which = words[0] if answer_now is None else words[1]
-        yield f": only {which} has an answer"
+        yield f" its answer: {words[0] if answer_now is None else words[1]} only"
+
+
+def line(found: Difference, words: tuple[str, str]) -> str:
+    where = f" {found.pointer}" if found.pointer else ""
+    return f"{where}: {words[0]} {found.expected}, {words[1]} {found.got}"
 
 
 def _split(messages: Sequence[Message]) -> tuple[Sequence[Message], Message | None]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from shadowcat.aio import Tasks
 from shadowcat.core.exchange import Answer, Forwarded, MessageStream
-from shadowcat.core.multiplex import request_named_by
+from shadowcat.core.multiplex import request_named_by, with_request_named
 from shadowcat.core.ports import Link, Upstream
 from shadowcat.replay.live import Live
 from shadowcat.replay.options import ReplayOptions
