@@ -11,6 +11,7 @@ from shadowcat.aio import Tasks
 from shadowcat.core.exchange import Answer, Forwarded, MessageStream
 from shadowcat.core.multiplex import request_named_by, with_request_named
 from shadowcat.core.ports import Link, Upstream
+from shadowcat.errors import FaultKind
 from shadowcat.replay.live import Live
 from shadowcat.replay.options import ReplayOptions
 from shadowcat.replay.recorded import RecordedSession, Recording, Step
@@ -45,6 +46,8 @@ class Walk:
         self._exchanges = iter(session.exchanges)
         self.questions = Questions()
         self.exchanges = 0
+        self.is_heard = False
+        """Whether the server has said anything."""
 
     async def run(self) -> None:
         before_ms = self._session.steps[0].ms
@@ -141,7 +144,10 @@ class Walk:
 
     def _compare(self, live: Live) -> None:
         name = named(live.request)
+        self.is_heard = self.is_heard or bool(live.got)
         if live.fault is not None:
+            if live.fault.kind is FaultKind.UPSTREAM_UNAVAILABLE and not self.is_heard:
+                raise live.fault
             self._differs(f"{name}: expected {_kind(live.expected[-1])}, got none ({live.fault.message})")
             return
         if not live.is_over:
