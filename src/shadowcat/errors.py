@@ -177,3 +177,7 @@ def _usual_side(kind: FaultKind) -> Side:
 
 class StoreUnusable(Exception):
     """A store that cannot work as it was asked for; says in one line why, and what to do."""
+
+
+class CannotRecord(Exception):
+    """Nothing can be written where the tapes should go; says in one line why."""

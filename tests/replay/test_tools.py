@@ -84,7 +84,7 @@ def test_list_says_how_each_ends(tmp_path: Path) -> None:
 def test_show(tmp_path: Path) -> None:
     head, *lines = show_tape(str(tape_of(tmp_path, "a\x1b[31m", "b")))
     assert head.startswith("# recording ")
-    assert "reverse of main (http)" in head
+    assert "in front of main (http)" in head
     assert len(lines) == 6
     assert "-> tools/call t id=1" in lines[0]
     assert "<- notifications/message" in lines[1]

@@ -23,6 +23,7 @@ from shadowcat.upstream.command import Command
 from shadowcat.upstream.fallback import UrlUpstream
 from shadowcat.upstream.stdio import StdioUpstream
 from shadowcat.upstream.streamable import CALL
+from shadowcat.wire.hosts import Address
 
 log = logging.getLogger("shadowcat.replay")
 
@@ -48,19 +49,16 @@ def recording_at(path: str, options: ReplayOptions) -> Generator[Recording]:
 
 
 async def serve_tape(
-    tape: str, options: ReplayOptions, listen: tuple[str, int], announce: Callable[[str], None]
+    tape: str, options: ReplayOptions, listen: Address, announce: Callable[[str], None]
 ) -> None:
     """Over HTTP, by the machinery that stands before any server, until told to stop."""
-    host, port = listen
     with recording_at(tape, options) as recording:
         upstream = TapeUpstream(TapeServer(recording, options))
-        async with ReverseProxy({NAME: upstream}, host=host, port=port) as proxy:
+        async with ReverseProxy({NAME: upstream}, host=listen.host, port=listen.port) as proxy:
 
             def serving() -> None:
-                shown = f"[{host}]" if ":" in host else host
-                announce(
-                    f"playing {contents(recording)} on http://{shown}:{proxy.port}/mcp (Ctrl-C stops it)"
-                )
+                host = f"[{listen.host}]" if ":" in listen.host else listen.host
+                announce(f"playing {contents(recording)} on http://{host}:{proxy.port}/mcp (Ctrl-C stops it)")
 
             await until_stopped(lambda: proxy.drain(_DRAIN_S), serving)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,9 +13,10 @@ from urllib.parse import quote
 from shadowcat.app.forward import ForwardProxy
 from shadowcat.app.process import DRAIN_S, allow_open_files, until_stopped
 from shadowcat.app.proxy import ReverseProxy
+from shadowcat.app.recording import recording
 from shadowcat.app.settings import Settings
 from shadowcat.clock import SystemClock
-from shadowcat.core.ports import Upstream
+from shadowcat.core.ports import TapSink, Upstream
 from shadowcat.core.targets import TargetRules
 from shadowcat.http.tls import ClientTls
 from shadowcat.stores.urls import StoreUrl, store_of
@@ -37,7 +38,7 @@ def default_store(listen: Address) -> StoreUrl:
     return StoreUrl(f"sqlite:///{quote(str(path.absolute()))}")
 
 
-def proxy_of(settings: Settings, store: StoreUrl) -> ReverseProxy:
+def proxy_of(settings: Settings, store: StoreUrl, taps: Sequence[TapSink] = ()) -> ReverseProxy:
     """Without upstreams it is a forward proxy: clients name them."""
     call_s = settings.sessions.call_s
     if settings.upstreams:
@@ -55,6 +56,7 @@ def proxy_of(settings: Settings, store: StoreUrl) -> ReverseProxy:
         store=store_of(store, SystemClock()),
         durability=settings.durability,
         cluster=settings.cluster,
+        taps=taps,
         server_tls=None if settings.tls is None else settings.tls.context(),
         client_tls=None if settings.upstream_tls == ClientTls() else settings.upstream_tls.context(),
     )
@@ -70,13 +72,27 @@ def _server(settings: Settings, name: str) -> str | Upstream:
     return StdioUpstream(name, server, shared=options.shared, limits=limits)
 
 
+def _transports(settings: Settings) -> dict[str, str]:
+    return {
+        name: "stdio" if isinstance(options.server(), Command) else "http"
+        for name, options in settings.upstreams.items()
+    }
+
+
 async def serve_reverse(settings: Settings, announce: Callable[[str], None]) -> None:
     """Runs a proxy until told to stop."""
     allow_open_files()
     listen = settings.listen
     store = settings.store or default_store(listen)
-    proxy = proxy_of(settings, store)
-    async with proxy:
+    with recording(settings.record, "http", _transports(settings)) as taps:
+        await _serve(settings, store, taps, announce)
+
+
+async def _serve(
+    settings: Settings, store: StoreUrl, taps: Sequence[TapSink], announce: Callable[[str], None]
+) -> None:
+    listen = settings.listen
+    async with proxy_of(settings, store, taps) as proxy:
 
         def serving() -> None:
             host = f"[{listen.host}]" if ":" in listen.host else listen.host

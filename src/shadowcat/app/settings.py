@@ -20,6 +20,7 @@ from shadowcat.core.targets import ForwardOptions
 from shadowcat.downstream.streamable import EndpointOptions
 from shadowcat.http.limits import ServerLimits
 from shadowcat.http.tls import ClientTls, ServerTls
+from shadowcat.plugins.recording.options import RecordOptions
 from shadowcat.proxy.shared import SessionLimits
 from shadowcat.proxy.writer import Durability
 from shadowcat.stores.urls import StoreUrl
@@ -46,6 +47,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     upstream_tls: ClientTls = field(default_factory=ClientTls)
     durability: Durability = field(default_factory=Durability)
     cluster: Cluster | None = None
+    record: RecordOptions | None = None
     log: LogOptions = field(default_factory=LogOptions)
 
 

@@ -6,10 +6,15 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from shadowcat.errors import Fault
 from shadowcat.upstream.command import Command
 from shadowcat.upstream.spawn import spawned
+
+if TYPE_CHECKING:
+    from shadowcat.core.ports import TapSink
+    from shadowcat.plugins.recording.options import RecordOptions
 
 
 def stand_in(
@@ -17,8 +22,25 @@ def stand_in(
     env: Mapping[str, str] | None = None,
     cwd: str | None = None,
     log_level: str = "warning",
+    record: RecordOptions | None = None,
 ) -> int:
-    """Returns the command's exit code."""
+    """Returns the command's exit code. Raises `CannotRecord`."""
+    if record is None:
+        return _stand_in(argv, env, cwd, log_level, ())
+    # Before the command is started: what it says first is on the tape too.
+    from shadowcat.app.recording import recording
+
+    with recording(record, "stdio", {os.path.basename(argv[0]): "stdio"}) as taps:
+        return _stand_in(argv, env, cwd, log_level, taps)
+
+
+def _stand_in(
+    argv: Sequence[str],
+    env: Mapping[str, str] | None,
+    cwd: str | None,
+    log_level: str,
+    taps: Sequence[TapSink],
+) -> int:
     _open_what_is_closed()
     command = Command(tuple(argv), env or {}, cwd, inherits=True)
     try:
@@ -29,7 +51,7 @@ def stand_in(
     _load_msgspec()
     from shadowcat.app.stdio import serve_stdio
 
-    return serve_stdio(command, already, log_level)
+    return serve_stdio(command, already, log_level, taps)
 
 
 def _open_what_is_closed() -> None:

@@ -237,13 +237,15 @@ def _interception(
     return Interception(Pipeline(interceptors, taps), name, os.urandom(16).hex())
 
 
-def serve_stdio(command: Command, already: Spawned | None, log_level: str) -> int:
+def serve_stdio(
+    command: Command, already: Spawned | None, log_level: str, taps: Sequence[TapSink] = ()
+) -> int:
     """Runs until the command has ended, and returns its exit code."""
     stderr = StderrWriter()
     logging.basicConfig(level=log_level.upper(), handlers=[StderrLog(stderr)])
 
     async def main() -> int:
-        forward = StdioForward(command, stderr=stderr, already=already)
+        forward = StdioForward(command, taps=taps, stderr=stderr, already=already)
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             loop.add_signal_handler(number, forward.signal, number)

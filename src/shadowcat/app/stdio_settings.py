@@ -11,9 +11,11 @@ from msgspec import Struct, field
 
 from shadowcat.app.logs import LogOptions
 from shadowcat.config.load import Flag, Loaded, load
+from shadowcat.plugins.recording.options import RecordOptions
 
 
 class StdioSettings(Struct, frozen=True, kw_only=True):
+    record: RecordOptions | None = None
     log: LogOptions = field(default_factory=lambda: LogOptions(level="warning"))
 
 

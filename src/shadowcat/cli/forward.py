@@ -11,14 +11,17 @@ import click
 from shadowcat.cli.options import (
     ALLOW_TARGET,
     LOG_LEVEL,
+    RECORDING,
     SERVING,
     UPSTREAM,
+    cannot_record,
     config_option,
     serve,
     settings_from,
     with_flags,
 )
 from shadowcat.cli.params import VARIABLE
+from shadowcat.errors import CannotRecord
 
 if TYPE_CHECKING:
     from msgspec import Struct
@@ -46,7 +49,8 @@ def _stdio_settings() -> type[Struct]:
 
 
 @forward.command(
-    cls=with_flags(LOG_LEVEL, tree=_stdio_settings), context_settings={"allow_interspersed_args": False}
+    cls=with_flags(*RECORDING, LOG_LEVEL, tree=_stdio_settings),
+    context_settings={"allow_interspersed_args": False},
 )
 @_env_option
 @_cwd_option
@@ -65,7 +69,10 @@ def stdio(
     from shadowcat.app.stdio_settings import load_stdio_settings
 
     settings = settings_from(lambda: load_stdio_settings(os.environ, flags)).settings
-    raise SystemExit(stand_in(command, dict(env), cwd, settings.log.level))
+    try:
+        raise SystemExit(stand_in(command, dict(env), cwd, settings.log.level, settings.record))
+    except CannotRecord as error:
+        raise cannot_record(error) from error
 
 
 @forward.command(cls=with_flags(UPSTREAM, ALLOW_TARGET, *SERVING))

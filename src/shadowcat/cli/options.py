@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import click
 
-from shadowcat.errors import StoreUnusable
+from shadowcat.errors import CannotRecord, StoreUnusable
 
 if TYPE_CHECKING:
     from msgspec import Struct
@@ -59,6 +59,11 @@ UPSTREAM = FlagOf(
 ALLOW_TARGET = FlagOf("--allow-target", "forward.allow_targets", "HOST[:PORT]")
 LISTEN = FlagOf("--listen", "listen", "HOST:PORT")
 LOG_LEVEL = FlagOf("--log-level", "log.level")
+RECORDING = (
+    FlagOf("--record", "record.directory", "DIR"),
+    FlagOf("--record-ring", "record.ring_s"),
+    FlagOf("--record-slow", "record.slow_call_s"),
+)
 SERVING = (
     LISTEN,
     FlagOf("--path", "endpoint.path"),
@@ -73,6 +78,7 @@ SERVING = (
     FlagOf("--tls-cert", "tls.cert_file"),
     FlagOf("--tls-key", "tls.key_file"),
     FlagOf("--upstream-ca", "upstream_tls.ca_file"),
+    *RECORDING,
     LOG_LEVEL,
 )
 """Of every command that serves MCP clients over HTTP."""
@@ -203,6 +209,8 @@ def serve(profile: str, config: Path | None, flags: Iterable[Flag]) -> None:
         run(serve_reverse(settings, click.echo))
     except StoreUnusable as error:
         raise CannotStart(f"the store cannot be used: {error}") from error
+    except CannotRecord as error:
+        raise cannot_record(error) from error
     except OSError as error:
         raise cannot_listen(settings.listen, error) from error
 
@@ -211,6 +219,10 @@ class CannotStart(click.ClickException):
     """What was asked for can never work."""
 
     exit_code = 2
+
+
+def cannot_record(error: CannotRecord) -> click.ClickException:
+    return CannotStart(f"nothing can be recorded to {error}")
 
 
 def cannot_listen(listen: str, error: OSError) -> click.ClickException:

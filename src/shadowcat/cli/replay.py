@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from shadowcat.cli.options import CannotStart, cannot_listen
-from shadowcat.cli.params import HOST_PORT, UPSTREAM, Seconds
 from shadowcat.cli.tape import ignore_option, strict_option, usable
 from shadowcat.errors import Fault
+from shadowcat.wire.hosts import Address
 
 if TYPE_CHECKING:
     from shadowcat.app.replay import Command, ReplayOptions
@@ -19,11 +19,9 @@ if TYPE_CHECKING:
 @click.command(context_settings={"allow_interspersed_args": True})
 @click.argument("tape")
 @click.argument("command", nargs=-1, metavar="[-- COMMAND [ARGS]...]")
-@click.option("--listen", type=HOST_PORT, metavar="HOST:PORT", help="Play the server, over HTTP.")
+@click.option("--listen", metavar="HOST:PORT", help="Play the server, over HTTP.")
 @click.option("--stdio", is_flag=True, help="Play the server, in place of a command that speaks stdio.")
-@click.option(
-    "--against", type=UPSTREAM, metavar="URL", help="Play the client, and compare what this server answers."
-)
+@click.option("--against", metavar="URL", help="Play the client, and compare what this server answers.")
 @ignore_option
 @strict_option
 @click.option(
@@ -36,7 +34,7 @@ if TYPE_CHECKING:
 @click.option(
     "--wait",
     "wait_s",
-    type=Seconds(0.001),
+    type=click.FloatRange(0, min_open=True),
     default=30.0,
     show_default=True,
     metavar="SECONDS",
@@ -45,9 +43,9 @@ if TYPE_CHECKING:
 def replay(
     tape: str,
     command: tuple[str, ...],
-    listen: tuple[str, int] | None,
+    listen: str | None,
     stdio: bool,
-    against: tuple[str, str] | None,
+    against: str | None,
     ignore: tuple[str, ...],
     strict: bool,
     speed: float,
@@ -66,24 +64,24 @@ def replay(
       shadowcat replay tapes --against http://127.0.0.1:3000/mcp
       shadowcat replay tapes -- python my_server.py
     """
-    chosen = [bool(listen), stdio, bool(against), bool(command)]
-    if sum(chosen) != 1:
+    if sum(map(bool, (listen, stdio, against, command))) != 1:
         raise click.UsageError("give one of --listen, --stdio, --against, or, after --, a command")
-    from shadowcat.app.process import run, set_up_logging
+    from shadowcat.app import logs
+    from shadowcat.app.process import run
     from shadowcat.app.replay import Command, ReplayOptions, pipe_tape
 
     options = ReplayOptions(ignore=ignore, strict=strict, speed=speed, session=session, wait_s=wait_s)
-    set_up_logging("warning")
+    logs.set_up(logs.LogOptions("warning"))
     with usable():
         if listen is not None:
-            _serve(tape, options, listen)
+            _serve(tape, options, Address(listen))
         elif stdio:
             run(pipe_tape(tape, options))
         else:
-            _play(tape, options, against[1] if against is not None else Command(command))
+            _play(tape, options, against or Command(command))
 
 
-def _serve(tape: str, options: ReplayOptions, listen: tuple[str, int]) -> None:
+def _serve(tape: str, options: ReplayOptions, listen: Address) -> None:
     from shadowcat.app.process import run
     from shadowcat.app.replay import serve_tape
 
@@ -98,7 +96,10 @@ def _serve(tape: str, options: ReplayOptions, listen: tuple[str, int]) -> None:
 def _play(tape: str, options: ReplayOptions, server: str | Command) -> None:
     from shadowcat.app.process import run
     from shadowcat.app.replay import play_client
+    from shadowcat.app.upstreams import named_url
 
+    if isinstance(server, str):
+        _, server = named_url(server)
     try:
         found = run(play_client(tape, options, server, click.echo))
     except Fault as fault:

@@ -71,9 +71,9 @@ def _what(frame: Frame, message: Message, about: str) -> str:
 
 def head_line(head: Head) -> str:
     parts = [f"recording {head.recording or '(unnamed)'} part {head.part}"]
-    if head.mode:
+    if head.upstreams:
         servers = ", ".join(f"{name} ({kind})" for name, kind in head.upstreams.items())
-        parts.append(f"{head.mode}{f' of {servers}' if servers else ''}")
+        parts.append(f"in front of {servers}")
     if head.ring_s:
         parts.append(f"what came up to {head.ring_s:g} s before something went wrong")
     if head.program:

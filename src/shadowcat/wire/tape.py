@@ -52,8 +52,8 @@ class Head(msgspec.Struct, kw_only=True, omit_defaults=True):
     """The name of the recording that this is a part of."""
     program: str = ""
     """What wrote it, with its version."""
-    mode: str = ""
-    """As what it ran: reverse, forward http, forward stdio."""
+    clients: str = ""
+    """How the clients spoke: http or stdio."""
     upstreams: dict[str, str] = {}
     """The servers by name, and how each is spoken to: http or stdio."""
     ring_s: float = 0.0
@@ -125,7 +125,7 @@ class Sidecar(msgspec.Struct, kw_only=True):
 
     recording: str
     program: str
-    mode: str
+    clients: str
     upstreams: dict[str, str]
     started: float
     ended: float | None = None

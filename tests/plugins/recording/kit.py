@@ -55,7 +55,7 @@ class Traffic:
 def recording(directory: Path, clock: Any = None, **options: Any) -> Iterator[Traffic]:
     recorder = Recorder(
         RecordOptions(directory=str(directory), **options),
-        mode="reverse",
+        clients="http",
         upstreams={"main": "http"},
         program="shadowcat 0",
         clock=clock,

@@ -57,7 +57,7 @@ def test_the_sidecar_says_how_it_went(tmp_path: Path) -> None:
         traffic.exchange()
     found = sidecar_in(tmp_path)
     assert found.ended is not None
-    assert (found.messages, found.dropped, found.mode, found.upstreams) == (2, 0, "reverse", {"main": "http"})
+    assert (found.messages, found.dropped, found.clients, found.upstreams) == (2, 0, "http", {"main": "http"})
     assert [part.frames for part in found.parts] == [2]
 
 
@@ -229,7 +229,7 @@ def test_a_session_s_stand_in_is_another_one_in_another_recording(tmp_path: Path
 @pytest.mark.parametrize("options", [{"total_bytes": 1}, {"slow_call_s": 1.0}])
 def test_options_that_contradict_each_other(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"_s|_bytes"):
-        Recorder(RecordOptions(directory="x", **options))
+        RecordOptions(directory="x", **options)
 
 
 def _until(true: Any) -> None:

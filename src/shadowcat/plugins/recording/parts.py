@@ -130,7 +130,7 @@ class Parts:
         sidecar = Sidecar(
             recording=head.recording,
             program=head.program,
-            mode=head.mode,
+            clients=head.clients,
             upstreams=head.upstreams,
             started=head.started,
             ring_s=head.ring_s,

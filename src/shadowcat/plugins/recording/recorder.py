@@ -56,13 +56,12 @@ class Recorder:
         self,
         options: RecordOptions,
         *,
-        mode: str = "",
+        clients: str = "",
         upstreams: Mapping[str, str] | None = None,
         program: str = "",
         clock: Clock | None = None,
     ) -> None:
-        """Raises `ValueError` for options that contradict each other."""
-        options.check()
+        """`clients` and `upstreams` are for the tape's head: how each is spoken to, http or stdio."""
         self._options = options
         self._clock = clock or SystemClock()
         wall = self._clock.wall()
@@ -73,7 +72,7 @@ class Recorder:
             started=round(wall, 3),
             recording=self.name,
             program=program,
-            mode=mode,
+            clients=clients,
             upstreams=dict(upstreams or {}),
             ring_s=options.ring_s,
             redacted_keys=options.redact_keys,

@@ -1,0 +1,32 @@
+"""Recording, where it is asked for: begun before the traffic, ended after it."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+
+from shadowcat.core.ports import TapSink
+from shadowcat.errors import CannotRecord
+from shadowcat.plugins.recording.options import RecordOptions
+from shadowcat.plugins.recording.recorder import Recorder
+
+
+@contextmanager
+def recording(
+    options: RecordOptions | None, clients: str, upstreams: Mapping[str, str]
+) -> Generator[Sequence[TapSink]]:
+    """The taps of a proxy. Raises `CannotRecord`."""
+    if options is None:
+        yield ()
+        return
+    program = f"shadowcat {version('shadowcat')}"
+    recorder = Recorder(options, clients=clients, upstreams=upstreams, program=program)
+    try:
+        recorder.start()
+    except OSError as error:
+        raise CannotRecord(f"{error.filename or options.directory}: {error.strerror or error}") from error
+    try:
+        yield (recorder,)
+    finally:
+        recorder.close()
