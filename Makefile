@@ -20,7 +20,7 @@ demo: $(READY) ## set everything up in .venv, start a server and the proxy befor
 	@$(BIN)/shadowcat demo
 
 test: $(READY) ## run the tests; ARGS="-k sse" picks some
-	@$(BIN)/python -m tests.provision redis-server nginx faketime curl npm
+	@$(BIN)/python -m tests.provision redis-server nginx faketime curl chromium npm
 	@$(BIN)/pytest $(ARGS)
 
 conformance: $(READY) ## run the official suite direct and through the proxy, in every form, and compare

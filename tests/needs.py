@@ -32,6 +32,10 @@ def nginx() -> Path:
     return _program("nginx")
 
 
+def chromium() -> Path:
+    return _program("chromium")
+
+
 def wrk() -> Path:
     return _program("wrk")
 

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from shadowcat.admin.listener import Admin
     from shadowcat.app.forward import ForwardProxy
     from shadowcat.app.proxy import ReverseProxy
     from shadowcat.app.stdio import StdioForward
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PASS",
+    "Admin",
     "Context",
     "ForwardProxy",
     "Interceptor",
@@ -32,6 +34,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "Admin": "admin.listener",
     "ForwardProxy": "app.forward",
     "ReverseProxy": "app.proxy",
     "StdioForward": "app.stdio",

@@ -21,6 +21,7 @@ from shadowcat.downstream.streamable import EndpointOptions, StreamableEndpoint
 from shadowcat.http.client import Client, Origin
 from shadowcat.http.limits import ClientLimits, ServerLimits, Timeouts
 from shadowcat.http.server import Server
+from shadowcat.proxy.news import What
 from shadowcat.proxy.pipeline import Pipeline
 from shadowcat.proxy.relay import Relay
 from shadowcat.proxy.shared import Phase, SessionLimits, Shared
@@ -146,6 +147,7 @@ class ReverseProxy:
             raise
         self.relay.start()
         self.shared.phase = Phase.SERVING
+        self.shared.news.tell(What.PROXY_SERVES)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -157,6 +159,7 @@ class ReverseProxy:
         Other nodes get the sessions in which nothing runs at once, the others as that is over.
         """
         self.shared.phase = Phase.DRAINING
+        self.shared.news.tell(What.PROXY_DRAINS)
         self.server.stop_accepting()
         self._begin_to_leave()
         await self.relay.begin_to_leave()

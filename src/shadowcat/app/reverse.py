@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from shadowcat.admin.options import AdminOptions
 from shadowcat.app.forward import ForwardProxy
 from shadowcat.app.process import DRAIN_S, allow_open_files, until_stopped
 from shadowcat.app.proxy import ReverseProxy
@@ -25,6 +28,9 @@ from shadowcat.upstream.command import Command
 from shadowcat.upstream.stdio import StdioLimits, StdioUpstream
 from shadowcat.upstream.streamable import CALL
 from shadowcat.wire.hosts import Address, is_loopback
+
+if TYPE_CHECKING:
+    from shadowcat.admin.listener import Admin
 
 log = logging.getLogger("shadowcat")
 
@@ -79,6 +85,16 @@ def _transports(settings: Settings) -> dict[str, str]:
     }
 
 
+def _admin(proxy: ReverseProxy, options: AdminOptions) -> AbstractAsyncContextManager[Admin | None]:
+    """There before the proxy serves, and until it has drained."""
+    if not options.listen.is_on:
+        return nullcontext()
+    # Here, because it brings a web framework along.
+    from shadowcat.admin.listener import Admin
+
+    return Admin(proxy, options)
+
+
 async def serve_reverse(settings: Settings, announce: Callable[[str], None]) -> None:
     """Runs a proxy until told to stop."""
     allow_open_files()
@@ -92,18 +108,22 @@ async def _serve(
     settings: Settings, store: StoreUrl, taps: Sequence[TapSink], announce: Callable[[str], None]
 ) -> None:
     listen = settings.listen
-    async with proxy_of(settings, store, taps) as proxy:
+    proxy = proxy_of(settings, store, taps)
+    async with _admin(proxy, settings.admin) as admin, proxy:
 
         def serving() -> None:
             host = f"[{listen.host}]" if ":" in listen.host else listen.host
             scheme = "http" if settings.tls is None else "https"
             where = f"{scheme}://{host}:{proxy.port}"
-            if not settings.upstreams:
-                announce(f"serving http_proxy={where} (Ctrl-C stops it)")
+            is_forward = not settings.upstreams
+            served = f"http_proxy={where}" if is_forward else f"{where}{settings.endpoint.path}"
+            announce(f"serving {served} (Ctrl-C stops it)")
+            if admin is not None:
+                announce(f"look after it on {admin.url}/")
+            if is_forward:
                 if not is_loopback(listen.host):
                     log.warning("whoever reaches this port reaches the targets of --allow-target")
                 return
-            announce(f"serving {where}{settings.endpoint.path} (Ctrl-C stops it)")
             log.info("sessions are kept in %s", store.shown())
             if not is_loopback(listen.host) and not settings.endpoint.allow_hosts:
                 log.warning("whoever reaches this port is served, under any name: see --allow-host")

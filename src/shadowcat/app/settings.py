@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct, field
 
+from shadowcat.admin.options import AdminAddress, AdminOptions
 from shadowcat.app.cluster import Cluster
 from shadowcat.app.logs import LogOptions
 from shadowcat.app.upstreams import UpstreamOptions
@@ -48,12 +49,14 @@ class Settings(Struct, frozen=True, kw_only=True):
     durability: Durability = field(default_factory=Durability)
     cluster: Cluster | None = None
     record: RecordOptions | None = None
+    admin: AdminOptions = field(default_factory=lambda: AdminOptions(listen=AdminAddress("off")))
     log: LogOptions = field(default_factory=LogOptions)
 
 
 PROFILES: dict[str, dict[str, Any]] = {
     "reverse": {},
-    "forward http": {"store": "memory:"},
+    # A free port: several may run on one machine.
+    "forward http": {"store": "memory:", "admin": {"listen": "127.0.0.1:0"}},
 }
 """What is a default of one command and not of the other, in the form of a file."""
 

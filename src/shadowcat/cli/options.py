@@ -75,6 +75,7 @@ SERVING = (
     FlagOf("--call-deadline", "sessions.call_s"),
     FlagOf("--max-body", "http.body_bytes"),
     FlagOf("--upgrade-after", "sessions.upgrade_after_s"),
+    FlagOf("--admin", "admin.listen", "HOST:PORT|off"),
     FlagOf("--tls-cert", "tls.cert_file"),
     FlagOf("--tls-key", "tls.key_file"),
     FlagOf("--upstream-ca", "upstream_tls.ca_file"),
@@ -227,4 +228,6 @@ def cannot_record(error: CannotRecord) -> click.ClickException:
 
 def cannot_listen(listen: str, error: OSError) -> click.ClickException:
     because = os.strerror(error.errno) if error.errno else str(error)
-    return click.ClickException(f"cannot listen on {listen}: {because}; choose another with --listen")
+    # Only the admin listener names its address.
+    where, flag = (error.filename, "--admin") if error.filename else (listen, "--listen")
+    return click.ClickException(f"cannot listen on {where}: {because}; choose another with {flag}")

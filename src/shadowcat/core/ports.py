@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from shadowcat.core.exchange import (
     Answer,
@@ -16,6 +16,7 @@ from shadowcat.core.exchange import (
     Verdict,
 )
 from shadowcat.core.ledger import Held, Refusal, SessionChange, SessionSummary, StoredSession
+from shadowcat.core.statistics import UpstreamStatistics
 from shadowcat.errors import Fault
 from shadowcat.wire.jsonrpc import Message
 
@@ -39,6 +40,13 @@ class Upstream(Protocol):
         ...
 
     async def aclose(self) -> None: ...
+
+
+@runtime_checkable
+class Counting(Protocol):
+    """An upstream that counts what it does; it need not."""
+
+    def statistics(self) -> UpstreamStatistics: ...
 
 
 class Link(Protocol):

@@ -52,12 +52,15 @@ class Budget:
     part of that third goes on, whatever the others hoard. Both together never exceed the whole.
     """
 
-    __slots__ = ("_crowded_at", "_limit", "_parent", "_share", "_sharers", "used")
+    __slots__ = ("_crowded_at", "_limit", "_parent", "_share", "_sharers", "events", "evicted", "used")
 
     def __init__(self, limit: int, parent: Budget | None = None) -> None:
         self._limit = limit
         self._parent = parent
         self.used = 0
+        self.events = 0
+        self.evicted = 0
+        """Events that had to go because room was short."""
         self._sharers = 0
         self._crowded_at = limit - limit // 3
         self._share = limit
@@ -68,17 +71,29 @@ class Budget:
         """Takes no part any more in what its parent gives."""
         if self._parent is not None:
             self._parent._shared_by(self._parent._sharers - 1)
-            self._parent.used -= self.used
+            self._parent.charge(-self.used, -self.events)
             self._parent = None
 
     def _shared_by(self, sharers: int) -> None:
         self._sharers = sharers
         self._share = self._limit // 3 // max(sharers, 1)
 
-    def charge(self, amount: int) -> None:
+    def charge(self, amount: int, events: int = 0) -> None:
         self.used += amount
+        self.events += events
+        parent = self._parent
+        if parent is not None:
+            parent.used += amount
+            parent.events += events
+
+    def evict(self, events: int) -> None:
+        self.evicted += events
         if self._parent is not None:
-            self._parent.used += amount
+            self._parent.evicted += events
+
+    @property
+    def limit(self) -> int:
+        return self._limit
 
     @property
     def is_spent(self) -> bool:
@@ -147,7 +162,7 @@ class StreamLog:
         self._first = first_seq
         """The number of the oldest event that is held, or of the next one where none is."""
         self._held = _cost(list(self._events))
-        budget.charge(self._held)
+        budget.charge(self._held, len(self._events))
         self.last_seq = first_seq - 1 + len(self._events)
         self._handed_out = self.last_seq
         self._ahead = 0
@@ -234,7 +249,7 @@ class StreamLog:
         self.last_seq += len(events)
         cost = _cost(events)
         self._ahead += cost if not seen else _cost(events[seen:])
-        self._charge(cost)
+        self._charge(cost, len(events))
         return self.last_seq
 
     @property
@@ -243,8 +258,10 @@ class StreamLog:
         return self._held - self._ahead
 
     def _let_go_of_given(self) -> None:
+        held = self._budget.events
         while self._budget.is_spent and self.let_go_of_some():
             pass
+        self._budget.evict(held - self._budget.events)
 
     def let_go_of_some(self) -> bool:
         """Of the oldest that were handed out, about as much as is made room by at a time. False if there are none."""
@@ -256,11 +273,11 @@ class StreamLog:
 
     def _let_go(self, up_to: int, piece: int) -> bool:
         events = self._events
-        freed = 0
+        held, freed = len(events), 0
         while events and self._first <= up_to and freed <= piece:
             freed += len(events.popleft()[0]) + EVENT_OVERHEAD_BYTES
             self._first += 1
-        self._charge(-freed)
+        self._charge(-freed, len(events) - held)
         return freed > 0
 
     @property
@@ -278,14 +295,15 @@ class StreamLog:
 
     def clear(self) -> None:
         """Lets go of everything: the log is not used any more."""
+        gone = len(self._events)
         self._events.clear()
         self._first = self.last_seq + 1
         self._ahead = 0
-        self._charge(-self._held)
+        self._charge(-self._held, -gone)
 
-    def _charge(self, amount: int) -> None:
+    def _charge(self, amount: int, events: int) -> None:
         self._held += amount
-        self._budget.charge(amount)
+        self._budget.charge(amount, events)
 
     def after(self, seq: int) -> list[Logged]:
         """The events that follow `seq`. Raises `Gap` when one of them, or `seq` itself, cannot be vouched for."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import cast
@@ -56,6 +56,8 @@ class Serving:
     requests: int = 0
     refused: int = 0
     slow_closed: int = 0
+    errors: Counter[int] = field(default_factory=Counter[int])
+    """Answers by status, of those from 400 on."""
 
     def forget(self, connection: Connection) -> None:
         self.connections.discard(connection)
@@ -180,6 +182,8 @@ class Connection(asyncio.Protocol):
     async def _respond(self, request: Request, keep_alive: bool) -> None:
         try:
             response = await self._serving.handler(request)
+            if response.status >= 400:
+                self._serving.errors[response.status] += 1
             body = response.body
             if isinstance(body, bytes):
                 if request.method == "CONNECT":
@@ -306,6 +310,7 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, refusal: Refusal) -> None:
         self._serving.refused += 1
+        self._serving.errors[refusal.status] += 1
         why = refusal.why.encode("ascii", "replace") + b"\n"
         fields = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(why))]
         if refusal.status == 503:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Any
@@ -24,6 +25,8 @@ class ServerStatistics:
     """Requests the engine answered itself because they were malformed, too large or too slow."""
     slow_closed: int
     """Connections cut because the client accepted no bytes."""
+    errors: Mapping[int, int]
+    """Answers by status, of those from 400 on."""
 
 
 class Server:
@@ -96,7 +99,11 @@ class Server:
     def statistics(self) -> ServerStatistics:
         serving = self._serving
         return ServerStatistics(
-            len(serving.connections), serving.requests, serving.refused, serving.slow_closed
+            len(serving.connections),
+            serving.requests,
+            serving.refused,
+            serving.slow_closed,
+            dict(serving.errors),
         )
 
     async def drain(self, grace_s: float) -> None:

@@ -184,6 +184,7 @@ class StreamBook:
         down to its share. Then come finished streams, the oldest first, and then what was given on the stream that has
         most of it, whichever stream needs the room.
         """
+        held = self._budget.events
         budget, standalone = self._budget, self._streams.get(STANDALONE)
         if standalone is not None:
             while budget.is_spent and standalone.log.given_bytes > self._limit // STANDALONE_SHARE:
@@ -193,6 +194,7 @@ class StreamBook:
             fullest = max(self._streams.values(), key=lambda stream: stream.log.given_bytes)
             if not fullest.log.let_go_of_some():
                 break
+        budget.evict(held - budget.events)
 
     async def wait_for_room(self, stream: Stream) -> None:
         """Returns once the stream can take more without losing what no client was given."""

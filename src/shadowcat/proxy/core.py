@@ -14,6 +14,7 @@ from shadowcat.core.session import Event, SessionRecord, State, after
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.proxy.book import StreamBook
 from shadowcat.proxy.ledger import SessionLedger
+from shadowcat.proxy.news import What
 from shadowcat.proxy.shared import Shared
 from shadowcat.proxy.streams import Stream
 from shadowcat.wire.jsonrpc import Message
@@ -99,6 +100,10 @@ class SessionCore:
         """Nothing is begun that could not be brought to its end as promised."""
         if self.ledger.refuses:
             raise Fault(FaultKind.OVER_CAPACITY, reason="store_unavailable")
+
+    def tell(self, what: What, reason: str | None = None) -> None:
+        record = self.record
+        self.shared.news.tell(what, session_id=record.id, upstream=record.upstream, reason=reason)
 
     def relink(self, upstream: str, link: Link) -> None:
         """The session goes on over another upstream session."""

@@ -16,10 +16,16 @@ class What(Enum):
     """Another process has it now, or has ended it."""
     SESSION_REOPENED = "session.reopened"
     """The upstream had forgotten it, and has opened it again."""
+    STREAM_RESUMED = "stream.resumed"
+    """A client came back to it."""
+    STREAM_GAP = "stream.gap"
+    """A client came back for what is no longer held."""
     UPSTREAM_TROUBLE = "upstream.trouble"
     UPSTREAM_ANSWERS = "upstream.answers"
     STORE_FAILING = "store.failing"
     STORE_WORKS = "store.works"
+    PROXY_SERVES = "proxy.serves"
+    PROXY_DRAINS = "proxy.drains"
 
 
 class Happening(NamedTuple):

@@ -84,7 +84,7 @@ class Recovery:
         tell_of_changes(core)
         core.ledger.record_changed()
         log.info("session %s: opened again on upstream %s", core.record.id[:8], upstream.name)
-        core.shared.news.tell(What.SESSION_REOPENED, session_id=core.record.id, upstream=upstream.name)
+        core.tell(What.SESSION_REOPENED)
 
     async def _reopen(self) -> tuple[Upstream, tuple[Link, Message]]:
         core = self._core

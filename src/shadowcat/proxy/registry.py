@@ -83,7 +83,7 @@ class Registry:
         if len(sharers) > 1:
             log.warning("upstream %s issued one session id to %d sessions", record.upstream, len(sharers))
         log.info("session %s: opened on upstream %s (%s)", record.id[:8], record.upstream, record.version)
-        self._tell(What.SESSION_OPENED, session)
+        core.tell(What.SESSION_OPENED)
         return session
 
     def _admit(self, record: SessionRecord, link: Link, *, fence: int) -> Session:
@@ -154,9 +154,9 @@ class Registry:
             return
         self._shared.counters.sessions_lost += 1
         log.warning("session %s: given up here: %s", session_id[:8], refusal.value)
-        self._tell(What.SESSION_LOST, session, refusal.value)
+        session.core.tell(What.SESSION_LOST, refusal.value)
         if refusal is Refusal.ENDED:
-            self._shared.tasks.spawn(self.end(session), f"end {session_id[:8]}")
+            self._shared.tasks.spawn(self.end(session, refusal.value), f"end {session_id[:8]}")
         else:
             self._let_go(session)
             self._shared.tasks.spawn(session.suspend(), f"let go of {session_id[:8]}")
@@ -171,7 +171,8 @@ class Registry:
         session.core.happened(Event.ENDED)
         return True
 
-    async def end(self, session: Session) -> None:
+    async def end(self, session: Session, reason: str | None = None) -> None:
+        """`reason`: why, where it was not its client that ended it."""
         record = session.core.record
         if not self._let_go(session):
             return
@@ -187,7 +188,7 @@ class Registry:
         # Where somebody else has it by now, its upstream session is theirs.
         await session.end(tell_upstream=not is_shared and not ledger.is_anothers)
         log.info("session %s: ended", record.id[:8])
-        self._tell(What.SESSION_ENDED, session)
+        session.core.tell(What.SESSION_ENDED, reason)
 
     def _remember_ending(self, ledger: SessionLedger) -> None:
         self._ending[ledger.session_id] = ledger
@@ -195,10 +196,6 @@ class Registry:
             forgotten = self._ending.pop(next(iter(self._ending)))
             if self._shared.writer is not None:
                 self._shared.writer.forget(forgotten)
-
-    def _tell(self, what: What, session: Session, reason: str | None = None) -> None:
-        upstream = session.core.record.upstream
-        self._shared.news.tell(what, session_id=session.id, upstream=upstream, reason=reason)
 
     # To other nodes.
 
@@ -244,7 +241,7 @@ class Registry:
             for session in self.expired():
                 self._shared.counters.sessions_expired += 1
                 # One upstream that does not answer its DELETE must not hold up the rest.
-                self._shared.tasks.spawn(self.end(session), f"expire {session.id[:8]}")
+                self._shared.tasks.spawn(self.end(session, _why(session)), f"expire {session.id[:8]}")
             for session in self:
                 session.core.touch()
             self._ending = {id: ledger for id, ledger in self._ending.items() if not ledger.is_written}
@@ -299,3 +296,7 @@ class Registry:
             await session.end(tell_upstream=True)
         else:
             await session.suspend()
+
+
+def _why(session: Session) -> str:
+    return "broken" if session.core.state is State.BROKEN else "idle"

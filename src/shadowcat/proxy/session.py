@@ -30,6 +30,7 @@ from shadowcat.proxy.inbound import (
     withdraw,
 )
 from shadowcat.proxy.listening import Listening
+from shadowcat.proxy.news import What
 from shadowcat.proxy.recovery import Recovery
 from shadowcat.proxy.streams import Reader, Stream
 from shadowcat.wire import jsonrpc
@@ -304,9 +305,12 @@ class Session:
             raise Fault(FaultKind.STREAM_NOT_RESUMABLE, reason="unknown_event_id")
         core.shared.counters.client_resumes += 1
         try:
-            return core.book.resume(cursor)
+            reader = core.book.resume(cursor)
+            core.tell(What.STREAM_RESUMED)
+            return reader
         except Gap:
             core.shared.counters.gaps += 1
+            core.tell(What.STREAM_GAP)
             return self._after_gap(cursor)
 
     def _after_gap(self, cursor: EventId) -> Reader:

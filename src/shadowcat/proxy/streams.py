@@ -305,6 +305,11 @@ class Stream:
             self.log.hand_out_again(min(self.log.handed_out, self.log.last_seq))
 
     @property
+    def is_resumable(self) -> bool:
+        """Whether the upstream can be asked for the rest of it."""
+        return self._cursor is not None
+
+    @property
     def can_go_on_elsewhere(self) -> bool:
         """Whether another process can ask for the rest, and the client has what to ask it for that with."""
         return self._cursor is not None and self.log.handed_out > 0

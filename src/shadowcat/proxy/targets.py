@@ -32,6 +32,8 @@ class _Known:
 class Targets(Roster):
     """A caller's route is the URL of its server, and nothing but that server serves it."""
 
+    are_named_by_clients = True
+
     def __init__(
         self,
         name_of: Callable[[str], str],

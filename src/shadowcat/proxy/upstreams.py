@@ -36,6 +36,9 @@ class Trouble:
 class Roster(ABC):
     """Upstreams, however they came to be known."""
 
+    are_named_by_clients = False
+    """So that nobody can say how many there will be, nor what their names hold."""
+
     def __init__(self, clock: Clock | None = None) -> None:
         self._trouble: dict[str, Trouble] = {}
         self._clock = clock or SystemClock()

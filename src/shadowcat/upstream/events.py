@@ -36,6 +36,7 @@ class StreamCounters:
     """Of all streams of one upstream."""
 
     opened: int = 0
+    ended: int = 0
     reconnect_attempts: int = 0
     reconnects: int = 0
     given_up: int = 0
@@ -243,6 +244,7 @@ class ResumedMessages:
     async def aclose(self) -> None:
         if not self._closed:
             self._closed = True
+            self._counters.ended += 1
             self._counters.lifetime_s += asyncio.get_running_loop().time() - self._opened_at
             if self._waking is not None and not self._waking.done():
                 self._waking.set_result(None)

@@ -12,6 +12,7 @@ from typing import Any
 
 from shadowcat.core.exchange import Answer, Forwarded
 from shadowcat.core.ports import Link
+from shadowcat.core.statistics import UpstreamStatistics
 from shadowcat.errors import Fault
 from shadowcat.http.client import Client
 from shadowcat.http.limits import Timeouts
@@ -89,6 +90,9 @@ class UrlUpstream:
             return await self.sse.exchange(request, forwarded)
         self._settle(self.streamable)
         return answer
+
+    def statistics(self) -> UpstreamStatistics:
+        return (self._known or self.streamable).statistics()
 
     async def aclose(self) -> None:
         await self.sse.aclose()

@@ -11,6 +11,7 @@ from shadowcat.http.client import Client, Origin, OutgoingHead
 from shadowcat.http.limits import Timeouts
 from shadowcat.http.message import HeaderList
 from shadowcat.http.outgoing import ClientResponse
+from shadowcat.http.pool import PoolStatistics
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
 _REDIRECTS = frozenset({307, 308})
@@ -28,6 +29,10 @@ class Requests:
     def head(self, method: str, headers: HeaderList, target: str | None = None) -> OutgoingHead:
         """Of a request to the server's URL, or to another one of its own."""
         return OutgoingHead(self._origin, method, target or self._target, headers)
+
+    def connections(self) -> PoolStatistics:
+        """Those of its origin, whoever uses them."""
+        return self._client.statistics().get(self._origin) or PoolStatistics(0, 0, 0)
 
     async def send(self, head: OutgoingHead, body: bytes, timeouts: Timeouts) -> ClientResponse:
         response = await self._client.send_again(head, body, timeouts)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 
 from shadowcat.aio import Tasks
 from shadowcat.core.exchange import Answer, Forwarded
 from shadowcat.core.session import promise_of
+from shadowcat.core.statistics import UpstreamStatistics
 from shadowcat.errors import Fault, FaultKind, Side
 from shadowcat.http.client import Client
 from shadowcat.http.limits import Timeouts
@@ -29,12 +31,17 @@ def is_session_id(upstream_id: str) -> bool:
     return upstream_id.startswith(_ID_PREFIX)
 
 
+@dataclass(slots=True)
+class SseCounters(ConduitCounters):
+    opened: int = 0
+
+
 class SseUpstream:
     """`client` is shared with whoever else uses it, and closed by its owner."""
 
     def __init__(self, name: str, url: str, client: Client, call: Timeouts = CALL) -> None:
         self.name = name
-        self.counters = ConduitCounters()
+        self.counters = SseCounters()
         self._requests = Requests(url, client, call.gap_s)
         self._call = call
         self._channels: set[SseChannel] = set()
@@ -63,6 +70,7 @@ class SseUpstream:
 
     async def _connect(self) -> SseChannel:
         channel = await SseChannel.open(self.name, self._requests, self._call, self.counters, self._retire)
+        self.counters.opened += 1
         self._channels.add(channel)
         return channel
 
@@ -83,6 +91,19 @@ class SseUpstream:
     @property
     def sessions(self) -> int:
         return len(self._channels)
+
+    def statistics(self) -> UpstreamStatistics:
+        counters, connections = self.counters, self._requests.connections()
+        return UpstreamStatistics(
+            connections_idle=connections.idle,
+            connections_taken=connections.taken,
+            connections_waited_for=connections.waiting,
+            streams_open=len(self._channels),
+            streams_opened=counters.opened,
+            messages_dropped=counters.dropped_messages,
+            lines_of_garbage=counters.garbage_lines,
+            reader_stalls=counters.stalls,
+        )
 
     def _retire(self, channel: SseChannel) -> None:
         self._tasks.spawn(self._stop(channel), "stop")

@@ -37,6 +37,11 @@ class Starter:
         self._slots = asyncio.Semaphore(limits.at_once)
         self._unproven = asyncio.Lock()
 
+    @property
+    def is_waiting(self) -> bool:
+        """What keeps failing is left alone for a while."""
+        return self._circuit.is_open
+
     async def run(self, start: Callable[[], Awaitable[T]]) -> T:
         """The outcome of `start`. Raises its `Fault`, or one that says that it was not tried."""
         try:

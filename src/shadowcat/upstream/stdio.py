@@ -15,6 +15,7 @@ import msgspec
 from shadowcat.aio import Tasks
 from shadowcat.core.exchange import Answer, Forwarded
 from shadowcat.core.session import promise_of
+from shadowcat.core.statistics import UpstreamStatistics
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.upstream.channel import Channel, ChannelLimits, StdioCounters
 from shadowcat.upstream.command import Command
@@ -71,6 +72,18 @@ class StdioUpstream:
         self._modern_starter = Starter(name, self._limits.start)
         self._duties = HttpDuties(name)
         self._closed = False
+
+    def statistics(self) -> UpstreamStatistics:
+        counters = self.counters
+        return UpstreamStatistics(
+            processes=len(self._channels),
+            processes_started=counters.started,
+            processes_crashed=counters.crashed,
+            is_left_alone=self._legacy_starter.is_waiting or self._modern_starter.is_waiting,
+            messages_dropped=counters.dropped_messages,
+            lines_of_garbage=counters.garbage_lines,
+            reader_stalls=counters.stalls,
+        )
 
     @property
     def processes(self) -> int:

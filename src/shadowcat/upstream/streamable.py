@@ -8,6 +8,7 @@ from functools import partial
 
 from shadowcat.core.exchange import Answer, Forwarded, MessageStream
 from shadowcat.core.session import promise_of
+from shadowcat.core.statistics import UpstreamStatistics
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.http.client import Client, OutgoingHead
 from shadowcat.http.limits import Timeouts
@@ -80,6 +81,21 @@ class StreamableUpstream:
             self.requests.head("POST", [*_POST, *forwarded]), request.raw, timeouts
         )
         return await self.answer(response, request)
+
+    def statistics(self) -> UpstreamStatistics:
+        streams, connections = self.streams, self.requests.connections()
+        return UpstreamStatistics(
+            connections_idle=connections.idle,
+            connections_taken=connections.taken,
+            connections_waited_for=connections.waiting,
+            streams_open=streams.opened - streams.ended,
+            streams_opened=streams.opened,
+            streams_given_up=streams.given_up,
+            stream_seconds=streams.lifetime_s,
+            reconnect_attempts=streams.reconnect_attempts,
+            reconnects=streams.reconnects,
+            events_repeated=streams.duplicates,
+        )
 
     async def aclose(self) -> None:
         """Nothing of its own to close."""

@@ -1,0 +1,23 @@
+"""How sessions are called here. Their ids open them to whoever has them, so no more is shown than tells them apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from shadowcat.proxy.session import Session
+
+HANDLE_CHARS = 12
+"""Of 32: what is left out are 80 bits that nobody guesses."""
+MIN_CHARS = 8
+"""What logs show."""
+
+
+def handle_of(session_id: str) -> str:
+    return session_id[:HANDLE_CHARS]
+
+
+def named(sessions: Iterable[Session], beginning: str) -> list[Session]:
+    """Those whose ids begin like that; all characters of one are as good."""
+    if len(beginning) < MIN_CHARS:
+        return []
+    return [session for session in sessions if session.id.startswith(beginning)]

@@ -1,0 +1,44 @@
+"""`/metrics`: the numbers, read when somebody asks. Where things happen a plain number is bumped, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Metric, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from shadowcat.admin.numbers import NUMBERS, Number, Type, Watching
+
+
+class Numbers(Collector):
+    def __init__(self, watching: Watching) -> None:
+        self._watching = watching
+
+    def describe(self) -> list[Metric]:
+        """Asked at registration, where the whole would be collected otherwise."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        for number in NUMBERS:
+            yield self._family(number)
+
+    def _family(self, number: Number) -> Metric:
+        family_of = CounterMetricFamily if number.type is Type.COUNTER else GaugeMetricFamily
+        family = family_of(number.name, number.told, labels=number.labels)
+        for labels, value in number.read(self._watching):
+            family.add_metric(labels, value)
+        return family
+
+
+class Exposition:
+    def __init__(self, watching: Watching) -> None:
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(Numbers(watching))
+        ProcessCollector(registry=self._registry)
+
+    def text(self, accept: str) -> tuple[bytes, str]:
+        """The numbers, and the content type of the form that was asked for."""
+        encode, kind = choose_encoder(accept)
+        return encode(self._registry), kind

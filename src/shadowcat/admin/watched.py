@@ -1,0 +1,38 @@
+"""What the admin listener has to know of a proxy; `ReverseProxy` is one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from shadowcat.proxy.relay import Relay
+from shadowcat.proxy.shared import Shared
+
+
+class HttpNumbers(Protocol):
+    @property
+    def connections(self) -> int: ...
+
+    @property
+    def requests(self) -> int: ...
+
+    @property
+    def slow_closed(self) -> int: ...
+
+    @property
+    def errors(self) -> Mapping[int, int]: ...
+
+
+class HttpServer(Protocol):
+    def statistics(self) -> HttpNumbers: ...
+
+
+class Watched(Protocol):
+    @property
+    def shared(self) -> Shared: ...
+
+    @property
+    def relay(self) -> Relay: ...
+
+    @property
+    def server(self) -> HttpServer: ...
