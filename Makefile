@@ -35,6 +35,7 @@ check: $(READY) ## formatting, lint, types, import rules
 
 bench: $(READY) ## measure against nginx and others, in one run
 	@$(BIN)/python -m tests.provision nginx wrk redis-server
+	@$(BIN)/python -m bench.provision
 	@$(BIN)/python -m bench $(ARGS)
 
 soak: $(READY) ## run the long checks that have no place in make test
@@ -43,6 +44,8 @@ soak: $(READY) ## run the long checks that have no place in make test
 lock: $(UV_READY) ## resolve the newest releases into requirements.lock
 	@$(UV) pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 \
 		--upgrade --generate-hashes --custom-compile-command "make lock" --output-file requirements.lock
+	@$(UV) pip compile bench/bridges/requirements.in --universal --python-version 3.11 \
+		--upgrade --generate-hashes --custom-compile-command "make lock" --output-file bench/bridges/requirements.lock
 
 clean: ## remove .venv and every cache
 	@rm -rf .venv .pytest_cache .ruff_cache .hypothesis dist

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from bench import (
     allocations,
+    bridges_contest,
     cold_start,
     delivery,
     envelope,
@@ -45,6 +46,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "tracking": tracking.run,
     "hotpaths": hotpaths.run,
     "sse": sse.run,
+    "bridges": bridges_contest.run,
     "cold-start": cold_start.run,
     "stdio-latency": stdio_latency.run,
     "store": store.run,

@@ -140,9 +140,9 @@ class Child:
         self._errors.close()
 
 
-def wait_until(what: str, happened: Callable[[], bool], child: Child) -> None:
+def wait_until(what: str, happened: Callable[[], bool], child: Child, within_s: float = START_S) -> None:
     """Looks every few milliseconds; for programs that do not say when they are ready."""
-    deadline = time.monotonic() + START_S
+    deadline = time.monotonic() + within_s
     while not happened():
         if not child.is_running() or time.monotonic() > deadline:
             raise CannotMeasure(f"{what}: {child.errors()}")

@@ -152,6 +152,6 @@ class Way:
         initialize = jsonrpc.request(
             0, Method.INITIALIZE, {"protocolVersion": "2025-11-25", "capabilities": {}}
         )
-        session, answer = await Relay(self._shared).open(initialize, Caller())
+        session, answer = await Relay(self._shared).open(initialize, Caller(), "")
         assert session is not None, answer.raw
         return session

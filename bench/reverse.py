@@ -57,22 +57,19 @@ def run() -> None:
 
 def start(upstream_url: str, *more: str) -> tuple[Child, int]:
     """`shadowcat reverse` with those arguments too, on the measured core, and the port it took."""
-    child = Child(
-        [
-            sys.executable,
-            "-m",
-            "shadowcat",
-            "reverse",
-            "--listen",
-            "127.0.0.1:0",
-            "--log-level",
-            "warning",
-            "--upstream",
-            upstream_url,
-            *more,
-        ],
-        measured_core(),
-    )
+    return _started("reverse", "--upstream", upstream_url, *more)
+
+
+def forwarded(*arguments: str) -> tuple[Child, int]:
+    """The same of `shadowcat forward http`."""
+    return _started("forward", "http", *arguments)
+
+
+def _started(*arguments: str) -> tuple[Child, int]:
+    command = arguments[: 2 if arguments[0] == "forward" else 1]
+    options = ("--listen", "127.0.0.1:0", "--log-level", "warning")
+    words = [sys.executable, "-m", "shadowcat", *command, *options, *arguments[len(command) :]]
+    child = Child(words, measured_core())
     said = child.read_line()
     found = re.search(r":([0-9]+)/", said)
     if found is None:

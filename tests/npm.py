@@ -1,17 +1,18 @@
-"""The peers from npm: SDK clients, the Inspector, the conformance suite.
+"""Packages from npm: SDK clients, the Inspector and the conformance suite for tests; other bridges for benchmarks.
 
-`python -m tests.provision npm` installs what tests/peers/package-lock.json names; `python -m tests.npm` makes that
-lock from package.json anew.
+`python -m tests.provision npm` installs what tests/peers/package-lock.json names, `python -m bench.provision` what
+bench/bridges/package-lock.json does; `python -m tests.npm` makes both locks from their package.json anew.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests import needs
 
@@ -21,31 +22,50 @@ QUIET = ("--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
 BRISK = ("--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=5000")
 
 
-def install() -> str | None:
-    """Makes .venv/peers what the lock says; why it could not, or None."""
-    needs.PEERS.mkdir(parents=True, exist_ok=True)
-    needs.PEERS_STAMP.unlink(missing_ok=True)
-    digest = needs.peers_digest()
-    for name in ("package.json", "package-lock.json"):
-        shutil.copy(needs.PEERS_LOCK.with_name(name), needs.PEERS / name)
-    failure = _npm(needs.PEERS, "ci")
-    if failure is None:
-        needs.PEERS_STAMP.write_text(digest)
-    return failure
+class Packages(NamedTuple):
+    """What a package-lock.json names, and where it is installed."""
+
+    lock: Path
+    home: Path
+
+    @property
+    def _stamp(self) -> Path:
+        return self.home / "installed"
+
+    def _digest(self) -> str:
+        return hashlib.sha256(self.lock.read_bytes()).hexdigest()
+
+    def are_there(self) -> bool:
+        return self._stamp.exists() and self._stamp.read_text() == self._digest()
+
+    def install(self) -> str | None:
+        """Makes them what the lock says; why it could not, or None."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        self._stamp.unlink(missing_ok=True)
+        digest = self._digest()
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(self.lock.with_name(name), self.home / name)
+        failure = _npm(self.home, "ci")
+        if failure is None:
+            self._stamp.write_text(digest)
+        return failure
+
+    def resolve(self) -> str | None:
+        """The newest releases that package.json allows into the lock; why it could not, or None."""
+        self.lock.unlink(missing_ok=True)
+        failure = _npm(
+            self.lock.parent, "install", "--package-lock-only", "--omit-lockfile-registry-resolved"
+        )
+        if failure is None:
+            tree = json.loads(self.lock.read_text("utf-8"))
+            for package in tree["packages"].values():
+                _only_what_installs(package)
+            self.lock.write_text(json.dumps(tree, indent=2) + "\n", "utf-8")
+        return failure
 
 
-def lock() -> str | None:
-    """Resolves the newest releases that package.json allows; why it could not, or None."""
-    needs.PEERS_LOCK.unlink(missing_ok=True)
-    failure = _npm(
-        needs.PEERS_LOCK.parent, "install", "--package-lock-only", "--omit-lockfile-registry-resolved"
-    )
-    if failure is None:
-        tree = json.loads(needs.PEERS_LOCK.read_text("utf-8"))
-        for package in tree["packages"].values():
-            _only_what_installs(package)
-        needs.PEERS_LOCK.write_text(json.dumps(tree, indent=2) + "\n", "utf-8")
-    return failure
+PEERS = Packages(needs.PEERS_LOCK, needs.PEERS)
+BRIDGES = Packages(needs.ROOT / "bench" / "bridges" / "package-lock.json", needs.ROOT / ".venv" / "bridges")
 
 
 def _only_what_installs(package: dict[str, Any]) -> None:
@@ -90,4 +110,4 @@ def _reason(stderr: str) -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(lock())
+    raise SystemExit(PEERS.resolve() or BRIDGES.resolve())

@@ -1,7 +1,11 @@
-"""A server on stdio that does nothing but answer, and starts at once: it is never what is measured."""
+"""A server on stdio that does nothing but answer, and starts at once: it is never what is measured.
+
+`stdio_server.py [CORE]…` runs on those cores, whoever started it.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 
@@ -14,6 +18,8 @@ _ID = re.compile(rb'"id":\s*([0-9]+|"[^"]*")')
 
 
 def main() -> None:
+    if cores := [int(core) for core in sys.argv[1:]]:
+        os.sched_setaffinity(0, cores)
     read, write, flush = sys.stdin.buffer.readline, sys.stdout.buffer.write, sys.stdout.buffer.flush
     while line := read():
         found = _ID.search(line)

@@ -158,6 +158,26 @@ async def test_too_many_sessions() -> None:
         assert rig.counters.sessions_refused == 1
 
 
+async def test_too_many_sessions_of_one_client() -> None:
+    limits = SessionLimits(max_sessions_per_client=2)
+    async with stand(session_limits=limits, host="0.0.0.0") as rig:
+        one, _ = await _two(rig)
+        third = await rig.another_client()
+        refusal = await third.post(INITIALIZE)
+        assert (await refused(refusal, 503, -31002, 7))["data"]["reason"] == "too_many_sessions_of_client"
+        # Another one is not held up by what this one has.
+        other = await rig.another_client()
+        other.local_address = "127.0.0.2"
+        await other.initialize()
+        await one.delete()
+        await third.initialize()
+        assert (await (await rig.another_client()).post(INITIALIZE)).status == 503
+        # Of those that are opened at the same time, no more than allowed are.
+        await third.delete()
+        replies = await asyncio.gather(*[(await rig.another_client()).post(INITIALIZE) for _ in range(5)])
+        assert sorted(reply.status for reply in replies) == [200, 503, 503, 503, 503]
+
+
 async def test_sessions_being_opened_count() -> None:
     async with stand(session_limits=SessionLimits(max_sessions=1)) as rig:
         release = asyncio.Event()

@@ -183,6 +183,8 @@ class Client:
         self.path = path
         self.session_id: str | None = None
         self.version: str | None = None
+        self.local_address: str | None = None
+        """Of this machine's loopback addresses, the one to come from."""
         self._writers: list[asyncio.StreamWriter] = []
 
     # HTTP.
@@ -197,7 +199,9 @@ class Client:
             fields.append(("Content-Length", str(len(body))))
         lines = [f"{method} {path or self.path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields)]
         async with soon():
-            reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", self.port, local_addr=self.local_address and (self.local_address, 0)
+            )
             self._writers.append(writer)
             writer.write("\r\n".join(lines).encode("utf-8") + b"\r\n\r\n" + (body or b""))
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")

@@ -71,6 +71,7 @@ SERVING = (
     FlagOf("--allow-origin", "endpoint.allow_origins", "ORIGIN"),
     FlagOf("--allow-host", "endpoint.allow_hosts", "HOST"),
     FlagOf("--max-sessions", "sessions.max_sessions"),
+    FlagOf("--max-sessions-per-client", "sessions.max_sessions_per_client", "NUMBER"),
     FlagOf("--session-idle", "sessions.idle_s"),
     FlagOf("--call-deadline", "sessions.call_s"),
     FlagOf("--max-body", "http.body_bytes"),

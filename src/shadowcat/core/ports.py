@@ -177,8 +177,10 @@ class ClientSession(Protocol):
 class Gateway(Protocol):
     """The machinery as a client-facing transport sees it."""
 
-    async def open(self, initialize: Message, caller: Caller) -> tuple[ClientSession | None, Message]:
-        """Opens a session; without one, the message is the upstream's refusal."""
+    async def open(
+        self, initialize: Message, caller: Caller, address: str
+    ) -> tuple[ClientSession | None, Message]:
+        """Opens a session for a client at that address; without one, the message is the upstream's refusal."""
         ...
 
     async def find(self, session_id: str, caller: Caller) -> ClientSession | Elsewhere | None:

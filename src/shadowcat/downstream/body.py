@@ -5,10 +5,14 @@ from __future__ import annotations
 from shadowcat.core.negotiate import claims_of
 from shadowcat.core.ports import ClientSession
 from shadowcat.errors import Fault, FaultKind
-from shadowcat.http.message import Headers
+from shadowcat.http.message import Headers, Request
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Message, RequestId
 from shadowcat.wire.mcp import BATCH_VERSIONS, MODERN_VERSIONS, Header, Method
+
+
+def address_of(request: Request) -> str:
+    return request.peer.address if request.peer is not None else ""
 
 
 def version_of(headers: Headers) -> str | None:

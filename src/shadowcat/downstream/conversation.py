@@ -34,10 +34,17 @@ class Conversation:
     """The body of the response that is the stream. `on_end` hears when it was closed; then `end` it."""
 
     def __init__(
-        self, gateway: Gateway, caller: Caller, endpoint: str, on_end: Callable[[Conversation], object]
+        self,
+        gateway: Gateway,
+        caller: Caller,
+        address: str,
+        endpoint: str,
+        on_end: Callable[[Conversation], object],
     ) -> None:
+        """`address` is the client's, `endpoint` where it is to post."""
         self._gateway = gateway
         self._caller = caller
+        self._address = address
         self._first = encode_event(endpoint.encode("ascii"), event=b"endpoint")
         self._on_end = on_end
         self._outbox = Outbox()
@@ -118,7 +125,7 @@ class Conversation:
     async def _opened(self, initialize: Message) -> None:
         answer = jsonrpc.error(initialize.id, Fault(FaultKind.INTERNAL).error())
         try:
-            self._session, answer = await self._gateway.open(initialize, self._caller)
+            self._session, answer = await self._gateway.open(initialize, self._caller, self._address)
         except Fault as fault:
             answer = jsonrpc.error(initialize.id, fault.error())
         finally:

@@ -11,7 +11,7 @@ from shadowcat.core.exchange import ANONYMOUS, Caller
 from shadowcat.core.negotiate import Course, claims_of, course_of
 from shadowcat.core.ports import Gateway
 from shadowcat.downstream.answers import accepted, event_response, fault_response, not_allowed
-from shadowcat.downstream.body import batch_of, is_batch, version_of, whom_to_answer
+from shadowcat.downstream.body import address_of, batch_of, is_batch, version_of, whom_to_answer
 from shadowcat.downstream.conversation import Conversation
 from shadowcat.downstream.cors import preflight, with_cors
 from shadowcat.downstream.guard import SSE, Guard, require_accept, require_json
@@ -92,7 +92,7 @@ class SseEndpoint:
                 self._tasks.spawn(conversation.end(), "end")
 
         conversation = Conversation(
-            self._gateway, self._caller, f"{self._messages_path}?{_SESSION}={id}", ended
+            self._gateway, self._caller, address_of(request), f"{self._messages_path}?{_SESSION}={id}", ended
         )
         self._conversations[id] = conversation
         return event_response(conversation, self._options.keepalive_s)

@@ -36,6 +36,7 @@ from shadowcat.downstream.answers import (
     stream_response,
 )
 from shadowcat.downstream.body import (
+    address_of,
     asks_something,
     batch_of,
     is_batch,
@@ -216,8 +217,7 @@ class StreamableEndpoint:
         task = asyncio.current_task()
         assert task is not None
         request.cancel_on_disconnect(task.cancel)
-        address = request.peer.address if request.peer is not None else ""
-        answer = await self._gateway.exchange(message, self._caller, _forwarded(headers), address)
+        answer = await self._gateway.exchange(message, self._caller, _forwarded(headers), address_of(request))
         if answer.whole is not None:
             return json_response(answer.whole, answer.status)
         assert answer.stream is not None
@@ -242,7 +242,7 @@ class StreamableEndpoint:
         stale = _session_id(request.headers)
         if stale is not None and await self._gateway.find(stale, self._caller) is not None:
             raise Fault(FaultKind.INVALID_REQUEST, "This session is already initialized")
-        session, answer = await self._gateway.open(message, self._caller)
+        session, answer = await self._gateway.open(message, self._caller, address_of(request))
         return json_response(answer, 200, _session_header(session) if session is not None else None)
 
     async def _batch(self, request: Request, version: str | None) -> Response:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 
 from shadowcat.aio import cancel_and_join
@@ -13,6 +14,7 @@ from shadowcat.core.exchange import Caller, Elsewhere
 from shadowcat.core.ledger import Refusal
 from shadowcat.core.ports import Link, SessionStore
 from shadowcat.core.session import Event, SessionRecord, State
+from shadowcat.core.shares import Shares, client_at
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.proxy.core import SessionCore
 from shadowcat.proxy.ledger import SessionLedger
@@ -35,6 +37,14 @@ _MAX_ENDING = 100_000
 """Ended while the store was away, and remembered so that they are not brought back from it."""
 
 
+@dataclass(slots=True)
+class Place:
+    """Kept for a session of that client's until there is one, or will be none."""
+
+    client: str
+    is_kept: bool = False
+
+
 class Registry:
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
@@ -44,6 +54,9 @@ class Registry:
         self._leaving: dict[str, asyncio.Task[None]] = {}
         """Handed over at the moment."""
         self._opening = 0
+        self._shares = Shares()
+        self._clients: dict[str, str] = {}
+        """Whose they are, of those that were opened here: the store does not know where clients come from."""
         self._doubted: set[str] = set()
         """Others may have taken them over while our lease had run out."""
         store = shared.store
@@ -55,21 +68,33 @@ class Registry:
     def __iter__(self) -> Iterator[Session]:
         return iter(tuple(self._sessions.values()))
 
-    def reserve(self) -> None:
-        """Takes a place for a session about to be opened, before the upstream is bothered; `add` or `release` it."""
+    def reserve(self, address: str) -> Place:
+        """A place for a session about to be opened, before the upstream is bothered. `release` it in any case."""
         shared = self._shared
         if shared.writer is not None and shared.writer.refuses:
             raise Fault(FaultKind.OVER_CAPACITY, reason="store_unavailable")
         if len(self._sessions) + self._opening >= shared.limits.max_sessions:
             shared.counters.sessions_refused += 1
             raise Fault(FaultKind.OVER_CAPACITY, reason="too_many_sessions")
+        client = client_at(address)
+        most = shared.limits.max_sessions_per_client
+        if most is not None and client and self._shares[client] >= most:
+            shared.counters.sessions_refused += 1
+            raise Fault(FaultKind.OVER_CAPACITY, reason="too_many_sessions_of_client")
+        self._shares.take(client)
         self._opening += 1
+        return Place(client)
 
-    def release(self) -> None:
+    def release(self, place: Place) -> None:
         self._opening -= 1
+        if not place.is_kept:
+            self._shares.give_back(place.client)
 
-    async def add(self, record: SessionRecord, link: Link) -> Session:
+    async def add(self, record: SessionRecord, link: Link, place: Place) -> Session:
         session = self._admit(record, link, fence=0)
+        # Let go of with the session.
+        self._clients[record.id] = place.client
+        place.is_kept = True
         core = session.core
         core.ledger.record_changed()
         # Before the client hears of it: a session it was given must not be gone after a crash.
@@ -166,6 +191,9 @@ class Registry:
         if self._sessions.pop(session.id, None) is None:
             return False
         self._shared.ids.unbind(session.id)
+        client = self._clients.pop(session.id, None)
+        if client is not None:
+            self._shares.give_back(client)
         self._doubted.discard(session.id)
         # First, so that nothing under way changes it any more.
         session.core.happened(Event.ENDED)

@@ -55,14 +55,14 @@ class Relay:
 
     # Legacy.
 
-    async def open(self, initialize: Message, caller: Caller) -> tuple[Session | None, Message]:
+    async def open(self, initialize: Message, caller: Caller, address: str) -> tuple[Session | None, Message]:
         """A session exists once the upstream has said yes, and not before."""
         assert initialize.id is not None
         if len(initialize.raw_params) > MAX_INITIALIZE_BYTES:
             raise Fault(FaultKind.INVALID_PARAMS, "The parameters of initialize are too long")
         client_id = initialize.id
         session_id = secrets.token_hex(16)
-        self.sessions.reserve()
+        place = self.sessions.reserve(address)
         try:
             judged = await self._judged(
                 initialize,
@@ -97,14 +97,14 @@ class Relay:
                 answer = judged.message if isinstance(judged, Reply) else judged
                 if answer.kind is not Kind.ERROR:
                     record = self._record(session_id, outgoing, answer, link, upstream.name, caller)
-                    session = await self.sessions.add(record, link)
+                    session = await self.sessions.add(record, link, place)
                 return session, answer
             finally:
                 if session is None:
                     # Opened up there and refused down here: nobody will ever use it.
                     self._shared.tasks.spawn(link.end(), "end what was not wanted")
         finally:
-            self.sessions.release()
+            self.sessions.release(place)
 
     def _record(
         self, id: str, initialize: Message, answer: Message, link: Link, upstream: str, caller: Caller

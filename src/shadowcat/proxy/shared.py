@@ -27,6 +27,11 @@ class SessionLimits(Struct, frozen=True):
     max_sessions: Annotated[int, Meta(ge=1, description="Open at a time; who wants one more gets 503.")] = (
         10_000
     )
+    max_sessions_per_client: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        # Behind another proxy all clients have one address, so there is no number that fits everybody.
+        Meta(description="Of these, open for one client, by its address; any number where nothing is said."),
+    ] = None
     idle_s: Annotated[_Span, Meta(description="How long a session may be unused before it is ended.")] = (
         1_800.0
     )
