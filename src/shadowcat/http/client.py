@@ -132,6 +132,26 @@ class Client:
                 return await connection.send(head.before(body), body, timeouts)
             self._discard(origin, connection)
 
+    def ask(
+        self,
+        head: OutgoingHead,
+        body: bytes,
+        timeouts: Timeouts,
+        on_head: Callable[[ClientResponse], object],
+    ) -> ClientResponse | None:
+        """The same without waiting, where a connection is free; None where there is none, and nothing was sent.
+
+        `on_head` is called once, not from in here: the head of the response is there, or its `fault`.
+        """
+        pool = self._pools.get(head.origin)
+        connection = pool.take_idle() if pool is not None and not self._closed else None
+        if connection is None:
+            return None
+        if not connection.is_usable():
+            self._discard(head.origin, connection)
+            return None
+        return connection.ask(head.before(body), body, timeouts, on_head)
+
     def statistics(self) -> dict[Origin, PoolStatistics]:
         return {origin: pool.statistics() for origin, pool in self._pools.items()}
 

@@ -1,4 +1,4 @@
-"""One client connection: requests answered in order, each by a task of its own.
+"""One client connection: requests answered in order, each by a task of its own or by a callback.
 
 The states of the reading side are the reader's; here a request is either running, waiting behind another one, or
 the last of the connection. What a refused client still sends is thrown away for a moment before the socket closes,
@@ -10,21 +10,25 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field, replace
-from typing import cast
+from typing import Any, cast
 
 from shadowcat.http.check import Refusal, SpokeTls
 from shadowcat.http.flow import WriteGate
+from shadowcat.http.later import Later
 from shadowcat.http.limits import ServerLimits
-from shadowcat.http.message import Peer, Request, Response, encode_fields, status_line
+from shadowcat.http.message import Peer, Request, Response, encode_fields, encode_head, status_line
 from shadowcat.http.reader import RequestReader
 
 log = logging.getLogger("shadowcat.http")
 
-Handler = Callable[[Request], Awaitable[Response]]
+Handler = Callable[[Request], Awaitable[Response] | Later]
 
 _CLOSE = b"connection: close\r\n"
+_END = b"\r\n"
+_CLOSE_END = _CLOSE + _END
+_NEVER = float("inf")
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _JOIN_BELOW = 64 * 1024
 _NO_BODY = frozenset({204, 304})
@@ -70,6 +74,8 @@ class Connection(asyncio.Protocol):
         "_closing",
         "_deadline",
         "_gate",
+        "_keep_alive",
+        "_later",
         "_loop",
         "_lost",
         "_peer",
@@ -93,6 +99,9 @@ class Connection(asyncio.Protocol):
         )
         self._queue: deque[tuple[Request | Refusal, bool]] = deque()
         self._running: Request | None = None
+        self._keep_alive = False
+        """After what runs."""
+        self._later: Later | None = None
         self.task: asyncio.Task[None] | None = None
         self._streaming = False
         self._streamed: Response | None = None
@@ -173,15 +182,60 @@ class Connection(asyncio.Protocol):
             return
         item.peer = self._peer
         self._running = item
-        self._deadline = float("inf")
+        self._keep_alive = keep_alive
+        self._deadline = _NEVER
         self._serving.requests += 1
-        self.task = self._loop.create_task(self._respond(item, keep_alive), name="http/exchange")
+        try:
+            outcome = self._serving.handler(item)
+        except Exception as error:
+            outcome = _raised(error)
+        if isinstance(outcome, Later):
+            self._later = outcome
+            outcome.deliver_to(self._settle)
+        else:
+            self._in_task(self._respond(item, outcome))
+
+    def _in_task(self, work: Coroutine[Any, Any, None]) -> None:
+        self.task = self._loop.create_task(work, name="http/exchange")
 
     # Answering.
 
-    async def _respond(self, request: Request, keep_alive: bool) -> None:
+    def _settle(self, outcome: Response | Awaitable[Response]) -> None:
+        """What a `Later` brings. It is written in the frame of who brings it, unless something is to be waited for."""
+        self._later = None
+        request = self._running
+        assert request is not None
+        if not isinstance(outcome, Response):
+            self._in_task(self._respond(request, outcome))
+            return
+        body = outcome.body
+        assert isinstance(body, bytes)
+        if outcome.status >= 400:
+            self._serving.errors[outcome.status] += 1
+        if not self._lost:
+            self._keep_alive = self._write_whole(request, outcome, body, self._keep_alive)
+        if self._gate.is_closed:
+            self._in_task(self._wait_until_taken(request))
+        else:
+            self._finished(self._keep_alive)
+
+    async def _wait_until_taken(self, request: Request) -> None:
+        keep_alive = False
         try:
-            response = await self._serving.handler(request)
+            await self._write_gate_open(request)
+            keep_alive = self._keep_alive
+        finally:
+            self._finished(keep_alive)
+
+    async def _write_gate_open(self, request: Request) -> None:
+        # The response has begun: there is nothing left to cancel.
+        request.cancel_on_disconnect(_nothing)
+        await self._gate.wait_open()
+
+    async def _respond(self, request: Request, responding: Awaitable[Response]) -> None:
+        keep_alive = self._keep_alive
+        try:
+            response = await responding
             if response.status >= 400:
                 self._serving.errors[response.status] += 1
             body = response.body
@@ -191,9 +245,7 @@ class Connection(asyncio.Protocol):
                 elif not self._lost:
                     keep_alive = self._write_whole(request, response, body, keep_alive)
                     if self._gate.is_closed:
-                        # The response has begun: there is nothing left to cancel.
-                        request.cancel_on_disconnect(_nothing)
-                        await self._gate.wait_open()
+                        await self._write_gate_open(request)
             else:
                 keep_alive = await self._write_stream(request, response, body, keep_alive)
         except asyncio.CancelledError:
@@ -243,11 +295,10 @@ class Connection(asyncio.Protocol):
     def _head(self, response: Response, keep_alive: bool, framing: bytes) -> bytes:
         return b"".join(
             (
-                status_line(response.status),
-                encode_fields(response.headers),
+                response.encoded or encode_head(response.status, response.headers),
                 self._serving.date,
                 framing,
-                b"\r\n" if keep_alive else _CLOSE + b"\r\n",
+                _END if keep_alive else _CLOSE_END,
             )
         )
 
@@ -346,6 +397,14 @@ class Connection(asyncio.Protocol):
         self._closing = True
         self._transport.abort()
 
+    def end(self) -> None:
+        """With what runs on it, but for a task, which its owner joins."""
+        self.abort()
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
+            self._finished(False)
+
     def sweep(self, now: float) -> None:
         limits = self._serving.limits
         sending = self._gate.is_closed
@@ -378,6 +437,10 @@ class Connection(asyncio.Protocol):
 
 def _nothing() -> None:
     pass
+
+
+async def _raised(error: Exception) -> Response:
+    raise error
 
 
 def _address(peername: tuple[str, int] | str | None) -> str:

@@ -22,16 +22,20 @@ class Headers:
     field that may stand only once can refuse it.
     """
 
-    __slots__ = ("_values", "get", "repeated")
+    __slots__ = ("_values", "get", "notes", "repeated")
 
     get: Callable[[bytes], bytes | None]
     """The value of the field of this lower-case name; the dict's own method, because it is called so often."""
+    notes: dict[object, Any] | None
+    """For what somebody concludes from the head alone, under a key of his own: the messages of a connection that
+    repeats its head share it. None where there is nothing to share."""
 
     def __init__(self, fields: Iterable[tuple[bytes, bytes]] = ()) -> None:
         values: dict[bytes, bytes] = {}
         self._values = values
         self.get = values.get
         self.repeated = _NONE
+        self.notes = None
         for name, value in fields:
             name = name.lower()
             # RFC 9110 5.5: white space around a value is not part of it. llhttp strips the front only.
@@ -53,10 +57,12 @@ class Headers:
         """The same fields with another Content-Length."""
         if self.get(b"content-length") == digits:
             return self
-        other = Headers()
-        other._values.update(self._values)
-        other._values[b"content-length"] = digits
+        other = Headers.__new__(Headers)
+        values = other._values = self._values.copy()
+        values[b"content-length"] = digits
+        other.get = values.get
         other.repeated = self.repeated
+        other.notes = self.notes
         return other
 
     def __contains__(self, name: bytes) -> bool:
@@ -130,6 +136,8 @@ class Response(msgspec.Struct):
     status: int
     headers: HeaderList = []
     body: Body = b""
+    encoded: bytes = b""
+    """What `encode_head` makes of status and headers, where it was kept from another response."""
     idle_chunk: bytes = b""
     """Written whenever a streamed body was silent for `idle_s`: what sits between drops silent connections."""
     idle_s: float = 15.0
@@ -161,3 +169,8 @@ def encode_fields(fields: HeaderList) -> bytes:
         raise ValueError("a header name or value holds a line end or NUL")
     lines.append(b"")
     return b"\r\n".join(lines)
+
+
+def encode_head(status: int, fields: HeaderList) -> bytes:
+    """The beginning of a response, up to what the engine adds by itself."""
+    return status_line(status) + encode_fields(fields)

@@ -30,17 +30,31 @@ class ClientResponse:
     Iterate it for the pieces as they arrive, or `read` it whole; then or otherwise, `aclose` it.
     """
 
-    __slots__ = ("_connection", "_fault", "_pieces", "_size", "_waiter", "complete", "headers", "status")
+    __slots__ = (
+        "_connection",
+        "_on_head",
+        "_pieces",
+        "_size",
+        "_waiter",
+        "complete",
+        "fault",
+        "headers",
+        "status",
+    )
 
     status: int
     headers: Headers
 
-    def __init__(self, connection: OutgoingConnection) -> None:
+    def __init__(
+        self, connection: OutgoingConnection, on_head: Callable[[ClientResponse], object] | None
+    ) -> None:
         self.complete = False
+        self.fault: Fault | None = None
+        """Why there is no head, or no more of the body."""
         self._connection = connection
+        self._on_head = on_head
         self._pieces: list[bytes] = []
         self._size = 0
-        self._fault: Fault | None = None
         self._waiter: asyncio.Future[None] | None = None
 
     async def read(self, max_bytes: int) -> bytes:
@@ -62,8 +76,8 @@ class ClientResponse:
 
     async def __anext__(self) -> bytes:
         while not self._pieces:
-            if self._fault is not None:
-                raise self._fault
+            if self.fault is not None:
+                raise self.fault
             if self.complete:
                 raise StopAsyncIteration
             self._waiter = self._connection.loop.create_future()
@@ -81,9 +95,18 @@ class ClientResponse:
         self._size = 0
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
+    def whole(self) -> bytes | None:
+        """The body, where all of it is here already; it stays to be read."""
+        if not self.complete:
+            return None
+        if len(self._pieces) != 1:
+            self._pieces = [b"".join(self._pieces)]
+        return self._pieces[0]
+
     def abort(self) -> None:
         """Gives the rest up. The connection cannot be used again: the server would have to be heard out."""
-        if not self.complete and self._fault is None:
+        self._on_head = None
+        if not self.complete and self.fault is None:
             self._connection.abort()
 
     async def aclose(self) -> None:
@@ -99,10 +122,16 @@ class ClientResponse:
         return self._size
 
     def finish(self, fault: Fault | None = None) -> None:
-        self._fault = fault
+        self.fault = fault
         self.complete = fault is None
         if self._waiter is not None:
             self._wake()
+
+    def announce(self) -> None:
+        """Tells whoever asked, once. Whatever runs for that may use the connection again."""
+        on_head, self._on_head = self._on_head, None
+        if on_head is not None:
+            on_head(self)
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -119,7 +148,6 @@ class OutgoingConnection(asyncio.Protocol):
         "_fields",
         "_gap_s",
         "_gate",
-        "_head",
         "_in_head",
         "_informational",
         "_limits",
@@ -156,7 +184,6 @@ class OutgoingConnection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._memo: HeadMemo[tuple[int, Headers]] = HeadMemo()
         self._response: ClientResponse | None = None
-        self._head: asyncio.Future[ClientResponse] | None = None
         self._closed = False
         self._was_kept = False
         """Whether the server left it open after a response before."""
@@ -182,25 +209,36 @@ class OutgoingConnection(asyncio.Protocol):
 
     async def send(self, request: bytes, body: bytes, timeouts: Timeouts) -> ClientResponse:
         """Sends one request; returns when the head of its response is here."""
-        loop = self.loop
-        now = loop.time()
+        head: asyncio.Future[None] = self.loop.create_future()
+        response = self.ask(request, body, timeouts, lambda _: head.done() or head.set_result(None))
+        try:
+            await head
+        except asyncio.CancelledError:
+            response.abort()
+            raise
+        if response.fault is not None:
+            raise response.fault
+        return response
+
+    def ask(
+        self,
+        request: bytes,
+        body: bytes,
+        timeouts: Timeouts,
+        on_head: Callable[[ClientResponse], object],
+    ) -> ClientResponse:
+        """Sends one request; `on_head` is called when the head of its response is here, or will never be."""
+        now = self.loop.time()
         self._gap_s = timeouts.gap_s or _FOREVER
         self._phase_deadline = now + (timeouts.head_s or _FOREVER)
         self._total_deadline = now + (timeouts.total_s or _FOREVER)
         self._reset_head()
-        response = self._response = ClientResponse(self)
-        head = self._head = loop.create_future()
+        response = self._response = ClientResponse(self, on_head)
         if len(body) < 65536:
             self._transport.write(request + body)
         else:
             self._transport.writelines((request, body))
-        try:
-            return await head
-        except asyncio.CancelledError:
-            response.abort()
-            if head.done() and not head.cancelled():
-                head.exception()  # It came in the same turn; nobody else will look at it.
-            raise
+        return response
 
     # The transport's callbacks.
 
@@ -215,30 +253,34 @@ class OutgoingConnection(asyncio.Protocol):
             self.abort()
             return
         starts = self._in_head and self._fed == 0
-        if starts and self._recall(response, data):
-            return
+        if (starts and self._recall(response, data)) or self._parse(response, data, starts):
+            # The last thing that is done: from here on the connection may be another request's.
+            response.announce()
+
+    def _parse(self, response: ClientResponse, data: bytes, starts: bool) -> bool:
+        """Whether the head is there. A fault has been told by itself."""
         self._read_bytes = len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(Fault(FaultKind.UPSTREAM_INVALID, reason="bad_http", sent=True), error)
-            return
+            # What follows a whole response ends the connection and takes nothing away from it.
+            return response.complete
         self._fed += len(data)
         if self._in_head:
             if self._fed > self._limits.head_bytes:
                 self._fail(Fault(FaultKind.UPSTREAM_INVALID, reason="head_too_large", sent=True))
-            return
+            return False
         if self._response is not response:
             if starts and not self._closed:
                 self._memo.learn(data, (response.status, response.headers))
-            return
-        if self._head is not None:
-            self._hand_over_head()
+            return True
         if not self._paused:
             self._phase_deadline = self.loop.time() + self._gap_s
         if self._fed > self._limits.head_bytes:
             # Nothing but chunk extensions or trailers, which httptools keeps without limit.
             self._fail(Fault(FaultKind.UPSTREAM_INVALID, reason="bad_http", sent=True))
+        return True
 
     def _recall(self, response: ClientResponse, data: bytes) -> bool:
         """Takes a whole response whose head is the last one's; the parser stays between two responses."""
@@ -250,7 +292,6 @@ class OutgoingConnection(asyncio.Protocol):
         self._in_head = False
         if body:
             response.feed(body)
-        self._hand_over_head()
         self._complete(reusable=not self._transport.get_write_buffer_size())
         return True
 
@@ -323,19 +364,12 @@ class OutgoingConnection(asyncio.Protocol):
         if self._informational:
             self._reset_head()
             return
-        if self._head is not None:
-            self._hand_over_head()
         # A response that came before all of the request was taken leaves the connection in an unknown state.
         self._complete(
             reusable=self._parser.should_keep_alive() and not self._transport.get_write_buffer_size()
         )
 
     # How a request ends.
-
-    def _hand_over_head(self) -> None:
-        head, self._head = self._head, None
-        if head is not None and not head.done() and self._response is not None:
-            head.set_result(self._response)
 
     def _complete(self, *, reusable: bool) -> None:
         response = self._end()
@@ -353,7 +387,6 @@ class OutgoingConnection(asyncio.Protocol):
         self._on_free(self, reusable)
 
     def _fail(self, fault: Fault, cause: BaseException | None = None) -> None:
-        head = self._head
         response = self._end()
         if response is None:
             # It said more than it was asked: what follows would be taken for the answer to the next request.
@@ -361,15 +394,13 @@ class OutgoingConnection(asyncio.Protocol):
             return
         fault.__cause__ = cause
         response.finish(fault)
-        if head is not None and not head.done():
-            head.set_exception(fault)
         self._closed = True
         self._transport.abort()
         self._on_free(self, False)
+        response.announce()
 
     def _end(self) -> ClientResponse | None:
         response, self._response = self._response, None
-        self._head = None
         self._phase_deadline = self._total_deadline = _FOREVER
         if self._paused:
             self.resume_reading()

@@ -53,14 +53,20 @@ class Pool(Generic[C, W]):
         return not (self._idle or self._taken or self._waiting)
 
     def claim(self) -> C | Claim:
-        """The connection used last: it is the least likely to have been closed by the other end."""
-        if self._idle:
-            self._taken += 1
-            return self._idle.pop()[0]
+        idle = self.take_idle()
+        if idle is not None:
+            return idle
         if self._taken < self._limit:
             self._taken += 1
             return Claim.OPEN
         return Claim.WAIT if len(self._waiting) < self._max_waiting else Claim.FULL
+
+    def take_idle(self) -> C | None:
+        """The connection used last: it is the least likely to have been closed by the other end."""
+        if not self._idle:
+            return None
+        self._taken += 1
+        return self._idle.pop()[0]
 
     def wait(self, waiter: W) -> None:
         self._waiting.append(waiter)

@@ -90,6 +90,7 @@ class RequestReader:
         headers = request.headers
         plain = not self.closed and request.chunked_responses and not self._parser.should_upgrade()
         if plain and headers.get(b"expect") is None and headers.get(b"transfer-encoding") is None:
+            headers.notes = {}
             self._memo.learn(data, (request.method, request.target, headers))
 
     def _feed(self, data: bytes | memoryview) -> None:

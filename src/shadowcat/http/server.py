@@ -32,8 +32,9 @@ class ServerStatistics:
 class Server:
     """Serves `handler` on any number of addresses.
 
-    `handler` gets each request whole and returns a `Response`. It runs in a task of its own; when the client goes
-    away it is not cancelled unless it asked for that (`Request.cancel_on_disconnect`).
+    `handler` gets each request whole and returns a coroutine for its `Response`, which runs in a task of its own, or
+    a `Later`. When the client goes away neither is cancelled unless it asked for that
+    (`Request.cancel_on_disconnect`).
     """
 
     def __init__(
@@ -120,7 +121,9 @@ class Server:
         connections = tuple(self._serving.connections)
         running = [connection.task for connection in connections if connection.task is not None]
         for connection in connections:
-            connection.abort()
+            connection.end()
+        # A task that never began would never await what it was given.
+        await asyncio.sleep(0)
         await cancel_and_join(running, grace_s=5.0)
         # The transports tell their connections in one of the next turns of the loop.
         await self._wait_empty(1.0)
