@@ -32,7 +32,9 @@ class InFlight(msgspec.Struct, Generic[S], eq=False):
     client_id: RequestId
     upstream_id: int
     method: str
-    token: RequestId | None
+    _token: RequestId | None = None
+    unread: bytes = b""
+    """Parameters in which a progress token may stand. Few servers tell any progress, so it is not looked for yet."""
     stream: S | None = None
     """Where its answer goes, once it has begun as a stream."""
     interrupt: Callable[[], object] | None = None
@@ -40,6 +42,13 @@ class InFlight(msgspec.Struct, Generic[S], eq=False):
     cancelled: bool = False
     fault: Fault | None = None
     """Why it was ended from here, if not because the client cancelled it."""
+
+    @property
+    def token(self) -> RequestId | None:
+        """What its progress will carry."""
+        if self.unread:
+            self._token, self.unread = _token_in(self.unread), b""
+        return self._token
 
     @property
     def is_stopped(self) -> bool:
@@ -80,6 +89,8 @@ class Correlator(Generic[S]):
     _in_flight: dict[int, InFlight[S]] = field(default_factory=dict[int, InFlight[S]])
     _by_client_id: dict[RequestId, InFlight[S]] = field(default_factory=dict[RequestId, InFlight[S]])
     _by_token: dict[RequestId, InFlight[S]] = field(default_factory=dict[RequestId, InFlight[S]])
+    _unread: dict[RequestId, InFlight[S]] = field(default_factory=dict[RequestId, InFlight[S]])
+    """Those whose progress tokens nobody has asked for, by the client's id."""
     _asked: dict[int, ServerRequest[S]] = field(default_factory=dict[int, ServerRequest[S]])
 
     # Client requests.
@@ -93,8 +104,9 @@ class Correlator(Generic[S]):
         if len(self._in_flight) >= MAX_IN_FLIGHT:
             raise Fault(FaultKind.OVER_CAPACITY, reason="too_many_requests_in_flight")
         upstream_id = self.next_id()
-        token = progress_token(request)
-        entry: InFlight[S] = InFlight(client_id, upstream_id, request.method, token)
+        entry: InFlight[S] = InFlight(client_id, upstream_id, request.method)
+        if _may_ask_for_progress(request.raw_params):
+            entry.unread = request.raw_params
         self._note(entry)
         return entry, request.with_id(upstream_id)
 
@@ -119,6 +131,8 @@ class Correlator(Generic[S]):
         if self._in_flight.pop(entry.upstream_id, None) is None:
             return
         self._by_client_id.pop(entry.client_id, None)
+        if self._unread and self._unread.pop(entry.client_id, None) is not None:
+            return
         if entry.token is not None and self._by_token.get(entry.token) is entry:
             del self._by_token[entry.token]
 
@@ -215,8 +229,16 @@ class Correlator(Generic[S]):
 
     def _note(self, entry: InFlight[S]) -> None:
         self._in_flight[entry.upstream_id] = self._by_client_id[entry.client_id] = entry
-        if entry.token is not None:
+        if entry.unread:
+            self._unread[entry.client_id] = entry
+        elif entry.token is not None:
             self._by_token[entry.token] = entry
+
+    def _read_tokens(self) -> None:
+        for entry in self._unread.values():
+            if entry.token is not None:
+                self._by_token[entry.token] = entry
+        self._unread.clear()
 
     def is_unanswered(self, client_id: RequestId) -> bool:
         asked = self._asked.get(client_id) if isinstance(client_id, int) else None
@@ -252,6 +274,8 @@ class Correlator(Generic[S]):
             token = _decode_token(progress.raw_params).progressToken
         except msgspec.MsgspecError:
             return None
+        if self._unread:
+            self._read_tokens()
         return None if token is None else self._by_token.get(token)
 
     # The upstream's session is gone.
@@ -276,13 +300,20 @@ _decode_token = msgspec.json.Decoder(_Token).decode
 _decode_meta = msgspec.json.Decoder(_Meta).decode
 
 
+def _may_ask_for_progress(raw_params: bytes) -> bool:
+    return raw_params.find(_TOKEN) >= 0 or _BACKSLASH in raw_params
+
+
 def progress_token(request: Message) -> RequestId | None:
     """The token its progress will carry, if it asks for any; one of a wrong type is the server's to refuse."""
-    raw = request.raw_params
-    if raw.find(_TOKEN) < 0 and _BACKSLASH not in raw:
+    return _token_in(request.raw_params)
+
+
+def _token_in(raw_params: bytes) -> RequestId | None:
+    if not _may_ask_for_progress(raw_params):
         return None
     try:
-        meta = _decode_meta(raw).meta
+        meta = _decode_meta(raw_params).meta
     except msgspec.MsgspecError:
         return None
     return None if meta is None else meta.progressToken
