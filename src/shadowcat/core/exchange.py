@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -14,6 +14,11 @@ from shadowcat.errors import Fault, FaultKind
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Message
 from shadowcat.wire.mcp import Era
+
+T = TypeVar("T")
+
+Rest = Callable[[], Coroutine[Any, Any, T]]
+"""What is left to be done for an outcome where it has to be waited for."""
 
 ANONYMOUS = "anonymous"
 
@@ -35,6 +40,10 @@ class Elsewhere(NamedTuple):
 class Direction(Enum):
     TO_SERVER = "to_server"
     TO_CLIENT = "to_client"
+
+
+TO_SERVER, TO_CLIENT = Direction
+"""As `wire.jsonrpc` has its kinds."""
 
 
 class Context(msgspec.Struct, frozen=True, gc=False):

@@ -48,8 +48,7 @@ class Claims(msgspec.Struct, frozen=True, gc=False):
 
 def claims_of(message: Message, header: str | None) -> Claims:
     """Looks into `_meta` only where something may stand there that decides."""
-    raw = message.raw_params
-    if not raw or (header not in MODERN_VERSIONS and not _may_have_envelope(raw)):
+    if not message.raw_params or (header not in MODERN_VERSIONS and not may_claim_an_era(message)):
         return Claims(header)
     meta_raw = message.param_members().get("_meta")
     if meta_raw is None or bytes(meta_raw)[:1] != b"{":
@@ -64,9 +63,11 @@ def claims_of(message: Message, header: str | None) -> Claims:
     )
 
 
-def _may_have_envelope(raw_params: bytes) -> bool:
+def may_claim_an_era(message: Message) -> bool:
+    """Whether something stands in it that may be a version in `_meta`."""
+    raw = message.raw_params
     # A key may be spelled with escapes; then a backslash stands in it.
-    return raw_params.find(b"/protocolVersion") >= 0 or _BACKSLASH in raw_params
+    return raw.find(b"/protocolVersion") >= 0 or _BACKSLASH in raw
 
 
 def course_of(kind: Kind, claims: Claims) -> Course:

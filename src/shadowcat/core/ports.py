@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from shadowcat.core.exchange import (
@@ -12,6 +12,7 @@ from shadowcat.core.exchange import (
     Elsewhere,
     Forwarded,
     MessageStream,
+    Rest,
     StreamEvent,
     Verdict,
 )
@@ -77,6 +78,21 @@ class Link(Protocol):
 
     async def end(self) -> None:
         """Tells the server that the session is over, as far as it can be told."""
+        ...
+
+
+@runtime_checkable
+class DirectLink(Link, Protocol):
+    """One that can ask without a task that waits."""
+
+    def ask(
+        self, request: Message, then: Callable[[Answer | Rest[Answer]], object]
+    ) -> Callable[[], object] | None:
+        """As `exchange`. None if that takes waiting, and nothing was sent; otherwise what gives it up.
+
+        `then` is called once, not from in here: with a whole answer, or with what is to be awaited for one or for the
+        fault. Once it is given up it is not called any more.
+        """
         ...
 
 
@@ -161,6 +177,12 @@ class ClientSession(Protocol):
         """The response, or the stream that leads to it; None when the client cancelled it meanwhile."""
         ...
 
+    def ask(
+        self, message: Message, then: Callable[[Message | Rest[Message | ClientStream | None]], object]
+    ) -> Callable[[], object] | None:
+        """As `request`, without a task that waits: see `DirectLink.ask`."""
+        ...
+
     async def batch(self, elements: list[Message | Fault]) -> ClientStream:
         """The answers to a 2025-03-26 batch as they come; an element that was none is answered with its fault."""
         ...
@@ -185,6 +207,10 @@ class Gateway(Protocol):
 
     async def find(self, session_id: str, caller: Caller) -> ClientSession | Elsewhere | None:
         """None for an unknown session and for somebody else's: the two look the same."""
+        ...
+
+    def at_hand(self, session_id: str, caller: Caller) -> ClientSession | None:
+        """The same where it takes no waiting to be sure of it; None says nothing."""
         ...
 
     async def end(self, session: ClientSession) -> None: ...

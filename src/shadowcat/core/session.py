@@ -31,6 +31,10 @@ class State(Enum):
     ENDED = "ended"
 
 
+OPEN = State.OPEN
+"""As `wire.jsonrpc` has its kinds."""
+
+
 class Event(Enum):
     UPSTREAM_LOST = "upstream lost"
     RECOVERED = "recovered"

@@ -15,7 +15,7 @@ from shadowcat.wire.sse import KEEPALIVE, encode_event, encode_message, encode_p
 
 T = TypeVar("T")
 
-_JSON: HeaderList = [(b"content-type", b"application/json")]
+JSON_HEAD: HeaderList = [(b"content-type", b"application/json")]
 _SSE: HeaderList = [
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-cache, no-transform"),
@@ -25,7 +25,7 @@ _SSE: HeaderList = [
 
 
 def json_response(message: Message, status: int = 200, extra: HeaderList | None = None) -> Response:
-    return Response(status, _JSON + extra if extra else _JSON, message.raw)
+    return Response(status, JSON_HEAD + extra if extra else JSON_HEAD, message.raw)
 
 
 def fault_response(fault: Fault, id: RequestId | None, *, status: int | None = None) -> Response:

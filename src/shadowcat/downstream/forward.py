@@ -91,7 +91,7 @@ class ForwardEndpoint:
         site = self._site(target, request.target)
         if _opens_old_stream(request) and not site.speaks_streamable:
             return await site.old.handle(request)
-        response = await site.streamable.handle(request)
+        response = await site.streamable.respond(request)
         site.speaks_streamable = site.speaks_streamable or response.status < 300
         return response
 

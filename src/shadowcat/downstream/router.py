@@ -8,6 +8,7 @@ from typing import Any
 from shadowcat.downstream.sse import SseEndpoint
 from shadowcat.downstream.streamable import EndpointOptions, StreamableEndpoint
 from shadowcat.http.connection import Handler
+from shadowcat.http.later import Later
 from shadowcat.http.message import Request, Response
 
 
@@ -15,7 +16,7 @@ def routed(options: EndpointOptions, streamable: StreamableEndpoint, old: SseEnd
     """What is for neither is told by the Streamable endpoint."""
     begins = options.sse_path.encode("ascii")
 
-    def handle(request: Request) -> Coroutine[Any, Any, Response]:
+    def handle(request: Request) -> Later | Coroutine[Any, Any, Response]:
         # Most requests are settled by the first bytes of their target.
         if request.target.startswith(begins) and old.serves(request.path):
             return old.handle(request)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import lru_cache, partial
-from typing import Annotated
+from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
@@ -24,9 +24,12 @@ from shadowcat.core.negotiate import (
     course_of,
     era_of_header,
 )
+from shadowcat.core.peer import SEAL_HEADER
 from shadowcat.core.ports import ClientSession, ClientStream, Gateway
 from shadowcat.core.session import SESSION_ID
+from shadowcat.downstream import direct
 from shadowcat.downstream.answers import (
+    JSON_HEAD,
     accepted,
     empty_stream_response,
     fault_response,
@@ -45,10 +48,12 @@ from shadowcat.downstream.body import (
     whom_to_answer,
 )
 from shadowcat.downstream.cors import preflight, with_cors
+from shadowcat.downstream.direct import Admission
 from shadowcat.downstream.guard import JSON, SSE, Guard, HostName, PageOrigin, require_accept, require_json
 from shadowcat.downstream.peers import MISDIRECTED, Peers
 from shadowcat.errors import Fault, FaultKind
-from shadowcat.http.message import HeaderList, Headers, Request, Response
+from shadowcat.http.later import Later
+from shadowcat.http.message import HeaderList, Headers, Request, Response, encode_head
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Message, RequestId
 from shadowcat.wire.mcp import (
@@ -65,6 +70,8 @@ _NODE_S = 15.0
 _LOOK_AGAIN_S = 0.25
 _LEAVING_RETRY_MS = (1_000, 5_000)
 """Drawn from for each client that is sent away, so that they do not all come back at once."""
+_UNKNOWN = Admission("", b"")
+"""The head has not been looked at."""
 _LAST_EVENT_ID = re.compile(rb"[\x21-\x7e]{1,256}")
 
 
@@ -132,7 +139,42 @@ class StreamableEndpoint:
         if self._peers is not None:
             self._peers.part(self._retry_ms)
 
-    async def handle(self, request: Request) -> Response:
+    def handle(self, request: Request) -> Later | Coroutine[Any, Any, Response]:
+        notes = request.headers.notes
+        admission = _UNKNOWN if notes is None else notes.get(self, _UNKNOWN)
+        if admission is _UNKNOWN:
+            admission = self._admission(request)
+            if notes is not None:
+                notes[self] = admission
+        later = None
+        if admission is not None:
+            later = direct.begin(request, admission, self._gateway, self._caller, self._in_session)
+        return self.respond(request) if later is None else later
+
+    def _admission(self, request: Request) -> Admission | None:
+        """What there is to know from the head of a call that is nothing unusual."""
+        headers = request.headers
+        try:
+            version = version_of(headers)
+            self._guard.check(headers)
+            require_accept(headers, JSON, SSE)
+            require_json(headers)
+            session_id = _session_id(headers)
+        except Fault:
+            return None
+        is_usual = (
+            request.method == "POST"
+            and request.path == self._options.path
+            and (version is None or version in LEGACY_VERSIONS)
+            and headers.get(b"origin") is None
+            and headers.get(SEAL_HEADER) is None
+        )
+        if session_id is None or not is_usual:
+            return None
+        return Admission(session_id, encode_head(200, [*JSON_HEAD, (Header.SESSION_ID, session_id.encode())]))
+
+    async def respond(self, request: Request) -> Response:
+        """As `handle`, for whoever waits for it anyway."""
         headers = request.headers
         is_passed_on = self._peers is not None and self._peers.vouches_for(request)
         try:
@@ -230,10 +272,18 @@ class StreamableEndpoint:
         if not message.is_request:
             await session.receive(message)
             return accepted()
+        return await self._in_session(session, message.id, session.request(message))
+
+    async def _in_session(
+        self,
+        session: ClientSession,
+        id: RequestId | None,
+        asking: Awaitable[Message | ClientStream | None],
+    ) -> Response:
         try:
-            outcome = await session.request(message)
+            outcome = await asking
         except Fault as fault:
-            return _told_in_session(fault, message.id)
+            return _told_in_session(fault, id)
         if isinstance(outcome, Message):
             return json_response(outcome, 200, _session_header(session))
         return self._stream(session, outcome)

@@ -9,7 +9,7 @@ from shadowcat.core import kept
 from shadowcat.core.correlate import Correlator
 from shadowcat.core.exchange import Caller, Context, Direction, Reply
 from shadowcat.core.ledger import Refusal
-from shadowcat.core.ports import Link
+from shadowcat.core.ports import DirectLink, Link
 from shadowcat.core.session import Event, SessionRecord, State, after
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.proxy.book import StreamBook
@@ -26,6 +26,7 @@ class SessionCore:
         "book",
         "caller",
         "correlator",
+        "direct",
         "last_used",
         "ledger",
         "link",
@@ -47,7 +48,7 @@ class SessionCore:
     ) -> None:
         """`fence` is what the store gave who took the session over, or 0 for a new session."""
         self.record = record
-        self.link = link
+        self._use(link)
         self.shared = shared
         self.state = State.OPEN
         self.caller = Caller(record.principal, record.route)
@@ -107,11 +108,15 @@ class SessionCore:
 
     def relink(self, upstream: str, link: Link) -> None:
         """The session goes on over another upstream session."""
-        self.link = link
+        self._use(link)
         self.record.upstream = upstream
         self.record.upstream_id = link.upstream_id
         self.shared.ids.bind(self.record.id, upstream, link.upstream_id)
         self.ledger.record_changed()
+
+    def _use(self, link: Link) -> None:
+        self.link = link
+        self.direct = link if isinstance(link, DirectLink) else None
 
     @property
     def is_busy(self) -> bool:
@@ -120,15 +125,24 @@ class SessionCore:
 
     def passed(self, message: Message, direction: Direction, request: Message | None = None) -> bool:
         """Whether it goes on as it is, because no interceptor wants it. Taps have been told of it then."""
+        if self.is_wanted(message, direction, request):
+            return False
+        self.tell_taps(message, direction, request)
+        return True
+
+    def is_wanted(self, message: Message, direction: Direction, request: Message | None = None) -> bool:
+        """Whether an interceptor wants to judge it."""
         pipeline = self.shared.pipeline
         if not pipeline:
-            return True
-        method = message.method or ("" if request is None else request.method)
-        if pipeline.wants(message.kind, method, direction):
             return False
+        method = message.method or ("" if request is None else request.method)
+        return pipeline.wants(message.kind, method, direction)
+
+    def tell_taps(self, message: Message, direction: Direction, request: Message | None = None) -> None:
+        """Tells the taps of what no interceptor wants."""
+        pipeline = self.shared.pipeline
         if pipeline.is_tapped:
             pipeline.tell(message, self._context(direction, request))
-        return True
 
     async def judged(
         self, message: Message, direction: Direction, request: Message | None = None

@@ -67,7 +67,7 @@ async def follow(
 
 
 def _kept(entry: InFlight[Stream], request: Message) -> KeptRequest:
-    params = request.raw_params if request.method in _REMEMBERED else b""
+    params = request.raw_params if request.method in REMEMBERED else b""
     return KeptRequest(entry.upstream_id, entry.method, entry.token, params)
 
 
@@ -101,15 +101,17 @@ async def finished(
 ) -> Message:
     """The response as the client gets it, with what it means for the session noted."""
     response = response.with_id(entry.client_id)
-    if request.method in _REMEMBERED and response.kind is Kind.RESULT:
+    if request.method in REMEMBERED and response.kind is Kind.RESULT:
         _remember(core, request)
-    if not core.passed(response, Direction.TO_CLIENT, request):
-        judged = await core.judged(response, Direction.TO_CLIENT, request)
-        response = judged.message if isinstance(judged, Reply) else judged
-    return response
+    return await judged_response(core, request, response)
 
 
-_REMEMBERED = frozenset({Method.SET_LEVEL, Method.SUBSCRIBE, Method.UNSUBSCRIBE})
+async def judged_response(core: SessionCore, request: Message, response: Message) -> Message:
+    judged = await core.judged(response, Direction.TO_CLIENT, request)
+    return judged.message if isinstance(judged, Reply) else judged
+
+
+REMEMBERED = frozenset({Method.SET_LEVEL, Method.SUBSCRIBE, Method.UNSUBSCRIBE})
 
 
 def _remember(core: SessionCore, request: Message) -> None:

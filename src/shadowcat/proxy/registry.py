@@ -13,7 +13,7 @@ from shadowcat.aio import cancel_and_join
 from shadowcat.core.exchange import Caller, Elsewhere
 from shadowcat.core.ledger import Refusal
 from shadowcat.core.ports import Link, SessionStore
-from shadowcat.core.session import Event, SessionRecord, State
+from shadowcat.core.session import OPEN, Event, SessionRecord, State
 from shadowcat.core.shares import Shares, client_at
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.proxy.core import SessionCore
@@ -129,6 +129,15 @@ class Registry:
         self._let_go(session)
         session.core.ledger.give_up()
         session.core.book.close_all()
+
+    def at_hand(self, session_id: str, caller: Caller) -> Session | None:
+        """The session where nobody has to be asked about it."""
+        session = self._sessions.get(session_id)
+        if session is None or self._leaving or session.core.caller != caller:
+            return None
+        if session.core.state is not OPEN:
+            return None
+        return None if self._shared.lease is not None and self._is_doubtful(session) else session
 
     async def find(self, session_id: str, caller: Caller) -> Session | Elsewhere | None:
         if self._leaving and (leaving := self._leaving.get(session_id)) is not None:

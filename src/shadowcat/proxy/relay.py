@@ -125,6 +125,9 @@ class Relay:
     async def find(self, session_id: str, caller: Caller) -> Session | Elsewhere | None:
         return await self.sessions.find(session_id, caller)
 
+    def at_hand(self, session_id: str, caller: Caller) -> Session | None:
+        return self.sessions.at_hand(session_id, caller)
+
     async def end(self, session: ClientSession) -> None:
         assert isinstance(session, Session)
         await self.sessions.end(session)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, NamedTuple
 
 import msgspec
 
 from shadowcat.aio import cancel_and_join
 from shadowcat.core.correlate import InFlight
-from shadowcat.core.exchange import Answer, Direction, MessageStream, Reply
+from shadowcat.core.exchange import Answer, Direction, MessageStream, Reply, Rest
 from shadowcat.core.kept import KeptSession
 from shadowcat.core.ledger import StoredSession
 from shadowcat.core.session import Event
 from shadowcat.core.stream import EventId, Gap
 from shadowcat.errors import Fault, FaultKind, Side
+from shadowcat.proxy import direct
 from shadowcat.proxy.answering import Answering
 from shadowcat.proxy.book import STANDALONE
 from shadowcat.proxy.core import SessionCore
@@ -76,14 +77,31 @@ class Session:
             upgrade_after_s = core.shared.limits.upgrade_after_s
             if upgrade_after_s is not None and self.version in PRIMING_VERSIONS:
                 return await self._request_upgraded(message, upgrade_after_s)
-            outcome = await self._begin(message)
-            if not isinstance(outcome, _Begun):
-                return outcome
-            stream = core.book.new(message.id)
-            core.shared.tasks.spawn(self._follow_alone(outcome, stream), "follow")
-            return stream.read()
+            return self._readable(await self._begin(message))
         finally:
             core.visitors -= 1
+
+    def _readable(self, outcome: Message | _Begun | None) -> Message | Reader | None:
+        if not isinstance(outcome, _Begun):
+            return outcome
+        stream = self.core.book.new(outcome.request.id)
+        self.core.shared.tasks.spawn(self._follow_alone(outcome, stream), "follow")
+        return stream.read()
+
+    def ask(
+        self, message: Message, then: Callable[[Message | Rest[Message | Reader | None]], object]
+    ) -> Callable[[], object] | None:
+        limits = self.core.shared.limits
+        if limits.upgrade_after_s is not None and self.version in PRIMING_VERSIONS:
+            return None
+        return direct.ask(self.core, message, self._go_on, then)
+
+    async def _go_on(
+        self, message: Message, entry: InFlight[Stream], seen: int, asking: Rest[Answer]
+    ) -> Message | Reader | None:
+        """What a direct call leaves to be waited for."""
+        with self.core.visited():
+            return self._readable(await self._conclude(message, entry, seen, asking()))
 
     async def _request_upgraded(self, message: Message, after_s: float) -> Message | Reader | None:
         """A response that is long in coming is given a stream, which the client can come back to."""
@@ -174,8 +192,15 @@ class Session:
         if message.method == Method.SUBSCRIBE and not core.record.has_room_to_subscribe:
             raise Fault(FaultKind.OVER_CAPACITY, reason="too_many_subscriptions")
         entry, outgoing = core.correlator.begin(message)
+        return await self._conclude(message, entry, core.correlator.epoch, core.link.exchange(outgoing))
+
+    async def _conclude(
+        self, message: Message, entry: InFlight[Stream], seen: int, asking: Coroutine[Any, Any, Answer]
+    ) -> Message | _Begun | None:
+        """What comes of a request that is in flight, asked for in that epoch."""
+        core = self.core
         try:
-            answer = await self._first_answer(entry, message, outgoing)
+            answer = await self._first_answer(entry, message, seen, asking)
         except BaseException as error:
             core.correlator.finish(entry)
             if isinstance(error, Fault):
@@ -189,13 +214,12 @@ class Session:
         return await finished(core, message, entry, answer.whole)
 
     async def _first_answer(
-        self, entry: InFlight[Stream], message: Message, outgoing: Message
+        self, entry: InFlight[Stream], message: Message, seen: int, asking: Coroutine[Any, Any, Answer]
     ) -> Answer | None:
-        """Asks the upstream, and once more where it is sure that the first time was not heard."""
+        """Asks the upstream once more where it is sure that the first time was not heard."""
         core = self.core
-        seen = core.correlator.epoch
         try:
-            return await self._ask(entry, outgoing)
+            return await self._answered(entry, asking)
         except Fault as fault:
             if not self._may_retry(fault):
                 raise
@@ -204,7 +228,7 @@ class Session:
             raise entry.fault
         if entry.cancelled:
             return None
-        return await self._ask(entry, core.correlator.renew(entry, message))
+        return await self._answered(entry, core.link.exchange(core.correlator.renew(entry, message)))
 
     def _may_retry(self, fault: Fault) -> bool:
         if fault.kind is FaultKind.UPSTREAM_UNAVAILABLE:
@@ -212,11 +236,11 @@ class Session:
             return len(self.core.shared.upstreams) > 1 and not fault.sent
         return fault.kind is FaultKind.UPSTREAM_SESSION_LOST
 
-    async def _ask(self, entry: InFlight[Stream], outgoing: Message) -> Answer | None:
+    async def _answered(self, entry: InFlight[Stream], asking: Coroutine[Any, Any, Answer]) -> Answer | None:
         """The upstream's answer; None when the client cancelled before it began."""
         upstreams, name = self.core.shared.upstreams, self.core.record.upstream
         try:
-            answer = await until_stopped(entry, self.core.link.exchange(outgoing))
+            answer = await until_stopped(entry, asking)
         except Fault as fault:
             if fault.kind is not FaultKind.UPSTREAM_SESSION_LOST:
                 upstreams.failed(name, fault)

@@ -10,8 +10,9 @@ from functools import lru_cache
 
 from shadowcat.core.exchange import Answer
 from shadowcat.errors import Fault, FaultKind
+from shadowcat.http.outgoing import ClientResponse
 from shadowcat.wire import jsonrpc
-from shadowcat.wire.jsonrpc import Kind, Message
+from shadowcat.wire.jsonrpc import ERROR, Message
 
 JSON = b"application/json"
 SSE = b"text/event-stream"
@@ -45,12 +46,23 @@ def messages_of(raw: bytes) -> list[Message]:
     return found
 
 
+def whole_answer(request: Message, response: ClientResponse) -> Answer | None:
+    """The answer that is all here, and nothing but an answer; None for whatever needs a closer look."""
+    body = response.whole()
+    if body is None or response.status != 200 or media_type(response.headers.get(b"content-type")) != JSON:
+        return None
+    try:
+        return answer_of(request, 200, body)
+    except Fault:
+        return None  # told by who looks closer, and finds the same
+
+
 def answer_of(request: Message, status: int, body: bytes) -> Answer:
     """A JSON body that answers `request`. Bodies of refusals often name no id, or null: there is only one it can be."""
     for message in messages_of(body):
         if message.id == request.id and type(message.id) is type(request.id) and message.is_response:
             return Answer(whole=message, status=status)
-        if message.kind is Kind.ERROR and message.id is None:
+        if message.kind is ERROR and message.id is None:
             return Answer(whole=message.with_id(request.id), status=status)
     raise Fault(FaultKind.UPSTREAM_INVALID, reason="upstream_answered_something_else", sent=True)
 
@@ -85,7 +97,7 @@ def _error_in(content_type: bytes, body: bytes) -> Message | None:
         message = jsonrpc.parse(body)
     except Fault:
         return None
-    return message if message.kind is Kind.ERROR else None
+    return message if message.kind is ERROR else None
 
 
 def _says_session_lost(status: int, error: Message | None) -> bool:

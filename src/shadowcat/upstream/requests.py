@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable
 from urllib.parse import urljoin, urlsplit
 
 from shadowcat.errors import Fault, FaultKind
@@ -35,7 +36,22 @@ class Requests:
         return self._client.statistics().get(self._origin) or PoolStatistics(0, 0, 0)
 
     async def send(self, head: OutgoingHead, body: bytes, timeouts: Timeouts) -> ClientResponse:
-        response = await self._client.send_again(head, body, timeouts)
+        return await self.followed(await self._client.send_again(head, body, timeouts), head, body, timeouts)
+
+    def ask(
+        self,
+        head: OutgoingHead,
+        body: bytes,
+        timeouts: Timeouts,
+        on_head: Callable[[ClientResponse], object],
+    ) -> ClientResponse | None:
+        """The same without waiting, where that is possible; what comes is to be `followed`."""
+        return self._client.ask(head, body, timeouts, on_head)
+
+    async def followed(
+        self, response: ClientResponse, head: OutgoingHead, body: bytes, timeouts: Timeouts
+    ) -> ClientResponse:
+        """The response, or that of the place it redirects to."""
         if response.status in _REDIRECTS:
             location = response.headers.get(b"location")
             target = None if location is None else self.same_origin_target(location)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from shadowcat.core.exchange import Answer, Forwarded, MessageStream
+from shadowcat.core.exchange import Answer, Forwarded, MessageStream, Rest
 from shadowcat.core.session import promise_of
 from shadowcat.core.statistics import UpstreamStatistics
 from shadowcat.errors import Fault, FaultKind
@@ -15,7 +16,7 @@ from shadowcat.http.limits import Timeouts
 from shadowcat.http.message import HeaderList
 from shadowcat.http.outgoing import ClientResponse
 from shadowcat.upstream.events import EventMessages, ReconnectPolicy, ResumedMessages, StreamCounters
-from shadowcat.upstream.interpret import JSON, SSE, answer_of, media_type, refusal_of
+from shadowcat.upstream.interpret import JSON, SSE, answer_of, media_type, refusal_of, whole_answer
 from shadowcat.upstream.requests import Requests
 from shadowcat.wire.jsonrpc import Kind, Message
 from shadowcat.wire.mcp import VERSION_HEADER_VERSIONS, Header, Method
@@ -146,6 +147,26 @@ class StreamableLink:
 
     async def exchange(self, request: Message) -> Answer:
         response = await self._requests.send(self._post, request.raw, self._upstream.call)
+        return await self._upstream.answer(response, request, self)
+
+    def ask(
+        self, request: Message, then: Callable[[Answer | Rest[Answer]], object]
+    ) -> Callable[[], object] | None:
+        on_head = partial(self._heard, request, then)
+        response = self._requests.ask(self._post, request.raw, self._upstream.call, on_head)
+        return None if response is None else response.abort
+
+    def _heard(
+        self, request: Message, then: Callable[[Answer | Rest[Answer]], object], response: ClientResponse
+    ) -> None:
+        answer = whole_answer(request, response)
+        then(partial(self._rest, request, response) if answer is None else answer)
+
+    async def _rest(self, request: Message, response: ClientResponse) -> Answer:
+        if response.fault is not None:
+            raise response.fault
+        call = self._upstream.call
+        response = await self._requests.followed(response, self._post, request.raw, call)
         return await self._upstream.answer(response, request, self)
 
     async def send(self, message: Message) -> None:

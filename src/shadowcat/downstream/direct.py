@@ -1,0 +1,72 @@
+"""The way of an ordinary call: what its head says is known from the one before, and callbacks do the rest.
+
+Whoever keeps a connection open repeats the head, so what the endpoint concludes from it is concluded once. Only what
+could be refused or treated in any other way than usual is left to the endpoint; what it means is decided there alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from shadowcat.core.exchange import Caller, Rest
+from shadowcat.core.negotiate import may_claim_an_era
+from shadowcat.core.ports import ClientSession, ClientStream, Gateway
+from shadowcat.errors import Fault
+from shadowcat.http.later import Later
+from shadowcat.http.message import Request, Response
+from shadowcat.wire import jsonrpc
+from shadowcat.wire.jsonrpc import REQUEST, Message, RequestId
+from shadowcat.wire.mcp import Method
+
+Outcome = Message | ClientStream | None
+Respond = Callable[[ClientSession, RequestId | None, Awaitable[Outcome]], Awaitable[Response]]
+"""The response to a request of a session's, once its outcome is known."""
+
+
+class Admission(NamedTuple):
+    """What the head of a POST says, where that is nothing unusual."""
+
+    session_id: str
+    answer_head: bytes
+    """Of a whole answer, as `http.message.encode_head` gives it."""
+
+
+def begin(
+    request: Request, admission: Admission, gateway: Gateway, caller: Caller, respond: Respond
+) -> Later | None:
+    """None for what is to be looked at more closely: nothing has been done then."""
+    session = gateway.at_hand(admission.session_id, caller)
+    if session is None:
+        return None
+    try:
+        message = jsonrpc.parse(request.body)
+    except Fault:
+        return None
+    if message.kind is not REQUEST or message.method == Method.INITIALIZE or may_claim_an_era(message):
+        return None
+    call = _Call(session, message.id, admission.answer_head, respond)
+    cancel = session.ask(message, call.answered)
+    if cancel is None:
+        return None
+    call.cancel = cancel
+    return call
+
+
+class _Call(Later):
+    __slots__ = ("_answer_head", "_id", "_respond", "_session")
+
+    def __init__(
+        self, session: ClientSession, id: RequestId | None, answer_head: bytes, respond: Respond
+    ) -> None:
+        super().__init__()
+        self._session = session
+        self._id = id
+        self._answer_head = answer_head
+        self._respond = respond
+
+    def answered(self, outcome: Message | Rest[Outcome]) -> None:
+        if isinstance(outcome, Message):
+            self.settle(Response(200, [], outcome.raw, self._answer_head))
+        else:
+            self.settle(self._respond(self._session, self._id, outcome()))
