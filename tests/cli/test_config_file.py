@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from shadowcat.app.settings import load_settings
+from shadowcat.app.loading import load_settings
 from shadowcat.cli import main
 from shadowcat.config.load import Flag
 from shadowcat.config.problem import ConfigError
@@ -34,13 +34,14 @@ def file(tmp_path: Path) -> Path:
 def test_later_ones_win(file: Path) -> None:
     environment = {"SHADOWCAT_SESSIONS_IDLE_S": "50", "SHADOWCAT_UPSTREAMS_OTHER_URL": "http://b/mcp"}
     flags = [Flag("--max-sessions", "sessions.max_sessions", "7")]
-    settings, origins, warnings = load_settings("reverse", file=file, environment=environment, flags=flags)
+    loaded = load_settings("reverse", file=file, environment=environment, flags=flags)
+    settings, origins = loaded.settings, loaded.origins
     assert (settings.sessions.idle_s, settings.sessions.max_sessions) == (50.0, 7)
     assert set(settings.upstreams) == {"main", "other"}
     assert origins["sessions.idle_s"].name == "SHADOWCAT_SESSIONS_IDLE_S"
     assert origins["sessions.max_sessions"].name == "--max-sessions"
     assert origins["listen"].name == str(file)
-    assert warnings == ()
+    assert loaded.warnings == ()
 
 
 def test_all_that_is_wrong_is_told(tmp_path: Path) -> None:

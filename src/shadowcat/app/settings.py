@@ -5,8 +5,6 @@ A section is a struct beside the code that it steers, and a line here. docs/arch
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct, field
@@ -15,8 +13,6 @@ from shadowcat.admin.options import AdminAddress, AdminOptions
 from shadowcat.app.cluster import Cluster
 from shadowcat.app.logs import LogOptions
 from shadowcat.app.upstreams import UpstreamOptions
-from shadowcat.config.load import Flag, Loaded, load
-from shadowcat.config.problem import ConfigError
 from shadowcat.core.targets import ForwardOptions
 from shadowcat.downstream.streamable import EndpointOptions
 from shadowcat.http.limits import ServerLimits
@@ -29,7 +25,9 @@ from shadowcat.wire.hosts import Address
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    listen: Annotated[Address, Meta(description="Address to serve on.")] = Address("127.0.0.1:8080")
+    listen: Annotated[Address, Meta(description="Address to serve on.")] = field(
+        default_factory=lambda: Address("127.0.0.1:8080")
+    )
     upstreams: Annotated[
         dict[str, UpstreamOptions], Meta(description="The servers by name; several share the new sessions.")
     ] = {}
@@ -53,29 +51,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     log: LogOptions = field(default_factory=LogOptions)
 
 
+FORWARD = "forward http"
 PROFILES: dict[str, dict[str, Any]] = {
     "reverse": {},
     # A free port: several may run on one machine.
-    "forward http": {"store": "memory:", "admin": {"listen": "127.0.0.1:0"}},
+    FORWARD: {"store": "memory:", "admin": {"listen": "127.0.0.1:0"}},
 }
 """What is a default of one command and not of the other, in the form of a file."""
-
-
-def load_settings(
-    profile: str, *, file: Path | None = None, environment: Mapping[str, str], flags: Iterable[Flag] = ()
-) -> Loaded[Settings]:
-    """Raises `ConfigError`."""
-    loaded = load(Settings, file=file, environment=environment, flags=flags, profile=PROFILES[profile])
-    if problems := list(_problems(loaded.settings, profile)):
-        raise ConfigError(problems)
-    return loaded
-
-
-def _problems(settings: Settings, profile: str) -> Iterator[str]:
-    """What single settings cannot know of each other."""
-    if settings.forward.allow_targets and (settings.upstreams or profile != "forward http"):
-        yield "forward.allow_targets: it is for clients that name the server: for `forward http` without one"
-    if not settings.upstreams and profile != "forward http":
-        yield "there is no server: give --upstream URL, or upstreams in the configuration"
-    if settings.cluster is not None and not (settings.store or "").startswith("redis"):
-        yield "cluster: it is for nodes that share a Redis: give --store redis://HOST too"

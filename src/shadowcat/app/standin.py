@@ -13,6 +13,7 @@ from shadowcat.upstream.command import Command
 from shadowcat.upstream.spawn import spawned
 
 if TYPE_CHECKING:
+    from shadowcat.app.logs import LogOptions
     from shadowcat.core.ports import TapSink
     from shadowcat.plugins.recording.options import RecordOptions
 
@@ -21,24 +22,24 @@ def stand_in(
     argv: Sequence[str],
     env: Mapping[str, str] | None = None,
     cwd: str | None = None,
-    log_level: str = "warning",
+    log: LogOptions | None = None,
     record: RecordOptions | None = None,
 ) -> int:
     """Returns the command's exit code. Raises `CannotRecord`."""
     if record is None:
-        return _stand_in(argv, env, cwd, log_level, ())
+        return _stand_in(argv, env, cwd, log, ())
     # Before the command is started: what it says first is on the tape too.
     from shadowcat.app.recording import recording
 
     with recording(record, "stdio", {os.path.basename(argv[0]): "stdio"}) as taps:
-        return _stand_in(argv, env, cwd, log_level, taps)
+        return _stand_in(argv, env, cwd, log, taps)
 
 
 def _stand_in(
     argv: Sequence[str],
     env: Mapping[str, str] | None,
     cwd: str | None,
-    log_level: str,
+    log: LogOptions | None,
     taps: Sequence[TapSink],
 ) -> int:
     _open_what_is_closed()
@@ -49,9 +50,10 @@ def _stand_in(
         already = None  # it is tried once more where a failure can be told to the client
 
     _load_msgspec()
+    from shadowcat.app.logs import LogOptions
     from shadowcat.app.stdio import serve_stdio
 
-    return serve_stdio(command, already, log_level, taps)
+    return serve_stdio(command, already, log or LogOptions(level="warning"), taps)
 
 
 def _open_what_is_closed() -> None:

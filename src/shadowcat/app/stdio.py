@@ -9,6 +9,7 @@ import signal
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from shadowcat.app.logs import LogOptions, formatter
 from shadowcat.app.process import run
 from shadowcat.downstream.stderr import StderrLog, StderrWriter
 from shadowcat.downstream.stdio import FLUSH_S, ClientListener, StdioClient
@@ -238,11 +239,12 @@ def _interception(
 
 
 def serve_stdio(
-    command: Command, already: Spawned | None, log_level: str, taps: Sequence[TapSink] = ()
+    command: Command, already: Spawned | None, options: LogOptions, taps: Sequence[TapSink] = ()
 ) -> int:
     """Runs until the command has ended, and returns its exit code."""
     stderr = StderrWriter()
-    logging.basicConfig(level=log_level.upper(), handlers=[StderrLog(stderr)])
+    told = StderrLog(stderr, formatter(options, is_short=True), marks=options.format == "text")
+    logging.basicConfig(level=options.level.upper(), handlers=[told])
 
     async def main() -> int:
         forward = StdioForward(command, taps=taps, stderr=stderr, already=already)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from shadowcat.cli.options import LISTEN, LOG_LEVEL, CannotStart, cannot_listen, settings_from, with_flags
+from shadowcat.cli.options import LISTEN, LOG, CannotStart, cannot_listen, settings_from, with_flags
 from shadowcat.errors import StoreUnusable
 from shadowcat.wire.hosts import Address
 
@@ -26,7 +26,7 @@ def _settings() -> type[Struct]:
     return DemoSettings
 
 
-@click.command(cls=with_flags(LISTEN, LOG_LEVEL, tree=_settings))
+@click.command(cls=with_flags(LISTEN, *LOG, tree=_settings))
 @click.option(
     "--state",
     type=click.Path(path_type=Path, file_okay=False),

@@ -10,7 +10,7 @@ import click
 
 from shadowcat.cli.options import (
     ALLOW_TARGET,
-    LOG_LEVEL,
+    LOG,
     RECORDING,
     SERVING,
     UPSTREAM,
@@ -49,7 +49,7 @@ def _stdio_settings() -> type[Struct]:
 
 
 @forward.command(
-    cls=with_flags(*RECORDING, LOG_LEVEL, tree=_stdio_settings),
+    cls=with_flags(*RECORDING, *LOG, tree=_stdio_settings),
     context_settings={"allow_interspersed_args": False},
 )
 @_env_option
@@ -70,7 +70,7 @@ def stdio(
 
     settings = settings_from(lambda: load_stdio_settings(os.environ, flags)).settings
     try:
-        raise SystemExit(stand_in(command, dict(env), cwd, settings.log.level, settings.record))
+        raise SystemExit(stand_in(command, dict(env), cwd, settings.log, settings.record))
     except CannotRecord as error:
         raise cannot_record(error) from error
 

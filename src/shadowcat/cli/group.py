@@ -7,7 +7,7 @@ from importlib import import_module
 import click
 from click.exceptions import NoSuchCommand
 
-_COMMANDS = ("demo", "doctor", "forward", "replay", "reverse", "session", "tape")
+_COMMANDS = ("config", "demo", "doctor", "forward", "replay", "reverse", "session", "tape")
 """Each in a module of its own, under its own name."""
 
 

@@ -58,7 +58,7 @@ UPSTREAM = FlagOf(
 )
 ALLOW_TARGET = FlagOf("--allow-target", "forward.allow_targets", "HOST[:PORT]")
 LISTEN = FlagOf("--listen", "listen", "HOST:PORT")
-LOG_LEVEL = FlagOf("--log-level", "log.level")
+LOG = (FlagOf("--log-level", "log.level"), FlagOf("--log-format", "log.format"))
 RECORDING = (
     FlagOf("--record", "record.directory", "DIR"),
     FlagOf("--record-ring", "record.ring_s"),
@@ -81,7 +81,7 @@ SERVING = (
     FlagOf("--tls-key", "tls.key_file"),
     FlagOf("--upstream-ca", "upstream_tls.ca_file"),
     *RECORDING,
-    LOG_LEVEL,
+    *LOG,
 )
 """Of every command that serves MCP clients over HTTP."""
 STORING = (
@@ -198,12 +198,14 @@ def settings_from(load: Callable[[], Loaded[T]]) -> Loaded[T]:
 def serve(profile: str, config: Path | None, flags: Iterable[Flag]) -> None:
     """Serves until told to stop."""
     from shadowcat.app import logs
+    from shadowcat.app.loading import load_settings
     from shadowcat.app.process import run
     from shadowcat.app.reverse import serve_reverse
-    from shadowcat.app.settings import load_settings
 
     loaded = settings_from(lambda: load_settings(profile, file=config, environment=os.environ, flags=flags))
     settings = loaded.settings
+    if profile == "reverse" and not settings.upstreams:
+        raise CannotStart("there is no server: give --upstream URL, or upstreams in the configuration")
     logs.set_up(settings.log)
     for warning in loaded.warnings:
         logs.log.warning("%s", warning)

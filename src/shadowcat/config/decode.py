@@ -12,12 +12,11 @@ from msgspec.structs import fields as struct_fields
 
 from shadowcat.config.fields import default_of
 from shadowcat.config.given import DEFAULT, Given, Origin, Tables, origin_in, tables_of
-from shadowcat.config.problem import did_you_mean, quoted, told
+from shadowcat.config.problem import FILE_SUFFIX, did_you_mean, quoted, told
 from shadowcat.config.shape import Shape, expected, fits, shape_of
 from shadowcat.config.variables import variable_of
 from shadowcat.secret import Secret
 
-FILE_SUFFIX = "_file"
 _MAX_SECRET_BYTES = 64 * 1024
 
 
@@ -35,6 +34,8 @@ class Decoder:
         self.problems: list[str] = []
         self.warnings: list[str] = []
         self.origins: dict[str, Origin] = {}
+        self.files: dict[str, str] = {}
+        """Of each secret that was read from a file, which."""
 
     def section(
         self, kind: type[Struct], given: Tables, path: str = "", defaults: Struct | None = None
@@ -172,13 +173,14 @@ class Decoder:
                 f"{path}{FILE_SUFFIX}, or set {variable_of(path)}"
             )
         node = given.get(name + FILE_SUFFIX)
-        return None if node is None else self._read(node, path + FILE_SUFFIX)
+        return None if node is None else self._read(node, path)
 
-    def _read(self, node: Tables | Given, path: str) -> Any:
+    def _read(self, node: Tables | Given, secret: str) -> Any:
+        path = secret + FILE_SUFFIX
         if not isinstance(node, Given) or not isinstance(node.value, str):
             origin = origin_in(node) or DEFAULT
             return self._bad(f"{origin.where(path)}: this is not the path of a file")
-        self.origins[path] = node.origin
+        self.files[secret] = node.value
         try:
             with Path(node.value).open("rb") as file:
                 text = file.read(_MAX_SECRET_BYTES).decode().strip()

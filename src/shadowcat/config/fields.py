@@ -68,3 +68,16 @@ def _within(setting: Setting) -> Iterator[Setting]:
         yield from settings_of(inner.base, (*setting.path, ANY))
     else:
         yield setting
+
+
+def struct_types(tree: type[Struct]) -> Iterator[type[Struct]]:
+    """Of the tree and all that is in it, also in lists."""
+    yield tree
+    for field in struct_fields(tree):
+        shape = shape_of(field.type)
+        for inner in (
+            shape,
+            *(shape_of(kind) for kind in shape.inner if kind is not ... and not shape.choices),
+        ):
+            if inner.is_section:
+                yield from struct_types(inner.base)

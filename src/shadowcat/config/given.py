@@ -34,7 +34,7 @@ def tables_of(value: Mapping[str, Any], origin: Origin) -> Tables:
 
 
 def _node(value: Any, origin: Origin) -> Tables | Given:
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and value:  # one with nothing in it would not tell where it comes from
         return tables_of(cast(Mapping[str, Any], value), origin)
     return Given(value, origin)
 

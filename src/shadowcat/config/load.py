@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -31,10 +31,20 @@ class Loaded(NamedTuple, Generic[T]):
     settings: T
     origins: Mapping[str, Origin]
     """By path; what is not in there is a default."""
+    files: Mapping[str, str]
+    """Of each secret that was read from a file, which."""
     warnings: tuple[str, ...]
 
     def origin(self, path: str) -> Origin:
         return self.origins.get(path, DEFAULT)
+
+    def given(self, section: str) -> Iterator[str]:
+        """The paths in a section that are no defaults."""
+        return (
+            path
+            for path, origin in self.origins.items()
+            if path.startswith(f"{section}.") and origin is not DEFAULT
+        )
 
 
 def load(
@@ -55,7 +65,7 @@ def load(
     settings = decoder.section(tree, given)
     if settings is BAD or decoder.problems:
         raise ConfigError(decoder.problems)
-    return Loaded(settings, decoder.origins, (*variables.warnings, *decoder.warnings))
+    return Loaded(settings, decoder.origins, decoder.files, (*variables.warnings, *decoder.warnings))
 
 
 def read(file: Path) -> Tables:

@@ -9,6 +9,8 @@ from typing import Any
 from shadowcat.config.given import Given
 from shadowcat.config.shape import SCALARS
 
+FILE_SUFFIX = "_file"
+"""A secret called `key` stands in the file that `key_file` names."""
 _SHOWN_CHARS = 60
 
 
@@ -23,13 +25,13 @@ class ConfigError(Exception):
 def quoted(value: Any) -> str:
     """What was given, as far as it tells a person something."""
     if not isinstance(value, SCALARS):
-        return "this"
+        return "a table" if isinstance(value, dict) else "a list" if isinstance(value, list) else "this"
     text = repr(value) if isinstance(value, str) else str(value).lower()
     return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}…"
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    close = get_close_matches(word, list(known), n=1)
+def did_you_mean(word: str, known: Iterable[str], likeness: float = 0.6) -> str:
+    close = get_close_matches(word, list(known), n=1, cutoff=likeness)
     return f"; did you mean {close[0]}?" if close else ""
 
 

@@ -10,9 +10,11 @@ from msgspec import Struct
 
 from shadowcat.config.fields import ANY, Setting, settings_of
 from shadowcat.config.given import Given, Origin, Tables, put
-from shadowcat.config.problem import did_you_mean
+from shadowcat.config.problem import FILE_SUFFIX, did_you_mean
 
 PREFIX = "SHADOWCAT_"
+_LIKENESS = 0.9
+"""Of whole names, which all begin alike."""
 
 
 def variable_of(path: str) -> str:
@@ -43,7 +45,7 @@ def from_environment(tree: type[Struct], environment: Mapping[str, str]) -> From
             continue
         if (path := _path_of(name, known)) is not None:
             put(tables, path, Given(value, Origin(name), is_text=True))
-        elif meant := did_you_mean(name, plain):
+        elif meant := did_you_mean(name, plain, _LIKENESS):
             warnings.append(f"{name}: there is no such setting{meant}")
     return FromEnvironment(tables, warnings)
 
@@ -60,7 +62,7 @@ def _ways(setting: Setting) -> Iterator[tuple[str, ...]]:
         return  # its names are not ours to fold to capitals
     yield setting.path
     if setting.shape.is_secret:
-        yield (*setting.path[:-1], f"{setting.path[-1]}_file")
+        yield (*setting.path[:-1], setting.path[-1] + FILE_SUFFIX)
 
 
 def _path_of(name: str, known: list[Known]) -> tuple[str, ...] | None:

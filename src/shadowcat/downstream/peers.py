@@ -38,7 +38,8 @@ _HANDED_BACK = (
     Header.SESSION_ID,
 )
 _MAX_BODY_BYTES = 32 * 1024 * 1024
-_TIMEOUTS = Timeouts(connect_s=2.0, head_s=None, gap_s=40.0)
+SILENCE_S = 40.0
+_TIMEOUTS = Timeouts(connect_s=2.0, head_s=None, gap_s=SILENCE_S)
 """A call may be long in answering; a stream is never silent for as long as this, because of the comments on it."""
 _LOOK_S = 2.0
 """How often a request that waits for its answer has it looked at whether the other node is still there."""

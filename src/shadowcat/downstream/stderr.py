@@ -48,11 +48,11 @@ class StderrWriter:
                 self._say(told)
             self._put(data)
 
-    def say(self, text: str) -> None:
+    def say(self, text: str, mark: str = MARK) -> None:
         """A text of ours, on lines of its own."""
         with self._changed:
             if self._size <= MAX_BYTES:
-                self._say(text.encode(errors="backslashreplace"))
+                self._say(text.encode(errors="backslashreplace"), mark.encode())
 
     def close(self, within_s: float = 1.0) -> None:
         """Returns when all of it is written, or time is up."""
@@ -63,9 +63,8 @@ class StderrWriter:
             self._changed.notify()
         self._thread.join(within_s)
 
-    def _say(self, text: bytes) -> None:
+    def _say(self, text: bytes, mark: bytes = MARK.encode()) -> None:
         start = b"" if self._ends_line else b"\n"
-        mark = MARK.encode()
         self._put(start + mark + text.replace(b"\n", b"\n" + mark) + b"\n")
 
     def _put(self, data: bytes) -> None:
@@ -107,12 +106,13 @@ class StderrWriter:
 
 
 class StderrLog(logging.Handler):
-    """The log, for a process whose stderr is not its own."""
+    """The log, for a process whose stderr is not its own. An object for a program bears no mark."""
 
-    def __init__(self, stderr: StderrWriter) -> None:
+    def __init__(self, stderr: StderrWriter, formatter: logging.Formatter, *, marks: bool) -> None:
         super().__init__()
         self._stderr = stderr
-        self.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+        self._mark = MARK if marks else ""
+        self.setFormatter(formatter)
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._stderr.say(self.format(record))
+        self._stderr.say(self.format(record), self._mark)

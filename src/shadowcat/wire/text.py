@@ -8,6 +8,10 @@ import re
 _FORGES = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
+def on_one_line(text: str) -> str:
+    return _FORGES.sub(_escaped, text.encode("utf-8", "backslashreplace").decode())
+
+
 def printable(raw: bytes, max_chars: int = 1_000) -> str:
     text = raw[: max_chars * 4].decode("utf-8", "backslashreplace")
     shown = _FORGES.sub(_escaped, text[:max_chars])

@@ -1,0 +1,73 @@
+"""The settings that a command is run from, with what single ones cannot know of each other.
+
+That is what cannot work together, and what can never take effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from shadowcat.app.settings import FORWARD, PROFILES, Settings
+from shadowcat.clock import SystemClock
+from shadowcat.config.load import Flag, Loaded, load
+from shadowcat.config.problem import ConfigError
+from shadowcat.downstream.peers import SILENCE_S
+from shadowcat.errors import StoreUnusable
+from shadowcat.stores.urls import store_of
+
+
+def load_settings(
+    profile: str, *, file: Path | None = None, environment: Mapping[str, str], flags: Iterable[Flag] = ()
+) -> Loaded[Settings]:
+    """Raises `ConfigError`."""
+    loaded = load(Settings, file=file, environment=environment, flags=flags, profile=PROFILES[profile])
+    if found := list(_problems(loaded.settings, profile)):
+        raise ConfigError(found)
+    return loaded._replace(warnings=(*loaded.warnings, *_warnings(loaded)))
+
+
+def _problems(settings: Settings, profile: str) -> Iterator[str]:
+    """Opens nothing but the files of certificates."""
+    if settings.forward.allow_targets and (settings.upstreams or profile != FORWARD):
+        yield "forward.allow_targets: it is for clients that name the server: for `forward http` without one"
+    if settings.cluster is not None and not (settings.store or "").startswith("redis"):
+        yield "cluster: it is for nodes that share a Redis: give --store redis://HOST too"
+    if settings.store is not None:
+        try:
+            store_of(settings.store, SystemClock())
+        except StoreUnusable as error:
+            yield f"store: it cannot be used: {error}"
+    for path, tls in (("tls", settings.tls), ("upstream_tls", settings.upstream_tls)):
+        try:
+            if tls is not None:
+                tls.context()
+        except (OSError, ValueError) as error:
+            yield f"{path}: its files cannot be used: {error}"
+
+
+def _warnings(loaded: Loaded[Settings]) -> Iterator[str]:
+    """Of what was given; a default that has no effect is nobody's mistake."""
+    settings = loaded.settings
+    sessions = settings.sessions
+    upgrade_after_s = sessions.upgrade_after_s
+    if settings.store == "memory:":
+        for path in loaded.given("durability"):
+            yield f"{path} has no effect: with store memory: nothing is written"
+    if upgrade_after_s is not None and upgrade_after_s >= sessions.call_s:
+        yield f"sessions.upgrade_after_s has no effect: a call is over after sessions.call_s, {sessions.call_s:g} s"
+    if sessions.log.bytes > sessions.all_log_bytes:
+        yield "sessions.log.bytes has no effect: sessions.all_log_bytes is less, and bounds all logs together"
+    if settings.durability.retry_first_s > settings.durability.retry_cap_s:
+        yield "durability.retry_first_s has no effect: durability.retry_cap_s is less"
+    urls = [upstream.url for upstream in settings.upstreams.values()]
+    if urls and not any(url is not None and url.startswith("https:") for url in urls):
+        for path in loaded.given("upstream_tls"):
+            yield f"{path} has no effect: no server has an https URL"
+    if settings.cluster is not None and settings.endpoint.keepalive_s >= SILENCE_S:
+        yield (
+            f"endpoint.keepalive_s: nodes take a stream that is silent for {SILENCE_S:g} s for broken; "
+            "give it less"
+        )
+    if settings.upstream_tls.key_file and not settings.upstream_tls.cert_file:
+        yield "upstream_tls.key_file has no effect without upstream_tls.cert_file"

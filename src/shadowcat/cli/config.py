@@ -1,0 +1,81 @@
+"""`shadowcat config`: what the settings are, before anything is started with them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import click
+
+from shadowcat.cli.options import config_option, settings_from
+
+PROFILES = click.option(
+    "--for",
+    "profile",
+    type=click.Choice(("reverse", "forward http")),
+    default="reverse",
+    show_default=True,
+    help="The command whose defaults these are.",
+)
+
+
+@click.group()
+def config() -> None:
+    """Look at the settings of `reverse` and `forward http`, from a file, the environment and defaults.
+
+    \b
+    Example:
+      shadowcat config check shadowcat.toml
+    """
+
+
+@config.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@PROFILES
+def check(file: Path, profile: str) -> None:
+    """Check FILE and the environment: a line for each thing that is wrong, or has no effect.
+
+    \b
+    Example:
+      shadowcat config check shadowcat.toml
+    """
+    from shadowcat.app.loading import load_settings
+
+    loaded = settings_from(lambda: load_settings(profile, file=file, environment=os.environ))
+    for warning in loaded.warnings:
+        click.echo(f"Warning: {warning}", err=True)
+    click.echo(f"{file}: good")
+
+
+@config.command()
+@config_option
+@PROFILES
+def show(config: Path | None, profile: str) -> None:
+    """Show all settings as a file that says the same, and where each comes from. Secrets are left out.
+
+    \b
+    Examples:
+      shadowcat config show
+      shadowcat config show --config shadowcat.toml
+    """
+    from shadowcat.app.loading import load_settings
+    from shadowcat.config.show import shown
+
+    click.echo(
+        shown(settings_from(lambda: load_settings(profile, file=config, environment=os.environ))), nl=False
+    )
+
+
+@config.command()
+def schema() -> None:
+    """Print the JSON Schema of the file, for editors that check what is typed.
+
+    \b
+    Example:
+      shadowcat config schema > shadowcat.schema.json
+    """
+    from shadowcat.app.settings import Settings
+    from shadowcat.config.schema import schema_of
+
+    click.echo(json.dumps(schema_of(Settings), indent=2))
