@@ -219,7 +219,7 @@ class Stage:
         for _ in range(3):
             try:
                 answer = await client.ask("tools/list")
-            except (Broken, OSError):
+            except (Broken, OSError, ValueError):
                 continue
             assert answer is None or "result" in answer or answer["error"]["code"] in LOST, answer
 
@@ -247,7 +247,7 @@ async def _opened(client: Caller) -> bool:
     client.session_id = ""
     try:
         await client.initialize()
-    except (Broken, OSError, AssertionError, KeyError, TypeError):
+    except (Broken, OSError, AssertionError, ValueError, KeyError, TypeError):
         await asyncio.sleep(0.05)
         return False
     return True

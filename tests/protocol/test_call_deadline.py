@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +11,11 @@ from typing import Any
 import pytest
 
 from shadowcat.clock import ManualClock
+from shadowcat.proxy.shared import SessionLimits
 from tests.rig.client import Reply
 from tests.rig.server import Call, Stream
 from tests.rig.stand import Stand, stand
-from tests.rig.wait import until
+from tests.rig.wait import happens, until
 
 
 @dataclass(eq=False)
@@ -88,3 +90,23 @@ async def test_so_does_a_question_until_it_is_answered(call: Running) -> None:
     await call.after(299.0)
     await call.after(2.0)
     assert (await call.ends())["error"]["data"]["reason"] == "no_progress"
+
+
+async def test_comments_keep_no_modern_call_open() -> None:
+    async def on_call(call: Call) -> None:
+        stream = await call.stream()
+        while not call.seen.dropped.is_set():
+            await stream.raw(b": still here\n\n")
+            with contextlib.suppress(TimeoutError):
+                await happens(call.seen.dropped, within_s=0.02)
+
+    async with stand(session_limits=SessionLimits(call_s=0.5)) as rig:
+        rig.server.handlers["tools/call"] = on_call
+        reply = await rig.client.ask("tools/call", {"name": "t", "arguments": {}}, id=7)
+        (last,) = await reply.messages()
+        assert (last["id"], last["error"]["code"], last["error"]["data"]["reason"]) == (
+            7,
+            -31007,
+            "no_progress",
+        )
+        await happens(rig.server.got("tools/call")[0].dropped)

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
+from typing import Any
 
-from tests.rig.server import Call, holding
-from tests.rig.stand import Stand
-from tests.rig.wait import soon
+import pytest
+
+from shadowcat.proxy.shared import SessionLimits
+from shadowcat.stores.sqlite import SqliteStore
+from tests.rig.server import Call, Handler, holding
+from tests.rig.stand import Stand, stand
+from tests.rig.wait import happens, soon
 
 TEXT = {"content": [{"type": "text", "text": "done"}]}
 
@@ -82,18 +88,94 @@ async def test_an_older_client_is_told_nothing(rig: Stand) -> None:
     assert stream.seen == []
 
 
-async def test_a_call_that_takes_too_long_ends_with_when_to_come_back(session: Stand) -> None:
-    @session.server.on("tools/call")
-    async def never(call: Call) -> None:
-        stream = await call.stream()
-        await stream.notify("notifications/vendor", {"n": 1})
-        await asyncio.Event().wait()
+# What takes longer than there is time.
 
-    reply = await session.client.begin("tools/call", {"name": "t"}, 1)
-    assert (await reply.message())["params"] == {"n": 1}
+
+def beginning(number: int, *, id: str | None = None) -> Handler:
+    """Says something, and then nothing more."""
+
+    async def handle(call: Call) -> None:
+        stream = await call.stream()
+        await stream.notify("notifications/vendor", {"n": number}, id=id)
+        await happens(stream.over)
+
+    return handle
+
+
+async def silent(call: Call) -> None:
+    await happens(call.seen.dropped)
+
+
+def is_given_up(answer: Any) -> bool:
+    error = answer["error"]
+    return (answer["id"], error["code"], error["data"]["reason"]) == (1, -31004, "proxy_stopped")
+
+
+async def test_a_call_that_another_process_goes_on_with_ends_with_when_to_come_back(tmp_path: Path) -> None:
+    async with stand(store=SqliteStore(tmp_path / "sessions.db")) as rig:
+        await rig.client.initialize()
+        rig.server.on("tools/call")(beginning(1, id="u1"))
+        reply = await rig.client.begin("tools/call", {"name": "t"}, 1)
+        assert (await reply.message())["params"] == {"n": 1}
+        async with soon():
+            await rig.proxy.drain(grace_s=0.1)
+        told = reply.last_id
+        assert await reply.rest() == []
+        assert (reply.seen[-1].data, reply.seen[-1].id) == ("", told)
+        assert reply.seen[-1].retry is not None
+        assert rig.server.got("notifications/cancelled") == []
+
+
+@pytest.mark.parametrize(("id", "is_kept"), [(None, True), (None, False), ("u1", False)])
+async def test_a_call_that_ends_with_the_proxy_is_told_so(
+    tmp_path: Path, id: str | None, is_kept: bool
+) -> None:
+    store = SqliteStore(tmp_path / "sessions.db") if is_kept else None
+    async with stand(store=store) as rig:
+        await rig.client.initialize()
+        rig.server.on("tools/call")(beginning(1, id=id))
+        reply = await rig.client.begin("tools/call", {"name": "t"}, 1)
+        assert (await reply.message())["params"] == {"n": 1}
+        async with soon():
+            await rig.proxy.drain(grace_s=0.1)
+        (last,) = await reply.messages()
+        assert is_given_up(last)
+        assert len(rig.server.got("notifications/cancelled")) == 1
+
+
+async def test_so_is_one_that_was_not_begun_to_be_answered(session: Stand) -> None:
+    session.server.on("tools/call")(silent)
+    calling = asyncio.create_task(session.client.begin("tools/call", {"name": "t"}, 1))
+    await session.server.gets("tools/call")
     async with soon():
         await session.proxy.drain(grace_s=0.1)
-    told = reply.last_id
-    assert await reply.rest() == []
-    assert (reply.seen[-1].data, reply.seen[-1].id) == ("", told)
-    assert reply.seen[-1].retry is not None
+    reply = await calling
+    assert reply.status == 200
+    assert is_given_up(await reply.json())
+
+
+async def test_so_is_one_that_was_given_a_stream_in_the_meantime() -> None:
+    async with stand(session_limits=SessionLimits(upgrade_after_s=0.0)) as rig:
+        await rig.client.initialize()
+        rig.server.on("tools/call")(silent)
+        reply = await rig.client.begin("tools/call", {"name": "t"}, 1)
+        await rig.server.gets("tools/call")
+        async with soon():
+            await rig.proxy.drain(grace_s=0.1)
+        (last,) = await reply.messages()
+        assert is_given_up(last)
+
+
+@pytest.mark.parametrize("handler", [silent, beginning(1)])
+async def test_so_is_a_modern_one(session: Stand, handler: Handler) -> None:
+    session.server.on("tools/call")(handler)
+    calling = asyncio.create_task(session.client.ask("tools/call", {"name": "t", "arguments": {}}, id=1))
+    seen = await session.server.gets("tools/call")
+    if handler is not silent:
+        reply = await calling
+        assert (await reply.message())["params"] == {"n": 1}
+    async with soon():
+        await session.proxy.drain(grace_s=0.1)
+    reply = await calling
+    assert is_given_up((await reply.messages())[-1] if reply.is_stream else await reply.json())
+    await happens(seen.dropped)

@@ -163,7 +163,9 @@ class ReverseProxy:
         self.server.stop_accepting()
         self._begin_to_leave()
         await self.relay.begin_to_leave()
-        parting = asyncio.get_running_loop().call_later(grace_s, self.relay.part)
+        parting = asyncio.get_running_loop().call_later(
+            grace_s, lambda: self.shared.tasks.spawn(self.relay.part(), "part")
+        )
         try:
             await self.server.drain(grace_s + _PARTING_S)
         finally:

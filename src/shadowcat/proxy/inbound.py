@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from shadowcat.core.correlate import InFlight, ServerRequest
 from shadowcat.core.exchange import Direction, MessageStream, Reply
 from shadowcat.core.kept import KeptRequest
-from shadowcat.errors import Fault, FaultKind
+from shadowcat.errors import Fault, FaultKind, Side
 from shadowcat.proxy.core import SessionCore
 from shadowcat.proxy.streams import Stream
 from shadowcat.wire import jsonrpc
@@ -192,12 +192,12 @@ async def answer_upstream(core: SessionCore, response: Message) -> None:
 
 
 def give_up(core: SessionCore, request: Message, entry: InFlight[Stream], fault: Fault) -> None:
-    """A request that ran out of time is cancelled at the server: nobody waits for its answer any more."""
+    """A request that ran out of time, or that we do not stay for, is cancelled at the server."""
     core.failed(request, fault)
-    if fault.kind is FaultKind.DEADLINE and fault.sent:
-        params = {"requestId": entry.upstream_id, "reason": "the deadline passed"}
+    if fault.sent and (fault.kind is FaultKind.DEADLINE or fault.side is Side.OURS):
+        params = {"requestId": entry.upstream_id, "reason": "nobody waits for the answer"}
         cancellation = jsonrpc.notification(Method.CANCELLED, params)
-        core.shared.tasks.spawn(answer_upstream(core, cancellation), "cancel what ran out of time")
+        core.shared.tasks.spawn(answer_upstream(core, cancellation), "cancel what nobody waits for")
 
 
 def withdraw(core: SessionCore, asked: ServerRequest[Stream], reason: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 
 import msgspec
@@ -19,6 +20,7 @@ from shadowcat.core.exchange import (
 from shadowcat.core.ports import ClientSession, Link
 from shadowcat.core.session import SessionRecord, promise_of
 from shadowcat.errors import Fault, FaultKind
+from shadowcat.proxy.ending import EndingStream, Running
 from shadowcat.proxy.registry import Registry
 from shadowcat.proxy.session import Session
 from shadowcat.proxy.shared import Shared
@@ -28,6 +30,7 @@ from shadowcat.wire.headers import encode_value
 from shadowcat.wire.jsonrpc import Kind, Message
 from shadowcat.wire.mcp import LATEST_LEGACY, MODERN_VERSIONS, NAMED_BY, Era, Header, Method
 
+_LAST_WORDS_S = 0.2
 MAX_INITIALIZE_BYTES = 256 * 1024
 """Of parameters that are kept for as long as the session: to open it again at the upstream."""
 
@@ -39,6 +42,7 @@ class Relay:
         self._shared = shared
         self.sessions = Registry(shared)
         self._subscriptions: set[Subscription] = set()
+        self._running = Running()
 
     def start(self) -> None:
         self._shared.tasks.spawn(self.sessions.watch(), "expire idle sessions")
@@ -144,10 +148,12 @@ class Relay:
         if judged is not request:
             forwarded = _renamed(judged, forwarded)
         try:
-            upstream, answer = await self._shared.upstreams.first_reachable(
-                lambda upstream: upstream.exchange(judged, forwarded),
-                caller,
-                before=self._shared.upstreams.of_client(address),
+            upstream, answer = await self._running.until(
+                self._shared.upstreams.first_reachable(
+                    lambda upstream: upstream.exchange(judged, forwarded),
+                    caller,
+                    before=self._shared.upstreams.of_client(address),
+                )
             )
         except Fault as fault:
             self._failed(Era.MODERN, caller, request, fault)
@@ -155,7 +161,8 @@ class Relay:
         if answer.stream is not None:
             if request.method == Method.LISTEN:
                 answer.stream = self._subscribed(request, answer.stream)
-            answer.stream = _EndingStream(answer.stream, request)
+            silent_s = None if request.method == Method.LISTEN else self._shared.limits.call_s
+            answer.stream = EndingStream(answer.stream, request, self._running, silent_s)
         if self._shared.pipeline:
             if answer.whole is not None:
                 answer.whole = await self._to_client(
@@ -179,8 +186,13 @@ class Relay:
         if self._shared.lease is not None:
             self._shared.tasks.spawn(self.sessions.hand_over(), "hand sessions over")
 
-    def part(self) -> None:
-        """Ends every stream, for the clients to come back to whoever is there then."""
+    async def part(self) -> None:
+        """Ends what still runs: calls that another process can go on with are left to it, the others told so."""
+        self._running.end()
+        for session in self.sessions:
+            session.give_up_what_ends_here()
+        # For what was said just now to reach the clients, before they are sent away.
+        await asyncio.sleep(_LAST_WORDS_S)
         for session in self.sessions:
             session.core.book.part()
 
@@ -249,40 +261,6 @@ def _renamed(request: Message, forwarded: Forwarded) -> Forwarded:
     if isinstance(name, str):
         routing += ((Header.NAME, encode_value(name)),)
     return kept + routing
-
-
-class _EndingStream:
-    """A stream that ends with the response, whatever the server does: with an error where it gave none."""
-
-    cursor = None
-
-    def __init__(self, stream: MessageStream, request: Message) -> None:
-        self._stream = stream
-        self._request = request
-        self._answered = False
-
-    def __aiter__(self) -> _EndingStream:
-        return self
-
-    async def __anext__(self) -> list[Message]:
-        if self._answered:
-            raise StopAsyncIteration
-        try:
-            batch = await anext(self._stream)
-        except StopAsyncIteration:
-            lost = Fault(FaultKind.OUTCOME_UNKNOWN, reason="upstream_connection_lost", sent=True)
-            return self._failed(lost)
-        except Fault as fault:
-            return self._failed(fault)
-        self._answered = any(message.is_response for message in batch)
-        return batch
-
-    def _failed(self, fault: Fault) -> list[Message]:
-        self._answered = True
-        return [jsonrpc.error(self._request.id, fault.error())]
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
 
 
 class _JudgedStream:

@@ -21,6 +21,7 @@ from shadowcat.proxy import direct
 from shadowcat.proxy.answering import Answering
 from shadowcat.proxy.book import STANDALONE
 from shadowcat.proxy.core import SessionCore
+from shadowcat.proxy.ending import proxy_stopped
 from shadowcat.proxy.inbound import (
     answer_upstream,
     finished,
@@ -361,6 +362,13 @@ class Session:
         standalone = self.core.book.find(STANDALONE)
         if standalone is not None:
             standalone.part()
+
+    def give_up_what_ends_here(self) -> None:
+        """Ends the calls that no other process could go on with: their clients are told so while they listen."""
+        is_kept = self.core.shared.store is not None
+        for entry in self.core.correlator.in_flight():
+            if entry.stream is None or not (is_kept and entry.stream.can_go_on_elsewhere):
+                entry.fail(proxy_stopped())
 
     async def prepare_to_leave(self) -> None:
         """Leaves the streams where they are, for who goes on with the session."""
