@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 
 import pytest
 
+from shadowcat import aio
 from shadowcat.aio import Tasks, cancel_and_join
 
 
@@ -106,3 +108,21 @@ async def test_a_finished_task_is_not_waited_for() -> None:
     await task
     await cancel_and_join([task], grace_s=60.0)
     assert not task.cancelled()
+
+
+async def test_who_was_stopped_has_not_waited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aio, "STEP_S", 0.05)
+    loop = asyncio.get_running_loop()
+    waiter: asyncio.Future[None] = loop.create_future()
+    # The loop stands still for longer than the whole wait; what was waited for comes right after that.
+    loop.call_soon(time.sleep, 0.3)
+    loop.call_later(0.31, waiter.set_result, None)
+    assert await aio.wait_awake(waiter, 0.2)
+
+
+async def test_a_wait_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aio, "STEP_S", 0.01)
+    waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    assert not await aio.wait_awake(waiter, 0.05)
+    waiter.set_result(None)
+    assert await aio.wait_awake(waiter, 0.0)

@@ -15,6 +15,9 @@ log = logging.getLogger("shadowcat")
 
 T = TypeVar("T")
 
+STEP_S = 0.5
+"""How much a single wait counts at most, however long it took."""
+
 
 class Tasks:
     """The tasks of one owner."""
@@ -53,6 +56,19 @@ class Tasks:
     async def aclose(self, grace_s: float = 5.0) -> None:
         """Cancels what still runs and waits for it, `grace_s` seconds at most."""
         await cancel_and_join(self._tasks, grace_s)
+
+
+async def wait_awake(waiter: asyncio.Future[Any], timeout_s: float) -> bool:
+    """Whether it is done in time, counted in steps while the process runs.
+
+    Who was stopped for a while (SIGSTOP, a lid that was closed) finds all its timers run out at once, before it has
+    read what has come meanwhile.
+    """
+    left_s = timeout_s
+    while left_s > 0 and not waiter.done():
+        await asyncio.wait((waiter,), timeout=min(left_s, STEP_S))
+        left_s -= STEP_S
+    return waiter.done()
 
 
 async def cancel_and_join(tasks: Iterable[asyncio.Task[Any]], grace_s: float) -> None:

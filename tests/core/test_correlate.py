@@ -147,10 +147,10 @@ def test_an_answer_that_did_not_arrive_can_be_given_again() -> None:
     # On its way: for whoever writes it down it is still open, and it is not overdue.
     assert ids.unanswered() == [asked]
     assert ids.overdue(1.0) == []
-    ids.not_delivered(asked)
+    ids.reopen(asked)
     assert ids.is_unanswered(1)
     assert ids.answered_by_client(jsonrpc.result(1, {})) is not None
-    ids.delivered(asked)
+    ids.close(asked)
     assert ids.unanswered() == []
     assert ids.answered_by_client(jsonrpc.result(1, {})) is None
 
@@ -306,10 +306,10 @@ class Correlating(RuleBasedStateMachine):
             assert not self.ids.is_unanswered(asked.client_id)
             assert self.ids.answered_by_client(jsonrpc.result(asked.client_id, {})) is None
             if arrives:
-                self.ids.delivered(asked)
+                self.ids.close(asked)
                 self.open.remove(asked)
             else:
-                self.ids.not_delivered(asked)
+                self.ids.reopen(asked)
         else:
             assert found is None
 

@@ -15,6 +15,7 @@ T = TypeVar("T")
 YES = {"action": "accept", "content": {}}
 BETWEEN_TRIES_S = 0.02
 OUTCOME_UNKNOWN = -31004
+NOT_STORED = "store_unavailable"
 UNAVAILABLE = 503
 
 
@@ -71,6 +72,8 @@ class Customer:
         """How many calls of each kind came to their end."""
         self.unknown = 0
         """Calls of which the client was told that their outcome is unknown."""
+        self.refused = 0
+        """Calls that were not begun, because the store could not keep up."""
         self.unheard = 0
         """Calls that broke before the client heard anything of them."""
         self._upstream_id = upstream_id
@@ -154,6 +157,10 @@ class Customer:
         error = tally.response.get("error")
         if error is None:
             return False
+        if self._strict and error["data"]["reason"] == NOT_STORED:
+            # Nothing was begun: the store was found too slow for that.
+            self.refused += 1
+            return True
         assert error["code"] in self._lost, error
         self.unknown += 1
         return True

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from shadowcat.clock import ManualClock
 from shadowcat.proxy import answering
 from tests.rig.client import Reply
 from tests.rig.server import Call, Stream, holding
-from tests.rig.stand import Stand
+from tests.rig.stand import Stand, stand
 from tests.rig.wait import soon, until
 from tests.rig.wire import Seen
 
@@ -146,3 +147,30 @@ async def test_one_for_a_server_that_forgot_the_session_is_not_accepted(
 
     session.server.handlers["answer"] = lost
     assert (await session.client.send(answer)).status == 502
+
+
+@pytest.mark.parametrize("how", [cut, refuse])
+async def test_word_that_nobody_answered_is_given_again_too(
+    how: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that never hears of it waits for as long as it can."""
+    monkeypatch.setattr(answering, "GIVEN_UP_AFTER_S", 0.0)
+    async with stand() as rig:
+        clock = rig.proxy.shared.clock = ManualClock()
+        await rig.client.initialize()
+        asking = Asking(rig)
+        rig.server.handlers["answer"] = failing(1, how)
+        reply, answer = await asking.begin()
+        session = rig.session()
+        clock.advance(601.0)
+        await session.look_after()
+        await until(lambda: len(given(rig)) == 1)
+        assert (await reply.message())["method"] == "notifications/cancelled"
+        await until(lambda: session.core.correlator.is_unanswered(answer["id"]))
+        await session.look_after()
+        await until(lambda: len(given(rig)) == 2)
+        assert given(rig)[-1].json["error"]["code"] == -31007
+        await until(lambda: not session.core.correlator.unanswered())
+        assert rig.counters.server_requests_expired == 1
+        await asking.end()
+        assert [message.get("method") for message in await reply.messages()] == [None]

@@ -76,6 +76,8 @@ class ServerRequest(msgspec.Struct, Generic[S], eq=False):
     """By an earlier process, and not answered since."""
     is_being_answered: bool = False
     """Its answer is on the way to the upstream, and may turn out not to arrive."""
+    is_given_up: bool = False
+    """The client was told that its answer comes too late."""
 
 
 @dataclass(slots=True)
@@ -156,7 +158,7 @@ class Correlator(Generic[S]):
     def answered_by_client(self, response: Message) -> tuple[ServerRequest[S], Message] | None:
         """The answer as the upstream gets it; None when nobody asked, it was answered, or the asker is gone.
 
-        `delivered` tells that it arrived, `not_delivered` that it did not.
+        Whoever delivers it says then what becomes of the question: `close` or `reopen`.
         """
         asked = self._asked.get(response.id) if isinstance(response.id, int) else None
         if asked is None or asked.epoch != self.epoch or asked.is_being_answered:
@@ -164,12 +166,12 @@ class Correlator(Generic[S]):
         asked.is_being_answered = True
         return asked, response.with_id(asked.upstream_id)
 
-    def delivered(self, asked: ServerRequest[S]) -> None:
+    def close(self, asked: ServerRequest[S]) -> None:
         if self._asked.get(asked.client_id) is asked:
             del self._asked[asked.client_id]
 
-    def not_delivered(self, asked: ServerRequest[S]) -> None:
-        """It can be answered once more."""
+    def reopen(self, asked: ServerRequest[S]) -> None:
+        """Its answer did not arrive: it can be answered once more."""
         asked.is_being_answered = False
 
     # What the upstream says.
@@ -245,14 +247,14 @@ class Correlator(Generic[S]):
         return asked is not None and not asked.is_being_answered
 
     def overdue(self, asked_before: float) -> list[ServerRequest[S]]:
-        """Takes out the server requests that nobody has answered since before then."""
+        """The server requests that nobody has answered since before then. From now on it is us who answers them."""
         overdue = [
             asked
             for asked in self._asked.values()
             if asked.asked_at < asked_before and not asked.is_being_answered
         ]
         for asked in overdue:
-            del self._asked[asked.client_id]
+            asked.is_being_answered = True
         return overdue
 
     def cancelled_by_upstream(self, notification: Message) -> tuple[ServerRequest[S], Message] | None:

@@ -8,14 +8,19 @@ open for another try.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 
 from shadowcat.core.backoff import Backoff
 from shadowcat.core.correlate import ServerRequest
-from shadowcat.errors import Fault, FaultKind
+from shadowcat.errors import Fault, FaultKind, Side
 from shadowcat.proxy.core import SessionCore
+from shadowcat.proxy.inbound import withdraw
 from shadowcat.proxy.streams import Stream
+from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Message, RequestId
+
+log = logging.getLogger("shadowcat.session")
 
 GIVEN_UP_AFTER_S = 30.0
 """How long a client waits for its answer to be accepted while the server is away."""
@@ -46,14 +51,42 @@ class Answering:
         await asyncio.shield(giving)
         return True
 
+    def give_up(self, asked: ServerRequest[Stream]) -> None:
+        """Nobody came to answer it: the server is told so, and asked to wait no longer."""
+        core = self._core
+        if not asked.is_given_up:
+            asked.is_given_up = True
+            core.shared.counters.server_requests_expired += 1
+            withdraw(core, asked, "nobody answered in time")
+        fault = Fault(FaultKind.DEADLINE, reason="client_did_not_answer", side=Side.DOWNSTREAM)
+        answer = jsonrpc.error(asked.upstream_id, fault.error())
+        # Not waited for: an upstream that hangs must not keep the other sessions from being looked after.
+        core.shared.tasks.spawn(self._give_for_client(asked, answer), "answer for the client")
+
+    async def _give_for_client(self, asked: ServerRequest[Stream], answer: Message) -> None:
+        try:
+            await self._give(asked, answer)
+        except Fault as fault:
+            # The question is still open, and will be found overdue again.
+            log.warning(
+                "session %s: %r did not reach the upstream: %s",
+                self._core.record.id[:8],
+                answer,
+                fault.reason,
+            )
+
     async def _give(self, asked: ServerRequest[Stream], answer: Message) -> None:
         core = self._core
         try:
             await self._insist(asked, answer)
-        except BaseException:
-            core.correlator.not_delivered(asked)
+        except BaseException as error:
+            if isinstance(error, Fault) and error.kind is FaultKind.UPSTREAM_SESSION_LOST:
+                # Nobody is left who asked.
+                core.correlator.close(asked)
+            else:
+                core.correlator.reopen(asked)
             raise
-        core.correlator.delivered(asked)
+        core.correlator.close(asked)
         core.ledger.record_changed()
 
     async def _insist(self, asked: ServerRequest[Stream], answer: Message) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
+from shadowcat.aio import wait_awake
 from shadowcat.core import kept
 from shadowcat.core.ledger import Refusal, SessionChange, StreamChange
 from shadowcat.proxy.streams import NOT_STORED, STORED_NOWHERE, Stream
@@ -128,8 +129,7 @@ class SessionLedger:
         self._writer.mark(self)
         self._writer.hurry()
         # The writer gives up sooner; this is for a store that keeps it from noticing.
-        await asyncio.wait((waiter,), timeout=COMMIT_S)
-        return waiter.done() and waiter.result()
+        return await wait_awake(waiter, COMMIT_S) and waiter.result()
 
     def hurry(self) -> None:
         if self._writer is not None:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from shadowcat.aio import wait_awake
 from shadowcat.core import kept
 from shadowcat.core.exchange import Elsewhere
 from shadowcat.core.ledger import Held, SessionChange, StoredSession
@@ -63,7 +64,7 @@ class Revival:
             )
             self._under_way[session_id] = task
             task.add_done_callback(lambda _: self._under_way.pop(session_id, None))
-        done, _ = await asyncio.wait((task,), timeout=_PATIENCE_S)
+        done = await wait_awake(task, _PATIENCE_S)
         if done and not task.cancelled() and task.exception() is None:
             return self._noted(session_id, task.result())
         because = f"no answer within {_PATIENCE_S:g} s"

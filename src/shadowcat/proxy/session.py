@@ -23,13 +23,11 @@ from shadowcat.proxy.book import STANDALONE
 from shadowcat.proxy.core import SessionCore
 from shadowcat.proxy.ending import proxy_stopped
 from shadowcat.proxy.inbound import (
-    answer_upstream,
     finished,
     follow,
     give_up,
     tell_of_changes,
     until_stopped,
-    withdraw,
 )
 from shadowcat.proxy.listening import Listening
 from shadowcat.proxy.news import What
@@ -408,13 +406,7 @@ class Session:
             elif now - stream.heard_at >= core.shared.limits.call_s and not stream.log.must_wait:
                 entry.fail(Fault(FaultKind.DEADLINE, reason="no_progress", sent=True))
         for asked in core.correlator.overdue(now - core.shared.limits.server_request_s):
-            core.shared.counters.server_requests_expired += 1
-            core.ledger.record_changed()
-            withdraw(core, asked, "nobody answered in time")
-            fault = Fault(FaultKind.DEADLINE, reason="client_did_not_answer", side=Side.DOWNSTREAM)
-            answer = jsonrpc.error(asked.upstream_id, fault.error())
-            # Not waited for: an upstream that hangs must not keep the other sessions from being looked after.
-            core.shared.tasks.spawn(answer_upstream(core, answer), "answer for the client")
+            self._answering.give_up(asked)
         await self._listening.stop_lingering(now)
 
     # From one process to the next.

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from shadowcat.aio import STEP_S
 from shadowcat.core.exchange import StreamEvent
 from shadowcat.core.kept import KeptRequest, KeptStream
 from shadowcat.core.stream import EventId, Logged, StreamLog
@@ -413,7 +414,7 @@ class Stream:
 class Reader:
     """One client connection's view of a stream; iterate it for batches of events."""
 
-    __slots__ = ("_stream", "_waits_until", "farewell", "replayed_to", "unprimed")
+    __slots__ = ("_patience_s", "_stream", "farewell", "replayed_to", "unprimed")
 
     def __init__(self, stream: Stream, replayed_to: int) -> None:
         self._stream = stream
@@ -421,7 +422,7 @@ class Reader:
         self.farewell: StreamEvent | None = None
         """What is said at last to a client that is to come back."""
         self.replayed_to = replayed_to
-        self._waits_until: float | None = None
+        self._patience_s = HELD_BACK_S
 
     def __aiter__(self) -> Reader:
         return self
@@ -431,7 +432,7 @@ class Reader:
         while True:
             events = stream.take(self)
             if events:
-                self._waits_until = None
+                self._patience_s = HELD_BACK_S
                 return events
             if events is not None:
                 if not stream.is_held_back:
@@ -447,11 +448,12 @@ class Reader:
 
     async def _let_go(self) -> bool:
         """Waits for the store; False for one that takes too long: the client may come back for it."""
-        now = asyncio.get_running_loop().time()
-        if self._waits_until is None:
-            self._waits_until = now + HELD_BACK_S
-        await self._stream.wait(self._waits_until - now)
-        return asyncio.get_running_loop().time() < self._waits_until
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await self._stream.wait(min(self._patience_s, STEP_S))
+        # A process that was stopped meanwhile has not waited: see `wait_awake`.
+        self._patience_s -= min(loop.time() - began, STEP_S)
+        return self._patience_s > 0
 
     async def aclose(self) -> None:
         self._stream.detach(self)

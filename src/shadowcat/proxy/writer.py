@@ -14,7 +14,7 @@ from typing import Annotated, Protocol
 
 from msgspec import Meta, Struct
 
-from shadowcat.aio import Tasks
+from shadowcat.aio import Tasks, wait_awake
 from shadowcat.core.backoff import Backoff
 from shadowcat.core.ledger import Refusal, SessionChange
 from shadowcat.core.ports import SessionStore
@@ -159,8 +159,7 @@ class StoreWriter:
 
     async def _write(self, batch: Batch) -> None:
         writing = self._tasks.spawn(self._asked([change for _, change in batch]), "write", awaited=True)
-        done, _ = await asyncio.wait((writing,), timeout=self.durability.patience_s)
-        if not done:
+        if not await wait_awake(writing, self.durability.patience_s):
             self._note_failure(f"no answer within {self.durability.patience_s:g} s", batch)
             # Never a second one beside it: the two could land in either order.
             await asyncio.wait((writing,))
