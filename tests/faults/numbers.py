@@ -407,7 +407,7 @@ class Numbers:
         }
 
     def latest(self) -> list[tuple[str, Source]]:
-        return list(self.sources.items())[-50:]
+        return list(self.sources.items())[-200:]
 
 
 async def read_request(reader: asyncio.StreamReader) -> Request | None:

@@ -14,13 +14,14 @@ from shadowcat import ReverseProxy
 from shadowcat.app.proxy import Cluster
 from shadowcat.core import peer
 from shadowcat.core.ledger import Held, Refusal, SessionChange, StoredSession
+from shadowcat.proxy.session import Session
 from shadowcat.proxy.writer import Durability
 from shadowcat.secret import Secret
 from shadowcat.stores.memory import MemoryStore
 from tests.rig.cases import refused
 from tests.rig.client import ACCEPT, JSON, Client, client_of, rpc
 from tests.rig.server import Call, McpServer, Stream, mcp_server
-from tests.rig.wait import soon, until
+from tests.rig.wait import happens, soon, until
 from tests.rig.wire import Seen
 
 KEY = b"a key that the nodes share"
@@ -185,6 +186,54 @@ async def test_a_node_that_is_gone_is_taken_over_from(nodes: Nodes) -> None:
     await resumed.send(note(2), id="u2")
     assert (await again.message())["params"] == {"n": 2}
     assert len(nodes.two.relay.sessions) == 1
+
+
+async def test_an_answer_that_a_dying_node_was_given_is_given_to_the_next(nodes: Nodes) -> None:
+    """Nobody knows whether it got any further: that it comes twice does no harm, that it does not come would."""
+    await nodes.opened()
+    reply = await nodes.client.begin("tools/call", {"name": "t"}, 1)
+    await until(lambda: nodes.streams)
+    asking = {"jsonrpc": "2.0", "id": "q1", "method": "elicitation/create", "params": {}}
+    await nodes.streams[0].send(asking, id="u1")
+    question = await reply.message()
+    assert nodes.one.shared.writer is not None
+    assert await nodes.one.shared.writer.flush(5.0)
+    given: list[Call] = []
+
+    async def hang(call: Call) -> None:
+        given.append(call)
+        if len(given) == 1:
+            await happens(call.seen.dropped)
+        await call.seen.respond(202)
+
+    nodes.server.handlers["answer"] = hang
+    answer = {"jsonrpc": "2.0", "id": question["id"], "result": {"action": "accept"}}
+    answering = asyncio.create_task(nodes.other.send(answer))
+    await until(lambda: given)
+    await _dies(nodes.one)
+    assert (await answering).status == 202
+    assert [call.message["id"] for call in given] == ["q1", "q1"]
+
+
+async def test_a_session_that_is_handed_over_while_it_is_looked_for_is_not_unknown(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await nodes.opened()
+    sessions = nodes.one.relay.sessions
+    (session,) = sessions
+    look = sessions._look  # pyright: ignore[reportPrivateUsage]
+
+    async def and_hand_over(session_id: str) -> Any:
+        """As when the loop stood still between finding it and going on with it."""
+        found = await look(session_id)
+        monkeypatch.undo()
+        await sessions._release(session)  # pyright: ignore[reportPrivateUsage]
+        return found
+
+    monkeypatch.setattr(sessions, "_look", and_hand_over)
+    found = await sessions.find(session.id, session.core.caller)
+    assert isinstance(found, Session)
+    assert found is not session
 
 
 async def _dies(node: ReverseProxy) -> None:

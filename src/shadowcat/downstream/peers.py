@@ -18,6 +18,7 @@ from shadowcat.http.client import Client, Origin
 from shadowcat.http.limits import Timeouts
 from shadowcat.http.message import HeaderList, Headers, Request, Response
 from shadowcat.http.outgoing import ClientResponse
+from shadowcat.wire import jsonrpc
 from shadowcat.wire.mcp import PRIMING_VERSIONS, Header
 
 log = logging.getLogger("shadowcat.cluster")
@@ -119,9 +120,16 @@ class Peers:
 
 
 def _unless_begun(request: Request) -> None:
-    """What was sent may have been begun; only reading on in a stream can be asked for twice."""
-    if request.method == "POST":
+    """What was sent may have been begun. Only reading on in a stream can be asked for twice, and an answer be given."""
+    if request.method == "POST" and not _is_answer(request.body):
         raise Fault(FaultKind.OUTCOME_UNKNOWN, reason="node_lost", sent=True)
+
+
+def _is_answer(body: bytes) -> bool:
+    try:
+        return jsonrpc.parse(body).is_response
+    except Fault:
+        return False
 
 
 def _handed_back(response: ClientResponse, body: bytes | _Rest) -> Response:

@@ -33,6 +33,8 @@ OWN_ID = re.compile(r"[0-9a-f]{32}")
 """The ids given out here; others need not be asked for in a store."""
 _REST_S = 0.05
 """A session in which nothing has run for so long is handed over; how often that is looked for."""
+_LOOKS = 5
+"""How often a session is looked for that has moved on each time it was found."""
 _MAX_ENDING = 100_000
 """Ended while the store was away, and remembered so that they are not brought back from it."""
 
@@ -140,19 +142,29 @@ class Registry:
         return None if self._shared.lease is not None and self._is_doubtful(session) else session
 
     async def find(self, session_id: str, caller: Caller) -> Session | Elsewhere | None:
+        for _ in range(_LOOKS):
+            found = await self._look(session_id)
+            if not isinstance(found, Session):
+                return found
+            if found.core.caller != caller:
+                return None
+            if found.core.state in (State.OPEN, State.RECOVERING):
+                return found
+            if self._sessions.get(session_id) is found:
+                # Broken: its client is to begin anew.
+                return None
+            # It was handed over, or ended, by the time that we were told of it.
+        raise Fault(FaultKind.OVER_CAPACITY, reason="session_on_the_move")
+
+    async def _look(self, session_id: str) -> Session | Elsewhere | None:
         if self._leaving and (leaving := self._leaving.get(session_id)) is not None:
             await asyncio.wait((leaving,))
         session = self._sessions.get(session_id)
         if session is not None and self._shared.lease is not None and self._is_doubtful(session):
             session = await self._if_still_ours(session)
         if session is None and self._revival is not None and session_id not in self._ending:
-            found = await self._revived(self._revival, session_id)
-            if isinstance(found, Elsewhere):
-                return found
-            session = found
-        if session is None or session.core.caller != caller:
-            return None
-        return session if session.core.state in (State.OPEN, State.RECOVERING) else None
+            return await self._revived(self._revival, session_id)
+        return session
 
     async def _revived(self, revival: Revival, session_id: str) -> Session | Elsewhere | None:
         if not OWN_ID.fullmatch(session_id):
