@@ -472,7 +472,8 @@ async def test_clients_that_vanished_without_a_word_are_reaped(counting: Numbers
     """Their machines neither answer nor say goodbye. The proxy learns of it because it speaks into the silence."""
     count = sized(30, 200)
     options = {
-        "session": {"idle_s": sized(1.0, 5.0), "linger_s": 0.5},
+        # Longer than it takes to open them all.
+        "session": {"idle_s": sized(5.0, 30.0), "linger_s": 0.5},
         "log": {"age_s": 1.0},
         **sized({"server": {"vanished_s": 1.0}, "endpoint": {"keepalive_s": 0.2}}, {}),
     }

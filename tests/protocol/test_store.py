@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from shadowcat import ReverseProxy
+from shadowcat.app import proxy
 from shadowcat.core.ledger import Held, Refusal, SessionChange, StoredSession
 from shadowcat.proxy.writer import Durability
 from shadowcat.stores.memory import MemoryStore
 from tests.rig.cases import refused
 from tests.rig.client import client_of
 from tests.rig.stand import Stand, stand
-from tests.rig.wait import until
+from tests.rig.wait import soon, until
 
 PROMPT = Durability(gather_s=0.0, patience_s=0.2, retry_first_s=0.01, retry_cap_s=0.02)
 STRICT = Durability(strict=True, gather_s=0.0, patience_s=0.2, retry_first_s=0.01, retry_cap_s=0.02)
@@ -190,6 +191,19 @@ async def test_a_store_is_closed_once(rig: Stand, store: FailingStore) -> None:
     await rig.proxy.drain(0.0)
     await rig.proxy.aclose()
     assert store.closed == 1
+
+
+async def test_a_store_that_hangs_is_not_waited_for_at_the_end(
+    store: FailingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proxy, "_STORE_S", 0.1)
+    monkeypatch.setattr(store, "aclose", asyncio.Event().wait)
+    async with stand(store=store, durability=PROMPT) as rig:
+        await rig.client.initialize()
+        store.gate.clear()
+        async with soon():
+            await rig.proxy.drain(grace_s=0.1)
+    store.gate.set()
 
 
 async def test_strict_nothing_is_begun_that_cannot_be_stored(strict_rig: Stand, store: FailingStore) -> None:

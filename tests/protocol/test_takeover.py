@@ -16,6 +16,7 @@ import pytest
 
 from shadowcat import ReverseProxy
 from shadowcat.core.ledger import Refusal, SessionChange
+from shadowcat.proxy.inbound import withdraw
 from shadowcat.proxy.session import Session
 from shadowcat.proxy.shared import SessionLimits
 from shadowcat.proxy.streams import Stream as ProxyStream
@@ -259,6 +260,23 @@ async def test_what_the_store_had_beyond_the_cursor_comes_once(rig: Crash) -> No
     await more.send(result(stream.seen.json["id"]), id="u6")
     rest = await again.messages()
     assert numbers(rest) == [5]
+
+
+async def test_the_proxys_own_words_are_none_that_the_server_repeats(rig: Crash) -> None:
+    reply, stream = await rig.begin()
+    await stream.send({"jsonrpc": "2.0", "id": "q1", "method": "elicitation/create", "params": {}}, id="u1")
+    assert (await reply.message())["method"] == "elicitation/create"
+    (asked,) = rig.session.core.correlator.unanswered()
+    withdraw(rig.session.core, asked, "nobody answered in time")
+    assert (await reply.message())["method"] == "notifications/cancelled"
+    await rig.written()
+    await rig.crash()
+    again = await rig.client.listen(reply.last_id)
+    cursor, more = await rig.asked_again()
+    assert cursor == "u1"
+    await say(more, 2, 3)
+    await more.send(result(stream.seen.json["id"]), id="u4")
+    assert numbers(await again.messages()) == [2, 3]
 
 
 async def test_a_call_that_cannot_be_resumed_is_given_up_in_so_many_words(rig: Crash) -> None:

@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
+from shadowcat.aio import Tasks
 from shadowcat.app.cluster import Cluster
 from shadowcat.app.process import DRAIN_S
 from shadowcat.clock import SystemClock
@@ -36,6 +37,8 @@ from shadowcat.wire.hosts import is_loopback
 
 __all__ = ["Cluster", "Command", "ReverseProxy"]
 
+_STORE_S = 3.0
+"""For a store to close."""
 _PARTING_S = 0.5
 """For the last words on the streams that did not end in time."""
 
@@ -185,4 +188,11 @@ class ReverseProxy:
         await self.shared.upstreams.aclose()
         await self._client.aclose()
         if self._store is not None:
-            await self._store.aclose()
+            await _closed(self._store)
+
+
+async def _closed(store: SessionStore) -> None:
+    """One that hangs keeps no process from its end: what it does not have by now it will not get."""
+    tasks = Tasks("store")
+    tasks.spawn(store.aclose(), "close")
+    await tasks.finish(_STORE_S)

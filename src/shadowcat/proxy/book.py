@@ -188,11 +188,11 @@ class StreamBook:
         budget, standalone = self._budget, self._streams.get(STANDALONE)
         if standalone is not None:
             while budget.is_spent and standalone.log.given_bytes > self._limit // STANDALONE_SHARE:
-                standalone.log.let_go_of_some()
+                standalone.let_go_of_some()
         self._let_go_while(lambda _: budget.is_spent)
         while budget.is_spent and self._streams:
             fullest = max(self._streams.values(), key=lambda stream: stream.log.given_bytes)
-            if not fullest.log.let_go_of_some():
+            if not fullest.let_go_of_some():
                 break
         budget.evict(held - budget.events)
 

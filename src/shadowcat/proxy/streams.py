@@ -254,12 +254,20 @@ class Stream:
         self._wake()
         self._wake_writer()
 
+    def let_go_of_some(self) -> bool:
+        """Of what was handed out, for others to have room; the store lets go of it too. False if there is none."""
+        if not self.log.let_go_of_some():
+            return False
+        if not self.is_changed:
+            self._keeper.stream_changed(self)
+        return True
+
     def let_go_of_old(self, age_s: float) -> None:
         """What the client was given so long ago, and longer, while it has listened on."""
         now = self._now()
         if self._reader is None or now - self._old_at < age_s:
             return
-        if self.log.let_go_up_to(self._old_seq):
+        if self.log.let_go_up_to(self._old_seq) and not self.is_changed:
             self._keeper.stream_changed(self)
         self._old_at, self._old_seq = now, self.log.handed_out
 
