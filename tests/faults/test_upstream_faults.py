@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from shadowcat import ReverseProxy
+from shadowcat.errors import Fault, FaultKind
 from shadowcat.http.limits import Timeouts
 from shadowcat.proxy.shared import SessionLimits
 from tests.rig.cases import refused
@@ -92,6 +93,18 @@ async def test_a_client_that_gives_up_does_not_take_the_recovery_with_it() -> No
         release.set()
         assert "result" in await patient
         assert len(rig.server.got("initialize")) == 2
+
+
+async def test_a_session_that_has_ended_is_not_recovered() -> None:
+    """Whoever found the server's session lost may be late."""
+    async with stand() as rig:
+        await rig.client.initialize()
+        session = rig.session()
+        assert (await rig.client.delete()).status == 200
+        with pytest.raises(Fault) as late:
+            await session._recovery.run(session.core.correlator.epoch)  # pyright: ignore[reportPrivateUsage]
+        assert late.value.kind is FaultKind.SESSION_UNKNOWN
+        assert len(rig.server.got("initialize")) == 1
 
 
 async def test_a_session_that_is_deleted_while_it_recovers_stays_deleted() -> None:

@@ -14,6 +14,7 @@ from shadowcat import ReverseProxy
 from shadowcat.app.proxy import Cluster
 from shadowcat.core import peer
 from shadowcat.core.ledger import Held, Refusal, SessionChange, StoredSession
+from shadowcat.core.session import State
 from shadowcat.proxy.session import Session
 from shadowcat.proxy.writer import Durability
 from shadowcat.secret import Secret
@@ -215,25 +216,31 @@ async def test_an_answer_that_a_dying_node_was_given_is_given_to_the_next(nodes:
     assert [call.message["id"] for call in given] == ["q1", "q1"]
 
 
+@pytest.mark.parametrize("is_over", [True, False])
 async def test_a_session_that_is_handed_over_while_it_is_looked_for_is_not_unknown(
-    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch, is_over: bool
 ) -> None:
     await nodes.opened()
-    sessions = nodes.one.relay.sessions
+    sessions: Any = nodes.one.relay.sessions
     (session,) = sessions
-    look = sessions._look  # pyright: ignore[reportPrivateUsage]
+    look = sessions._look
 
     async def and_hand_over(session_id: str) -> Any:
         """As when the loop stood still between finding it and going on with it."""
         found = await look(session_id)
         monkeypatch.undo()
-        await sessions._release(session)  # pyright: ignore[reportPrivateUsage]
+        leaving = nodes.one.shared.tasks.spawn(sessions._release(session), "hand over")
+        sessions._leaving[session_id] = leaving
+        leaving.add_done_callback(lambda _: sessions._leaving.pop(session_id))
+        if is_over:
+            await asyncio.wait((leaving,))
         return found
 
     monkeypatch.setattr(sessions, "_look", and_hand_over)
     found = await sessions.find(session.id, session.core.caller)
     assert isinstance(found, Session)
     assert found is not session
+    assert found.core.state is State.OPEN
 
 
 async def _dies(node: ReverseProxy) -> None:

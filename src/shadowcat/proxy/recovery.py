@@ -61,6 +61,8 @@ class Recovery:
 
     async def _recover(self) -> None:
         core = self._core
+        # It may have been ended while whoever noticed was still on the way here.
+        core.require_alive()
         core.happened(Event.UPSTREAM_LOST)
         try:
             upstream, (link, answer) = await self._reopen()

@@ -148,6 +148,9 @@ class Registry:
                 return found
             if found.core.caller != caller:
                 return None
+            if session_id in self._leaving:
+                # Since it was found: we are told of that some turns of the loop later.
+                continue
             if found.core.state in (State.OPEN, State.RECOVERING):
                 return found
             if self._sessions.get(session_id) is found:

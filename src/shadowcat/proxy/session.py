@@ -155,6 +155,10 @@ class Session:
             outcome = await asking
         except Fault as fault:
             outcome = jsonrpc.error(request.id, fault.error())
+        except Exception:
+            # A stream that ends without an answer leaves its client waiting.
+            log.exception("session %s: %r cannot be answered", self.id[:8], request)
+            outcome = jsonrpc.error(request.id, Fault(FaultKind.INTERNAL).error())
         if isinstance(outcome, Message):
             stream.append(outcome)
         elif outcome is not None:
