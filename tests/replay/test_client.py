@@ -73,18 +73,11 @@ async def test_a_server_that_answers_otherwise(tape: Path) -> None:
         assert told == []
 
 
-async def test_a_server_that_tells_more_and_less(tape: Path) -> None:
+async def test_a_server_that_tells_more(tape: Path) -> None:
     async with mcp_server(name="a") as server:
         talkative(server, steps=3)
         _, told = await against(tape, server)
-        assert (
-            told
-            == [
-                "tools/call t roots/list: expected request roots/list, got notification notifications/progress",
-                "tools/call t roots/list: got only",
-            ]
-            * 2
-        )
+        assert told == ["tools/call t notifications/progress: got only"] * 2
 
 
 async def test_a_server_with_another_name(tape: Path) -> None:
@@ -103,7 +96,7 @@ async def test_a_server_that_fails(tape: Path) -> None:
 
         _, told = await against(tape, server, wait_s=1.0)
         assert any('expected result, got error {"code":-32000,"message":"no"}' in line for line in told)
-        assert any("roots/list" in line for line in told)
+        assert "roots/list: expected, did not come" in told
 
 
 async def test_a_question_that_was_not_on_the_tape_is_refused(tmp_path: Path) -> None:
@@ -138,8 +131,6 @@ async def test_a_cancelled_call_is_cancelled_again(tmp_path: Path) -> None:
         [cancelled] = server.got("notifications/cancelled")
         [called] = server.got("tools/call")
         assert cancelled.json["params"]["requestId"] == called.json["id"]
-        for stream in server.listening:
-            stream.cut()
 
 
 async def test_a_secret_in_an_answer_is_no_difference(tmp_path: Path) -> None:

@@ -193,9 +193,10 @@ def test_differences_are_named(tmp_path: Path) -> None:
         traffic.tell(answer(request, said="why?"), request)
         traffic.ask(jsonrpc.request(3, "prompts/list"))
     assert differences(a, tmp_path / "b") == [
-        "session 1 tools/call t notifications/message: first only",
         'session 1 tools/call t /result/said: first "Y", second "why?"',
+        "session 1 server's notifications/message: only in the first",
         "session 1 tools/call t: only in the first",
+        "session 1 server's notifications/message: only in the first",
         "session 1 prompts/list: only in the second",
     ]
     assert 'session 1 tools/call t /result/said: first "Y", second "why?"' not in differences(
@@ -226,7 +227,9 @@ def test_calls_that_ran_at_once_may_end_in_any_order(tmp_path: Path) -> None:
 
 def test_an_archive(tmp_path: Path) -> None:
     with recording(tmp_path) as traffic:
-        talk(traffic, "a")
+        request = traffic.ask(call(1))
+        traffic.tell(jsonrpc.notification("notifications/progress", {"progress": 1}), request)
+        traffic.tell(answer(request), request)
         request = traffic.ask(call(2))
         traffic.tell(answer(request), request)
         traffic.ask(call(3))

@@ -1,4 +1,8 @@
-"""One request that is asked again, and what the server says to it this time."""
+"""One request that is asked again, and what the server says to it this time.
+
+What belongs to a request by its token or id is compared with what belonged to it then. All else that comes on its
+stream is the session's: a server that has one pipe for everything says such things between any two others.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +14,11 @@ from shadowcat.core.exchange import Answer
 from shadowcat.errors import Fault
 from shadowcat.replay.recorded import Exchange
 from shadowcat.wire.jsonrpc import Message
+from shadowcat.wire.mcp import Method
 
 
 class Live:
-    def __init__(
-        self, exchange: Exchange, request: Message, on_question: Callable[[Message], object]
-    ) -> None:
+    def __init__(self, exchange: Exchange, request: Message, on_other: Callable[[Message], object]) -> None:
         self.exchange = exchange
         self.request = request
         self.expected: list[Message] = []
@@ -23,12 +26,8 @@ class Live:
         self.got: list[Message] = []
         self.fault: Fault | None = None
         self.is_over = False
-        self._on_question = on_question
+        self._on_other = on_other
         self._changed = asyncio.Event()
-
-    @property
-    def is_complete(self) -> bool:
-        return bool(self.expected) and self.expected[-1].is_response
 
     async def ask(self, asking: Coroutine[Any, Any, Answer]) -> None:
         try:
@@ -51,11 +50,11 @@ class Live:
             self._tell()
 
     def _take(self, message: Message) -> None:
-        self.got.append(message)
-        if message.is_response:
-            self.is_over = True
-        elif message.is_request:
-            self._on_question(message)
+        if belongs_to_request(message):
+            self.got.append(message)
+            self.is_over = message.is_response
+        else:
+            self._on_other(message)
         self._tell()
 
     def _tell(self) -> None:
@@ -70,3 +69,7 @@ class Live:
     async def wait_over(self) -> None:
         while not self.is_over:
             await self._changed.wait()
+
+
+def belongs_to_request(message: Message) -> bool:
+    return message.is_response or message.method == Method.PROGRESS

@@ -70,6 +70,11 @@ class RecordedSession:
         first = self.exchanges[0] if self.exchanges else None
         return first if first is not None and first.method == Method.INITIALIZE else None
 
+    @property
+    def hears_more_than_answers(self) -> bool:
+        """Whether the server says anything beside answers."""
+        return any(not step.is_up and step.kind in ("notification", "request") for step in self.steps)
+
     def same_as(self, key: bytes) -> Sequence[Exchange]:
         """Those with the same request, in order."""
         return self._by_key.get(key, ())

@@ -10,6 +10,7 @@ import msgspec
 from shadowcat.core.likeness import Likeness
 from shadowcat.wire import tape
 from shadowcat.wire.jsonrpc import Message
+from shadowcat.wire.mcp import Method
 from shadowcat.wire.tape import Frame
 
 _MAX_OPEN = 1_000
@@ -39,7 +40,7 @@ def items(frames: Iterable[Frame], likeness: Likeness) -> Iterator[Item]:
     asked: dict[int, Item] = {}
     sessions: dict[str, int] = {"": 0}
     for frame in frames:
-        item = asked.get(frame.request or 0) if frame.direction == tape.TO_CLIENT else None
+        item = asked.get(frame.request or 0) if _belongs_to_request(frame) else None
         if item is not None:
             item.answers.append(frame)
             item.is_over = item.response is not None or len(item.answers) >= _MAX_ANSWERS
@@ -61,3 +62,10 @@ def _item(frame: Frame, sessions: dict[str, int], likeness: Likeness) -> Item:
     is_over = not (message.is_request and frame.direction == tape.TO_SERVER)
     key = b"%d %b %b" % (number, frame.direction.encode(), likeness.key(message))
     return Item(number, message, frame, key, [], is_over)
+
+
+def _belongs_to_request(frame: Frame) -> bool:
+    """By its id or token; where a server has one pipe for everything, the rest comes between any two others."""
+    return frame.direction == tape.TO_CLIENT and (
+        frame.kind in ("result", "error") or frame.method == Method.PROGRESS
+    )

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+import logging
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from shadowcat.aio import Tasks
-from shadowcat.core.exchange import Answer, Forwarded, MessageStream
+from shadowcat.core.exchange import Answer, Forwarded
 from shadowcat.core.multiplex import request_named_by, with_request_named
 from shadowcat.core.ports import Link, Upstream
 from shadowcat.errors import FaultKind
-from shadowcat.replay.live import Live
+from shadowcat.replay.inbox import Inbox
+from shadowcat.replay.live import Live, belongs_to_request
 from shadowcat.replay.options import ReplayOptions
 from shadowcat.replay.recorded import RecordedSession, Recording, Step
 from shadowcat.replay.told import compared, name_in, named
@@ -21,6 +23,8 @@ from shadowcat.wire.headers import encode_value
 from shadowcat.wire.jsonrpc import Kind, Message, RequestId
 from shadowcat.wire.mcp import Header, Meta, Method
 from shadowcat.wire.tape import Frame
+
+log = logging.getLogger("shadowcat.replay")
 
 _NO_SUCH = {"code": -32601, "message": "The client on the tape was not asked this"}
 
@@ -44,7 +48,7 @@ class Walk:
         self._ids = itertools.count(1)
         self._by_recorded_id: dict[RequestId, Live] = {}
         self._exchanges = iter(session.exchanges)
-        self.questions = Questions()
+        self.inbox = Inbox(recording)
         self.exchanges = 0
         self.is_heard = False
         """Whether the server has said anything."""
@@ -59,6 +63,9 @@ class Walk:
                 await self._say(step, frame)
             else:
                 await self._hear(step, frame)
+        for message in self.inbox.left():
+            # No difference: whether it came before the client left is a matter of milliseconds.
+            log.info("%s came, which is not on the tape", message.method)
 
     async def aclose(self) -> None:
         await self._tasks.aclose()
@@ -75,7 +82,7 @@ class Walk:
             exchange = next(self._exchanges)
             if message is None:
                 return  # an interceptor refused it: the server never saw it
-            live = Live(exchange, message.with_id(next(self._ids)), self.questions.asked)
+            live = Live(exchange, message.with_id(next(self._ids)), self.inbox.put)
             self._live[step.seq] = live
             if message.id is not None:
                 self._by_recorded_id[message.id] = live
@@ -93,7 +100,7 @@ class Walk:
         raise NotImplementedError
 
     async def _answer(self, frame: Frame, message: Message) -> None:
-        id = self.questions.id_of(frame.request or 0)
+        id = self.inbox.id_of(frame.request or 0)
         if id is not None:
             await self._send(message.with_id(id))
 
@@ -111,26 +118,28 @@ class Walk:
         if frame.outcome == tape.FAILED:
             return  # the proxy said it
         message = frame.parsed()
+        if not belongs_to_request(message):
+            await self._hear_other(step, message)
+            return
         live = self._live.get(step.request or 0)
-        if step.request is None:
-            await self._hear_standalone(step, message)
-        elif live is not None:
-            live.expected.append(message)
-            if message.is_request:
-                await self._hear_question(step, message)
-            elif message.is_response:
-                await self._within(live.wait_over())
-                self._compare(live)
-                del self._live[step.request]
-            else:
-                await self._within(live.come_to(len(live.expected)))
+        if live is None:
+            return
+        live.expected.append(message)
+        if message.is_response:
+            await self._within(live.wait_over())
+            self._compare(live)
+            self._live.pop(step.request or 0)
+        else:
+            await self._within(live.come_to(len(live.expected)))
 
-    async def _hear_standalone(self, step: Step, message: Message) -> None:
-        """Nothing comes outside of an answer but on a session's own stream."""
-
-    async def _hear_question(self, step: Step, message: Message) -> None:
-        if not await self._within(self.questions.come(step.seq, message.method)):
-            self._differs(f"{message.method}: expected to be asked, was not")
+    async def _hear_other(self, step: Step, message: Message) -> None:
+        """A question, or what is told of its own accord."""
+        if not await self._within(self.inbox.come(step.seq, message)):
+            self._differs(f"{message.method}: expected, did not come")
+            return
+        got = self._recording.without_secrets(self.inbox.last)
+        for told in compared(self._recording.likeness, [message], [got]):
+            self._differs(told.removeprefix(" "))
 
     async def _within(self, waiting: Coroutine[Any, Any, object]) -> bool:
         try:
@@ -159,9 +168,6 @@ class Walk:
         for line in compared(self._recording.likeness, live.expected, got):
             self._differs(f"{name}{line}")
 
-    def told_apart(self, expected: Message, got: Message) -> Iterator[str]:
-        return compared(self._recording.likeness, [expected], [self._recording.without_secrets(got)])
-
 
 class SessionWalk(Walk):
     """A legacy session: opened, used, ended."""
@@ -179,32 +185,25 @@ class SessionWalk(Walk):
     async def _send(self, message: Message) -> None:
         assert self._link is not None
         await self._link.send(message)
-        if message.method == Method.INITIALIZED and self._session.standalone:
-            stream = await self._link.listen()
-            if stream is not None:
-                self._tasks.spawn(self._listen(stream), "listen")
+        if message.method == Method.INITIALIZED and self._session.hears_more_than_answers:
+            self._tasks.spawn(self._listen(self._link), "listen")
 
-    async def _listen(self, stream: MessageStream) -> None:
+    async def _listen(self, link: Link) -> None:
+        """What came on an answer's stream then may come on the session's own now."""
+        stream = await link.listen()
+        if stream is None:
+            return
         try:
             async for batch in stream:
                 for message in batch:
-                    (self.questions.asked if message.is_request else self.questions.told)(message)
+                    self.inbox.put(message)
         finally:
             await stream.aclose()
 
-    async def _hear_standalone(self, step: Step, message: Message) -> None:
-        if message.is_request:
-            await self._hear_question(step, message)
-        elif not await self._within(self.questions.come_told(message.method)):
-            self._differs(f"{message.method}: expected on the session's stream, did not come")
-        else:
-            for line in self.told_apart(message, self.questions.last_told):
-                self._differs(f"{message.method}{line}")
-
     async def aclose(self) -> None:
-        for id in self.questions.left():
-            if self._link is not None:
-                await self._link.send(jsonrpc.error(id, _NO_SUCH))
+        for message in self.inbox.left():
+            if self._link is not None and message.is_request:
+                await self._link.send(jsonrpc.error(message.id, _NO_SUCH))
         await super().aclose()
         if self._link is not None:
             await self._link.end()
@@ -219,53 +218,6 @@ class StatelessWalk(Walk):
 
     async def _send(self, message: Message) -> None:
         """Over HTTP a modern client sends nothing but requests."""
-
-
-class Questions:
-    """What the server asks and tells of its own accord, until the tape comes to it."""
-
-    def __init__(self) -> None:
-        self._open: list[Message] = []
-        self._told: list[Message] = []
-        self._ids: dict[int, RequestId] = {}
-        self._changed = asyncio.Event()
-        self.last_told: Message = jsonrpc.notification("none")
-
-    def asked(self, request: Message) -> None:
-        self._open.append(request)
-        self._tell()
-
-    def told(self, message: Message) -> None:
-        self._told.append(message)
-        self._tell()
-
-    def _tell(self) -> None:
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
-
-    def id_of(self, seq: int) -> RequestId | None:
-        """By what the question at that place of the tape goes today."""
-        return self._ids.pop(seq, None)
-
-    def left(self) -> Sequence[RequestId]:
-        """Those that the tape has no answer to."""
-        return [id for message in self._open if (id := message.id) is not None]
-
-    async def come(self, seq: int, method: str) -> None:
-        found = await self._first(self._open, method)
-        if found.id is not None:
-            self._ids[seq] = found.id
-
-    async def come_told(self, method: str) -> None:
-        self.last_told = await self._first(self._told, method)
-
-    async def _first(self, among: list[Message], method: str) -> Message:
-        while True:
-            for message in among:
-                if message.method == method:
-                    among.remove(message)
-                    return message
-            await self._changed.wait()
 
 
 async def _given(answer: Message) -> Answer:

@@ -1,4 +1,7 @@
-"""What a child says on stderr: read always, into the log or handed on, its end kept for who asks why it failed."""
+"""What a child says on stderr: read always, into the log or handed on, its end kept for who asks why it failed.
+
+Servers print what they were configured with; secrets are cut out of what goes into the log.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ class Stderr:
     @property
     def tail(self) -> str:
         """The last lines, in one line."""
-        return " | ".join(self._tail)
+        return _without_secrets(" | ".join(self._tail))
 
     def feed(self, data: bytes) -> None:
         if self._hand_on is not None:
@@ -60,7 +63,7 @@ class Stderr:
             self._second, self._logged = second, 0
         if self._logged < MAX_LINES_PER_S:
             self._logged += 1
-            log.info("%s: %s", self._tag, text)
+            log.info("%s: %s", self._tag, _without_secrets(text))
         else:
             self._left_out += 1
 
@@ -68,3 +71,10 @@ class Stderr:
         if self._left_out:
             log.warning("%s: %d more lines on stderr are left out", self._tag, self._left_out)
             self._left_out = 0
+
+
+def _without_secrets(text: str) -> str:
+    # Here, because a command in an editor's configuration usually has nothing that needs it.
+    from shadowcat.core.redact import Redactor
+
+    return Redactor().text(text)
