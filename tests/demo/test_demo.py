@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import socket
+import urllib.request
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -41,7 +43,15 @@ async def test_the_printed_curl_is_answered(running: Demo) -> None:
     assert json.loads(out)["result"]["content"] == [{"type": "text", "text": "Hello, you!"}]
 
 
-def test_the_editors_configuration_names_the_proxy(running: Demo) -> None:
+async def test_who_looks_after_it_is_answered(running: Demo) -> None:
+    found = re.search(r"look after it on (http://127\.0\.0\.1:\d+)/", running.printed)
+    assert found
+    answer = await asyncio.to_thread(urllib.request.urlopen, f"{found[1]}/ready", timeout=20)
+    with answer:
+        assert answer.status == 200
+
+
+async def test_the_editors_configuration_names_the_proxy(running: Demo) -> None:
     servers = json.loads(running.pasted("{"))["mcpServers"]
     assert servers == {"shadowcat-demo": {"type": "http", "url": running.url}}
 

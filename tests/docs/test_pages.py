@@ -13,6 +13,7 @@ from tests.docs.sandbox import Sandbox
 # Pages that have a test of their own, which knows more of what stands there.
 ELSEWHERE = {
     "docs/howto/forward-proxy.md": "tests/cli/test_forward.py",
+    "docs/howto/operate.md": "tests/admin/test_operate.py",
     "docs/howto/look-at-sessions.md": "tests/cli/test_session.py",
     "docs/howto/production.md": "tests/docs/test_production.py",
 }

@@ -63,10 +63,14 @@ def _server(listen: Address, state: Path | None) -> ReverseProxy:
 
 async def serve_demo(listen: Address | None, state: Path | None, announce: Announce) -> None:
     """The server, and the proxy in front of it; on a free port where the usual one is taken."""
+    # Here, because it brings a web framework along, which the server alone has no use for.
+    from shadowcat.admin.listener import Admin
+
     with _directory(state) as directory:
         async with (
             _server(Address("127.0.0.1:0"), None) as server,
             _proxy(listen, url_of("127.0.0.1", server.port), directory, announce) as (url, proxy),
+            Admin(proxy) as admin,
         ):
 
             async def stop() -> None:
@@ -74,7 +78,7 @@ async def serve_demo(listen: Address | None, state: Path | None, announce: Annou
                 await proxy.drain(DRAIN_S)
                 await server.drain(DRAIN_S)
 
-            told = _told(url, url_of("127.0.0.1", server.port), directory / "proxy.db")
+            told = _told(url, url_of("127.0.0.1", server.port), directory / "proxy.db", admin.url)
             await until_stopped(stop, lambda: announce(told))
 
 
@@ -111,10 +115,11 @@ async def _proxy(
         await proxy.aclose()
 
 
-def _told(proxy: str, server: str, store: Path) -> str:
+def _told(proxy: str, server: str, store: Path, admin: str) -> str:
     return f"""\
 serving {proxy} (Ctrl-C stops it)
   in front of the demo server, {server}; sessions are kept in {store}
+  look after it on {admin}/
 
 Ask it something:
 
