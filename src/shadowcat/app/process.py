@@ -21,15 +21,22 @@ def run(main: Coroutine[Any, Any, T]) -> T:
     return uvloop.run(main)
 
 
-async def until_stopped(drain: Callable[[], Awaitable[None]], begun: Callable[[], object]) -> None:
+async def until_stopped(
+    drain: Callable[[], Awaitable[None]],
+    begun: Callable[[], object],
+    reload: Callable[[], object] | None = None,
+) -> None:
     """Waits for SIGINT or SIGTERM, then drains; a second signal ends the process as it would without us.
 
     `begun` is called when the first will be heard: who is told earlier that we serve may stop us too early.
+    `reload` is called for a SIGHUP. Without one that ends the process, as it should when its terminal goes.
     """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+    if reload is not None:
+        loop.add_signal_handler(signal.SIGHUP, reload)
     begun()
     await stop.wait()
     for number in (signal.SIGINT, signal.SIGTERM):

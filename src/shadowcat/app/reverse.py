@@ -17,6 +17,7 @@ from shadowcat.app.forward import ForwardProxy
 from shadowcat.app.process import DRAIN_S, allow_open_files, until_stopped
 from shadowcat.app.proxy import ReverseProxy
 from shadowcat.app.recording import recording
+from shadowcat.app.reload import Load, reload_of
 from shadowcat.app.settings import Settings
 from shadowcat.clock import SystemClock
 from shadowcat.core.ports import TapSink, Upstream
@@ -95,17 +96,23 @@ def _admin(proxy: ReverseProxy, options: AdminOptions) -> AbstractAsyncContextMa
     return Admin(proxy, options)
 
 
-async def serve_reverse(settings: Settings, announce: Callable[[str], None]) -> None:
-    """Runs a proxy until told to stop."""
+async def serve_reverse(
+    settings: Settings, announce: Callable[[str], None], again: Load | None = None
+) -> None:
+    """Runs a proxy until told to stop. `again` reads the settings anew, where they can change."""
     allow_open_files()
     listen = settings.listen
     store = settings.store or default_store(listen)
     with recording(settings.record, "http", _transports(settings)) as taps:
-        await _serve(settings, store, taps, announce)
+        await _serve(settings, store, taps, announce, again)
 
 
 async def _serve(
-    settings: Settings, store: StoreUrl, taps: Sequence[TapSink], announce: Callable[[str], None]
+    settings: Settings,
+    store: StoreUrl,
+    taps: Sequence[TapSink],
+    announce: Callable[[str], None],
+    again: Load | None,
 ) -> None:
     listen = settings.listen
     proxy = proxy_of(settings, store, taps)
@@ -132,4 +139,5 @@ async def _serve(
             announce(f"stopping: running calls have {DRAIN_S:.0f} s to finish (Ctrl-C again ends at once)")
             await proxy.drain()
 
-        await until_stopped(stop, serving)
+        reload = reload_of(again, settings, proxy) if again is not None else None
+        await until_stopped(stop, serving, reload)

@@ -202,7 +202,8 @@ def serve(profile: str, config: Path | None, flags: Iterable[Flag]) -> None:
     from shadowcat.app.process import run
     from shadowcat.app.reverse import serve_reverse
 
-    loaded = settings_from(lambda: load_settings(profile, file=config, environment=os.environ, flags=flags))
+    load = partial(load_settings, profile, file=config, environment=os.environ, flags=list(flags))
+    loaded = settings_from(load)
     settings = loaded.settings
     if profile == "reverse" and not settings.upstreams:
         raise CannotStart("there is no server: give --upstream URL, or upstreams in the configuration")
@@ -210,7 +211,7 @@ def serve(profile: str, config: Path | None, flags: Iterable[Flag]) -> None:
     for warning in loaded.warnings:
         logs.log.warning("%s", warning)
     try:
-        run(serve_reverse(settings, click.echo))
+        run(serve_reverse(settings, click.echo, None if config is None else load))
     except StoreUnusable as error:
         raise CannotStart(f"the store cannot be used: {error}") from error
     except CannotRecord as error:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, NamedTuple, cast
 
-from msgspec import Struct
-from msgspec.structs import fields as struct_fields
-
+from shadowcat.config.compare import is_table, members
 from shadowcat.config.load import Loaded
 from shadowcat.config.problem import FILE_SUFFIX
 from shadowcat.secret import Secret
@@ -31,25 +29,15 @@ def shown(loaded: Loaded[Any]) -> str:
 
 
 def _table(loaded: Loaded[Any], table: Any, path: str, names: tuple[str, ...]) -> Iterator[_Line]:
-    members = _members(table)
-    values = {name: value for name, value in members.items() if not _is_table(value)}
+    inside = members(table)
+    values = {name: value for name, value in inside.items() if not is_table(value)}
     if names and values:
         yield _Line(f"\n[{'.'.join(map(_key, names))}]")
     for name, value in values.items():
         yield _value(loaded, f"{path}.{name}" if path else name, name, value)
-    for name, value in members.items():
-        if _is_table(value):
+    for name, value in inside.items():
+        if is_table(value):
             yield from _table(loaded, value, f"{path}.{name}" if path else name, (*names, name))
-
-
-def _members(table: Any) -> Mapping[str, Any]:
-    if isinstance(table, Struct):
-        return {field.encode_name: getattr(table, field.name) for field in struct_fields(type(table))}
-    return cast(Mapping[str, Any], table)
-
-
-def _is_table(value: Any) -> bool:
-    return isinstance(value, Struct | dict)
 
 
 def _value(loaded: Loaded[Any], path: str, name: str, value: Any) -> _Line:
@@ -88,6 +76,6 @@ def _encoded(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_encoded, cast(list[Any], value)))}]"
     pairs = (
-        f"{_key(name)} = {_encoded(inner)}" for name, inner in _members(value).items() if inner is not None
+        f"{_key(name)} = {_encoded(inner)}" for name, inner in members(value).items() if inner is not None
     )
     return f"{{ {', '.join(pairs)} }}"
