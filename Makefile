@@ -11,7 +11,7 @@ READY := .venv/.ready
 # Without this pyright asks the network at every run whether it is the newest.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: help demo test conformance check bench soak lock clean
+.PHONY: help demo test conformance check bench soak docs lock clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 13
@@ -40,6 +40,9 @@ bench: $(READY) ## measure against nginx and others, in one run
 
 soak: $(READY) ## run the long checks that have no place in make test
 	@$(BIN)/python -m bench.soak $(ARGS)
+
+docs: $(READY) ## write what of docs/reference comes from the code
+	@$(BIN)/python -m tests.reference
 
 lock: $(UV_READY) ## resolve the newest releases into requirements.lock
 	@$(UV) pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 \

@@ -16,6 +16,7 @@ ELSEWHERE = {
     "docs/howto/operate.md": "tests/admin/test_operate.py",
     "docs/howto/look-at-sessions.md": "tests/cli/test_session.py",
     "docs/howto/production.md": "tests/docs/test_production.py",
+    "docs/reference/configuration.md": "tests/cli/test_reference.py",
 }
 
 # What no test can run, by the first words: it would run the tests, take minutes, or needs what is not here.

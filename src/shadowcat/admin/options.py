@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from shadowcat.secret import Secret
 from shadowcat.wire.hosts import Address, is_loopback
@@ -30,7 +30,7 @@ class AdminOptions(Struct, frozen=True, kw_only=True):
     listen: Annotated[
         AdminAddress,
         Meta(description="Where the proxy can be looked after; port 0 takes a free one, off is nowhere."),
-    ] = AdminAddress("127.0.0.1:0")
+    ] = field(default_factory=lambda: AdminAddress("127.0.0.1:0"))
     token: Annotated[
         Secret | None,
         Meta(description="Who wants to see or do anything has to give it; 16 characters or more."),

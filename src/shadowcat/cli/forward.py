@@ -31,7 +31,13 @@ if TYPE_CHECKING:
 
 @click.group()
 def forward() -> None:
-    """Stand in for a server, where its clients would have started or reached it themselves."""
+    """Stand in for a server, where its clients would have started or reached it themselves.
+
+    \b
+    Examples:
+      shadowcat forward stdio -- python my_server.py
+      shadowcat forward http -- python my_server.py
+    """
 
 
 _env_option = click.option(

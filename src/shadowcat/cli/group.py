@@ -7,8 +7,17 @@ from importlib import import_module
 import click
 from click.exceptions import NoSuchCommand
 
-_COMMANDS = ("config", "demo", "doctor", "forward", "replay", "reverse", "session", "tape")
-"""Each in a module of its own, under its own name."""
+_COMMANDS = {
+    "config": "Check settings, and show where they come from.",
+    "demo": "Start a small server with the proxy in front of it.",
+    "doctor": "Ask a server how it behaves.",
+    "forward": "Stand in for a server on a developer's machine.",
+    "replay": "Play a tape, as the server or as the client.",
+    "reverse": "Serve clients in front of servers that speak HTTP.",
+    "session": "Look at the sessions in a store, and end them.",
+    "tape": "Look at what --record has written.",
+}
+"""Each in a module of its own, under its own name, which a list of them need not load."""
 
 
 class Commands(click.Group):
@@ -21,6 +30,10 @@ class Commands(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         return getattr(import_module(f"shadowcat.cli.{cmd_name}"), cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -42,4 +55,8 @@ def main() -> None:
       shadowcat -- CMD [ARGS]   for the program that starts it, or from a terminal over HTTP
       shadowcat URL             in front of a server
       shadowcat TAPE            plays a recorded server
+
+    \b
+    Example:
+      shadowcat reverse --listen 127.0.0.1:8080 --upstream http://127.0.0.1:3000/mcp
     """

@@ -29,7 +29,12 @@ _as_json = click.option("--json", "as_json", is_flag=True, help="A line of JSON 
 
 @click.group()
 def session() -> None:
-    """Look at the sessions in a store, and end them."""
+    """Look at the sessions in a store, and end them.
+
+    \b
+    Example:
+      shadowcat session list
+    """
 
 
 @session.command("list")

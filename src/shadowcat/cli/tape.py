@@ -33,6 +33,10 @@ def tape() -> None:
     """Look at tapes: what --record has written.
 
     TAPE is a file, or a directory with one recording, or a recording's path without its -0001.tape.
+
+    \b
+    Example:
+      shadowcat tape list tapes
     """
 
 
@@ -81,6 +85,10 @@ def verify(tape: str) -> None:
     """Check that a tape is whole and holds no secret that could be told by its look.
 
     Exit code 1 if it is not, 2 if it cannot be read.
+
+    \b
+    Example:
+      shadowcat tape verify tapes
     """
     from shadowcat.app.tapes import verify_tape
 
