@@ -64,7 +64,10 @@ class Packages(NamedTuple):
         return failure
 
 
-PEERS = Packages(needs.PEERS_LOCK, needs.PEERS)
+def peers() -> Packages:
+    return Packages(needs.PEERS_LOCK, needs.PEERS)
+
+
 BRIDGES = Packages(needs.ROOT / "bench" / "bridges" / "package-lock.json", needs.ROOT / ".venv" / "bridges")
 
 
@@ -110,4 +113,4 @@ def _reason(stderr: str) -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(PEERS.resolve() or BRIDGES.resolve())
+    raise SystemExit(peers().resolve() or BRIDGES.resolve())

@@ -26,7 +26,7 @@ def main(names: list[str]) -> None:
 def _npm_packages() -> None:
     if needs.have_peers():
         return
-    failure = npm.PEERS.install()
+    failure = npm.peers().install()
     if failure is None:
         print("provision: installed the npm packages of tests/peers")
     else:

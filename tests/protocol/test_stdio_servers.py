@@ -196,6 +196,49 @@ async def test_a_question_that_could_be_for_anybody_is_for_nobody() -> None:
         await running
 
 
+async def test_a_cancelled_call_puts_no_question_to_another_session() -> None:
+    """Else who calls and cancels at once has the server ask somebody else what he likes."""
+    async with team(shared=True) as found:
+        victim, rogue = await found.session(), await found.session()
+        reply = await victim.begin("tools/call", tool("hold", token="t", key="v"), 1)
+        evil = asyncio.create_task(rogue.begin("tools/call", tool("hold", key="r", is_defiant=True), 7))
+        async with soon():
+            while '"r"' not in json.dumps(await heard_by(rogue)):
+                pass
+        dropped = found.upstream.counters.dropped_messages
+        await rogue.notify("notifications/cancelled", {"requestId": 7})
+        # The question, and a message; before another call runs that they could be because of.
+        await until(lambda: found.upstream.counters.dropped_messages == dropped + 2)
+        async with soon():
+            while not (answers := [one for one in await heard_by(rogue) if one.get("id") == "defiant"]):
+                pass
+        assert answers[0]["error"]["code"] == -32601
+        await rogue.call(params=tool("release", key="v"))
+        heard = [message.get("method", message.get("id")) for message in await reply.messages()]
+        assert [what for what in heard if what != "notifications/progress"] == [1]
+        await evil
+
+
+async def test_progress_of_a_question_comes_from_whom_it_was_asked_of() -> None:
+    async with team(shared=True) as found:
+        one, two = await found.session(), await found.session()
+        params = {"_meta": {"progressToken": "p"}}
+        reply = await one.begin("tools/call", tool("ask", params=params), 1)
+        question = await reply.message()
+        token = question["params"]["_meta"]["progressToken"]
+        await two.notify("notifications/progress", {"progressToken": token, "progress": 99})
+        await two.notify("notifications/progress", {"progressToken": "p", "progress": 98})
+        await one.notify("notifications/progress", {"progressToken": token, "progress": 1})
+        await one.send({"jsonrpc": "2.0", "id": question["id"], "result": {"roots": []}})
+        await reply.message()
+        steps = [
+            (heard["params"]["progressToken"], heard["params"]["progress"])
+            for heard in await heard_by(one)
+            if heard.get("method") == "notifications/progress"
+        ]
+        assert steps == [("p", 1)]
+
+
 async def test_news_that_is_no_secret_reaches_every_session() -> None:
     async with team(shared=True) as found:
         one, two = await found.session(), await found.session()

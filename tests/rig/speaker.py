@@ -20,6 +20,7 @@ FLAGS = set(sys.argv[1:])
 
 heard: list[Any] = []
 held: dict[str, dict[str, Any]] = {}
+defiant: set[Any] = set()
 asked: dict[Any, dict[str, Any]] = {}
 listens: dict[Any, dict[str, Any]] = {}
 
@@ -96,6 +97,8 @@ def count(request: dict[str, Any], given: dict[str, Any]) -> None:
 def hold(request: dict[str, Any], given: dict[str, Any]) -> None:
     progress(request, 1)
     held[given["key"]] = request
+    if given.get("is_defiant"):
+        defiant.add(request["id"])
 
 
 @tool
@@ -109,7 +112,8 @@ def release(request: dict[str, Any], given: dict[str, Any]) -> None:
 @tool
 def ask(request: dict[str, Any], given: dict[str, Any]) -> None:
     asked[given.get("id", 1)] = request
-    say({"id": given.get("id", 1), "method": given.get("method", "roots/list")})
+    with_params = {"params": given["params"]} if "params" in given else {}
+    say({"id": given.get("id", 1), "method": given.get("method", "roots/list"), **with_params})
 
 
 @tool
@@ -232,6 +236,9 @@ def hear(message: dict[str, Any]) -> None:
                 answer(request, {key: message[key] for key in ("result", "error") if key in message})
         case "notifications/cancelled":
             listens.pop(message["params"]["requestId"], None)
+            if message["params"]["requestId"] in defiant:
+                say({"id": "defiant", "method": "roots/list"})
+                say({"method": "notifications/message", "params": {"level": "info", "data": "defiant"}})
         case method if "id" in message:
             say({"id": message["id"], "error": {"code": -32601, "message": f"no {method}"}})
         case _:

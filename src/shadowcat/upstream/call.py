@@ -1,8 +1,9 @@
-"""What is under way on a conduit: the sessions that use it, and their requests."""
+"""What is under way on a conduit: the sessions that use it, their requests, and the server's."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from shadowcat.core.exchange import Answer
 from shadowcat.upstream.inbox import Inbox
@@ -60,3 +61,14 @@ class Call(Inbox):
 
     async def aclose(self) -> None:
         self._on_close(self)
+
+
+@dataclass(slots=True, eq=False)
+class Question:
+    """A request of the server's that was given to a party."""
+
+    id: RequestId
+    party: Party
+    inbox: Inbox
+    asked_at: float
+    token: RequestId | None

@@ -16,8 +16,10 @@ from dataclasses import dataclass
 
 from shadowcat.aio import Tasks
 from shadowcat.core import multiplex
+from shadowcat.core.correlate import progress_token
 from shadowcat.errors import Fault, FaultKind, Side
-from shadowcat.upstream.call import Call, Party
+from shadowcat.upstream.call import Call, Party, Question
+from shadowcat.upstream.given_up import GivenUp
 from shadowcat.upstream.inbox import Inbox
 from shadowcat.upstream.interpret import messages_of
 from shadowcat.wire import jsonrpc
@@ -72,7 +74,8 @@ class Conduit(ABC):
         self._last_id = 0
         self._calls: dict[int, Call] = {}
         self._parties: set[Party] = set()
-        self._asked: dict[RequestId, _Question] = {}
+        self._asked: dict[RequestId, Question] = {}
+        self._given_up = GivenUp()
         self._behind: set[Inbox] = set()
         self._stall: asyncio.TimerHandle | None = None
         self._look: asyncio.TimerHandle | None = None
@@ -153,7 +156,17 @@ class Conduit(ABC):
             if self.is_initialized:
                 return
             self.is_initialized = True
+        elif message.method == Method.PROGRESS and not self._is_asked(party, multiplex.token_of(message)):
+            self._drop("progress of nothing that was asked", message)
+            return
         await self._carry(message)
+
+    def _is_asked(self, party: Party, token: RequestId | None) -> bool:
+        """Something that wants to hear of progress under this token."""
+        return token is not None and any(
+            asked.party is party and asked.token == token and type(asked.token) is type(token)
+            for asked in self._asked.values()
+        )
 
     async def _answer(self, answer: Message, party: Party) -> None:
         question = self._asked.get(answer.id) if answer.id is not None else None
@@ -171,6 +184,8 @@ class Conduit(ABC):
         self._forget(call)
         # Whoever else reads it must not take this for a proper end.
         call.end(Fault(FaultKind.OUTCOME_UNKNOWN, reason="given_up", sent=True))
+        if call.is_sent and not call.is_subscription:
+            self._given_up.add(call, self._loop.time())
         if call.is_sent and not call.is_cancelled and not call.is_handshake:
             params = {"requestId": call.id, "reason": "nobody waits for the answer"}
             self._say(jsonrpc.notification(Method.CANCELLED, params))
@@ -237,6 +252,7 @@ class Conduit(ABC):
             call = self._calls.get(response.id) if isinstance(response.id, int) else None
         if call is None:
             # Also what comes for a call that was cancelled.
+            self._given_up.answered(response.id)
             self._drop("an answer to no request", response)
             return
         del self._calls[call.id]
@@ -278,17 +294,20 @@ class Conduit(ABC):
     def _whose(self) -> Call | Party | None:
         """Whom a message concerns that does not say so: the one call that runs, or the one party there is."""
         running = self._running()
+        parties = {call.party for call in running} | self._given_up.parties(self._loop.time())
+        if len(parties or self._parties) != 1:
+            return None
         if len(running) == 1:
             return running[0]
-        parties = {call.party for call in running} if running else self._parties
-        return next(iter(parties)) if len(parties) == 1 else None
+        party = next(iter(parties or self._parties))
+        return party if party in self._parties else None
 
     def _running(self) -> list[Call]:
         return [call for call in self._calls.values() if not call.is_subscription and not call.is_handshake]
 
     def _only_one(self) -> Call | None:
-        running = self._running()
-        return running[0] if len(running) == 1 else None
+        where = self._whose()
+        return where if isinstance(where, Call) else None
 
     def _to_call(self, call: Call, message: Message) -> None:
         call.has_begun = True
@@ -315,7 +334,8 @@ class Conduit(ABC):
         if len(self._asked) >= MAX_QUESTIONS or inbox.is_full or request.id in self._asked:
             self._say(jsonrpc.error(request.id, Fault(FaultKind.OVER_CAPACITY).error()))
             return
-        self._asked[request.id] = _Question(request.id, party, inbox, self._loop.time())
+        token = progress_token(request)
+        self._asked[request.id] = Question(request.id, party, inbox, self._loop.time(), token)
         if isinstance(where, Call):
             self._to_call(where, request)
         else:
@@ -438,16 +458,6 @@ class Conduit(ABC):
     def _drop(self, what: str, message: Message) -> None:
         self._counters.dropped_messages += 1
         log.debug("upstream %s: dropped %s: %r", self.name, what, message)
-
-
-@dataclass(slots=True, eq=False)
-class _Question:
-    """A request of the server's that was given to a party."""
-
-    id: RequestId
-    party: Party
-    inbox: Inbox
-    asked_at: float
 
 
 def _nobody_to_ask(id: RequestId) -> Message:
