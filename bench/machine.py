@@ -72,7 +72,13 @@ class Child:
     def __init__(self, arguments: list[str], on: set[int]) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 closed in close()
         self._process = subprocess.Popen(
-            arguments, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._errors
+            arguments,
+            cwd=ROOT,
+            # Read as it comes: a line in a buffer of ours is one that nobody is told of.
+            bufsize=0,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
         )
         os.sched_setaffinity(self._process.pid, on)
 

@@ -181,3 +181,7 @@ class StoreUnusable(Exception):
 
 class CannotRecord(Exception):
     """Nothing can be written where the tapes should go; says in one line why."""
+
+
+class CannotTrace(Exception):
+    """What tracing needs is not there; says in one line what."""

@@ -21,7 +21,7 @@ from tests.rig.server import mcp_server
 from tests.rig.wait import soon
 
 PAGE = (Path(__file__).parents[2] / "docs" / "howto" / "operate.md").read_text("utf-8")
-START, HEALTH, METRICS, LOOK, END, OPEN, WITH_TOKEN = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
+START, HEALTH, METRICS, LOOK, END, OPEN, WITH_TOKEN, TRACED = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
 (SERVING,) = re.findall(r"```\n(serving.*?)```", PAGE, re.DOTALL)
 (ENDED,) = re.findall(r"```\n(\{.*?)\n```", PAGE, re.DOTALL)
 (PROGRAM,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -158,6 +158,15 @@ async def test_the_program_on_the_page() -> None:
             process.send_signal(signal.SIGINT)
             async with soon():
                 await process.communicate()
+
+
+async def test_requests_are_traced() -> None:
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    async with mcp_server() as server, started(TRACED, server.url) as proxy, client_of(proxy.port) as client:
+        await client.initialize()
+        await client.call(params={"name": "t", "_meta": {"traceparent": trace}})
+        # There is an API, and no SDK that is told to do anything.
+        assert server.got("tools/call")[0].json["params"]["_meta"] == {"traceparent": trace}
 
 
 # What else can be said.

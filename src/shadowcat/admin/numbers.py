@@ -99,12 +99,9 @@ def _by_upstream(watching: Watching, samples: Iterable[Sample]) -> Iterable[Samp
 
 
 def _sessions(watching: Watching) -> Iterable[Sample]:
-    states = Counter(session.core.state for session in watching.proxy.relay.sessions)
-    return (((state.value,), states[state]) for state in (State.OPEN, State.RECOVERING, State.BROKEN))
-
-
-def _busy(watching: Watching) -> float:
-    return sum(session.core.is_busy for session in watching.proxy.relay.sessions)
+    # Not a Counter, which would hash each: there may be 10,000.
+    states = [session.core.state for session in watching.proxy.relay.sessions]
+    return (((state.value,), states.count(state)) for state in (State.OPEN, State.RECOVERING, State.BROKEN))
 
 
 def _phases(watching: Watching) -> Iterable[Sample]:
@@ -202,7 +199,6 @@ _HTTP = (
 )
 _SESSIONS = (
     Number("shadowcat_sessions", Type.GAUGE, ("state",), "sessions that live here", _sessions),
-    _gauge("sessions_busy", "those of them in which something runs or is read", _busy),
     _gauge("sessions_limit", "how many there may be", lambda now: now.proxy.shared.limits.max_sessions),
     _counted("sessions_opened_total", "sessions opened", "sessions_opened"),
     _counted("sessions_ended_total", "sessions ended, for whatever reason", "sessions_ended"),

@@ -19,6 +19,7 @@ from shadowcat.app.proxy import ReverseProxy
 from shadowcat.app.recording import recording
 from shadowcat.app.reload import Load, reload_of
 from shadowcat.app.settings import Settings
+from shadowcat.app.tracing import tracing
 from shadowcat.clock import SystemClock
 from shadowcat.core.ports import TapSink, Upstream
 from shadowcat.core.targets import TargetRules
@@ -48,6 +49,7 @@ def default_store(listen: Address) -> StoreUrl:
 def proxy_of(settings: Settings, store: StoreUrl, taps: Sequence[TapSink] = ()) -> ReverseProxy:
     """Without upstreams it is a forward proxy: clients name them."""
     call_s = settings.sessions.call_s
+    traced = tracing(settings.otel)
     if settings.upstreams:
         made = partial(ReverseProxy, {name: _server(settings, name) for name in settings.upstreams})
     else:
@@ -63,7 +65,9 @@ def proxy_of(settings: Settings, store: StoreUrl, taps: Sequence[TapSink] = ()) 
         store=store_of(store, SystemClock()),
         durability=settings.durability,
         cluster=settings.cluster,
-        taps=taps,
+        # Last, to see what is sent.
+        interceptors=traced,
+        taps=(*taps, *traced),
         server_tls=None if settings.tls is None else settings.tls.context(),
         client_tls=None if settings.upstream_tls == ClientTls() else settings.upstream_tls.context(),
     )

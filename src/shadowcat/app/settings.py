@@ -48,6 +48,12 @@ class Settings(Struct, frozen=True, kw_only=True):
     cluster: Cluster | None = None
     record: RecordOptions | None = None
     admin: AdminOptions = field(default_factory=lambda: AdminOptions(listen=AdminAddress("off")))
+    otel: Annotated[
+        bool,
+        Meta(
+            description="A span for each request, by OpenTelemetry; bring its SDK, or opentelemetry-instrument."
+        ),
+    ] = False
     log: LogOptions = field(default_factory=LogOptions)
 
 

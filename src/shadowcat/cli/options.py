@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import click
 
-from shadowcat.errors import CannotRecord, StoreUnusable
+from shadowcat.errors import CannotRecord, CannotTrace, StoreUnusable
 
 if TYPE_CHECKING:
     from msgspec import Struct
@@ -77,6 +77,7 @@ SERVING = (
     FlagOf("--max-body", "http.body_bytes"),
     FlagOf("--upgrade-after", "sessions.upgrade_after_s"),
     FlagOf("--admin", "admin.listen", "HOST:PORT|off"),
+    FlagOf("--otel", "otel"),
     FlagOf("--tls-cert", "tls.cert_file"),
     FlagOf("--tls-key", "tls.key_file"),
     FlagOf("--upstream-ca", "upstream_tls.ca_file"),
@@ -214,6 +215,8 @@ def serve(profile: str, config: Path | None, flags: Iterable[Flag]) -> None:
         run(serve_reverse(settings, click.echo, None if config is None else load))
     except StoreUnusable as error:
         raise CannotStart(f"the store cannot be used: {error}") from error
+    except CannotTrace as error:
+        raise CannotStart(f"requests cannot be traced: {error}") from error
     except CannotRecord as error:
         raise cannot_record(error) from error
     except OSError as error:
