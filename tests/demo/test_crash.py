@@ -14,7 +14,7 @@ import pytest
 from tests.rig.wait import soon
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(360)
 async def test_nothing_is_lost_and_nothing_doubled(tmp_path: Path) -> None:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "shadowcat", "demo", "--crash",
@@ -23,7 +23,7 @@ async def test_nothing_is_lost_and_nothing_doubled(tmp_path: Path) -> None:
         env={"PATH": "/usr/bin:/bin", "TMPDIR": str(tmp_path)},
     )  # fmt: skip
     try:
-        async with soon(180):
+        async with soon(330):
             out, err = await process.communicate()
     finally:
         if process.returncode is None:

@@ -23,7 +23,7 @@ from tests.rig.wait import soon
 from tests.stdio.editor import INITIALIZE, line
 
 START_S = 60.0
-RUN_S = 150.0
+RUN_S = 330.0
 END_S = 30.0
 
 _ADDRESS = re.compile(r"\b(127\.0\.0\.1|0\.0\.0\.0|localhost):(\d{4,5})\b")

@@ -42,7 +42,7 @@ def runnable(page: Path) -> list[list[str]]:
 RUN_HERE = [page for page in PAGES if name_of(page) not in ELSEWHERE and runnable(page)]
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("page", RUN_HERE, ids=name_of)
 async def test_the_commands_of_a_page_run_as_they_stand(page: Path, tmp_path: Path) -> None:
     sandbox = Sandbox(tmp_path)

@@ -21,8 +21,8 @@ from shadowcat.upstream.process import HURRY, Line, Listener, Process
 
 LAST = 50
 PAUSE_MS = 250
-DEADLINE_S = 120.0
-START_S = 30.0
+DEADLINE_S = 300.0
+START_S = 60.0
 
 Tell = Callable[[str, str], None]
 """Who, and what happens to them."""
