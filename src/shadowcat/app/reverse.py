@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from shadowcat.admin.options import AdminOptions
 from shadowcat.app.forward import ForwardProxy
-from shadowcat.app.process import DRAIN_S, allow_open_files, until_stopped
+from shadowcat.app.process import DRAIN_S, allow_open_files, collect_seldom, until_stopped
 from shadowcat.app.proxy import ReverseProxy
 from shadowcat.app.recording import recording
 from shadowcat.app.reload import Load, reload_of
@@ -123,6 +123,7 @@ async def _serve(
     async with _admin(proxy, settings.admin) as admin, proxy:
 
         def serving() -> None:
+            collect_seldom()
             host = f"[{listen.host}]" if ":" in listen.host else listen.host
             scheme = "http" if settings.tls is None else "https"
             where = f"{scheme}://{host}:{proxy.port}"

@@ -105,7 +105,7 @@ class Correlator(Generic[S]):
             raise Fault(FaultKind.INVALID_REQUEST, "A request with this id is in flight")
         if len(self._in_flight) >= MAX_IN_FLIGHT:
             raise Fault(FaultKind.OVER_CAPACITY, reason="too_many_requests_in_flight")
-        upstream_id = self.next_id()
+        upstream_id = self._last_upstream_id = self._last_upstream_id + 1
         entry: InFlight[S] = InFlight(client_id, upstream_id, request.method)
         if _may_ask_for_progress(request.raw_params):
             entry.unread = request.raw_params

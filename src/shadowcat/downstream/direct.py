@@ -45,28 +45,19 @@ def begin(
         return None
     if message.kind is not REQUEST or message.method == Method.INITIALIZE or may_claim_an_era(message):
         return None
-    call = _Call(session, message.id, admission.answer_head, respond)
-    cancel = session.ask(message, call.answered)
-    if cancel is None:
-        return None
-    call.cancel = cancel
-    return call
+    call = _Call(session=session, id=message.id, answer_head=admission.answer_head, respond=respond)
+    call.cancel = session.ask(message, call.answered)
+    return None if call.cancel is None else call
 
 
-class _Call(Later):
-    __slots__ = ("_answer_head", "_id", "_respond", "_session")
-
-    def __init__(
-        self, session: ClientSession, id: RequestId | None, answer_head: bytes, respond: Respond
-    ) -> None:
-        super().__init__()
-        self._session = session
-        self._id = id
-        self._answer_head = answer_head
-        self._respond = respond
+class _Call(Later, kw_only=True, eq=False):
+    session: ClientSession
+    id: RequestId | None
+    answer_head: bytes
+    respond: Respond
 
     def answered(self, outcome: Message | Rest[Outcome]) -> None:
         if isinstance(outcome, Message):
-            self.settle(Response(200, [], outcome.raw, self._answer_head))
+            self.settle(Response(200, [], outcome.raw, self.answer_head))
         else:
-            self.settle(self._respond(self._session, self._id, outcome()))
+            self.settle(self.respond(self.session, self.id, outcome()))

@@ -292,26 +292,27 @@ class Connection(asyncio.Protocol):
                 else limits.idle_s
             )
 
-    def _head(self, response: Response, keep_alive: bool, framing: bytes) -> bytes:
+    def _head(self, response: Response, keep_alive: bool, framing: bytes, body: bytes = b"") -> bytes:
         return b"".join(
             (
                 response.encoded or encode_head(response.status, response.headers),
                 self._serving.date,
                 framing,
                 _END if keep_alive else _CLOSE_END,
+                body,
             )
         )
 
     def _write_whole(self, request: Request, response: Response, body: bytes, keep_alive: bool) -> bool:
         keep_alive = keep_alive and not self._serving.draining
         has_body = response.status not in _NO_BODY
-        head = self._head(response, keep_alive, b"content-length: %d\r\n" % len(body) if has_body else b"")
+        framing = b"content-length: %d\r\n" % len(body) if has_body else b""
         if not has_body or request.method == "HEAD":
-            self._transport.write(head)
+            self._transport.write(self._head(response, keep_alive, framing))
         elif len(body) < _JOIN_BELOW:
-            self._transport.write(head + body)
+            self._transport.write(self._head(response, keep_alive, framing, body))
         else:
-            self._transport.writelines((head, body))
+            self._transport.writelines((self._head(response, keep_alive, framing), body))
         return keep_alive
 
     def _write_tunnel(self, request: Request, response: Response, body: bytes) -> bool:
@@ -400,9 +401,10 @@ class Connection(asyncio.Protocol):
     def end(self) -> None:
         """With what runs on it, but for a task, which its owner joins."""
         self.abort()
-        if self._later is not None:
-            self._later.cancel()
-            self._later = None
+        later, self._later = self._later, None
+        if later is not None:
+            if later.cancel is not None:
+                later.cancel()
             self._finished(False)
 
     def sweep(self, now: float) -> None:

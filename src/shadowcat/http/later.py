@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+import msgspec
+
 from shadowcat.http.message import Response
 
 
-class Later:
+class Later(msgspec.Struct, eq=False):
     """What a handler returns that knows who will call it: no task is made for its request, and none waits.
 
     It is settled once: with a whole response, or with something to await for one, which then gets a task after all.
     """
 
-    __slots__ = ("_deliver", "cancel")
-
-    cancel: Callable[[], object]
+    cancel: Callable[[], object] | None = None
     """Set by who makes it, for the engine to call when the server ends: then it is not settled any more."""
-
-    def __init__(self) -> None:
-        self._deliver: Callable[[Response | Awaitable[Response]], object] | None = None
+    _deliver: Callable[[Response | Awaitable[Response]], object] | None = None
 
     def settle(self, outcome: Response | Awaitable[Response]) -> None:
         """Not before the handler has returned: requests that wait behind this one would be answered in its frame."""

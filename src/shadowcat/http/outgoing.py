@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import cast
 
 import httptools
+import msgspec
 
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.http.flow import WriteGate, notice_vanished
@@ -20,42 +21,27 @@ from shadowcat.http.memo import HeadMemo
 from shadowcat.http.message import HeaderList, Headers, size_of
 
 _FOREVER = float("inf")
+_NO_HEADERS = Headers()
 _TRUSTED_S = 0.5
 """Servers do not close connections this soon, but for those that never keep one; the look costs 2 µs."""
 
 
-class ClientResponse:
+class ClientResponse(msgspec.Struct, eq=False):
     """A response whose head is here; the body comes as it is read.
 
     Iterate it for the pieces as they arrive, or `read` it whole; then or otherwise, `aclose` it.
     """
 
-    __slots__ = (
-        "_connection",
-        "_on_head",
-        "_pieces",
-        "_size",
-        "_waiter",
-        "complete",
-        "fault",
-        "headers",
-        "status",
-    )
-
-    status: int
-    headers: Headers
-
-    def __init__(
-        self, connection: OutgoingConnection, on_head: Callable[[ClientResponse], object] | None
-    ) -> None:
-        self.complete = False
-        self.fault: Fault | None = None
-        """Why there is no head, or no more of the body."""
-        self._connection = connection
-        self._on_head = on_head
-        self._pieces: list[bytes] = []
-        self._size = 0
-        self._waiter: asyncio.Future[None] | None = None
+    _connection: OutgoingConnection
+    _on_head: Callable[[ClientResponse], object] | None
+    status: int = 0
+    headers: Headers = _NO_HEADERS
+    complete: bool = False
+    fault: Fault | None = None
+    """Why there is no head, or no more of the body."""
+    _pieces: list[bytes] = []
+    _size: int = 0
+    _waiter: asyncio.Future[None] | None = None
 
     async def read(self, max_bytes: int) -> bytes:
         """The whole body. More than `max_bytes` is a fault of the server."""
@@ -198,7 +184,7 @@ class OutgoingConnection(asyncio.Protocol):
 
     def is_usable(self) -> bool:
         """Whether an idle connection still stands. A closed one is readable before asyncio has told us."""
-        if self.is_closed:
+        if self._closed or self._transport.is_closing():
             return False
         if self._was_kept and self.loop.time() - self.idle_since < _TRUSTED_S:
             return True
@@ -288,7 +274,9 @@ class OutgoingConnection(asyncio.Protocol):
         if recalled is None:
             return False
         (response.status, headers), digits, body = recalled
-        response.headers = headers.with_length(digits)
+        known = response.headers = headers.with_length(digits)
+        if known is not headers:
+            self._memo.keep((response.status, known))
         self._in_head = False
         if body:
             response.feed(body)

@@ -82,7 +82,10 @@ class RequestReader:
         (method, target, headers), digits, body = recalled
         if len(body) > self._limits.body_bytes:
             return False
-        self._deliver(Request(method, target, headers.with_length(digits), body), True)
+        known = headers.with_length(digits)
+        if known is not headers:
+            self._memo.keep((method, target, known))
+        self._deliver(Request(method, target, known, body), True)
         return True
 
     def _learn(self, data: bytes) -> None:

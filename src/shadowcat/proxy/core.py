@@ -125,6 +125,8 @@ class SessionCore:
 
     def passed(self, message: Message, direction: Direction, request: Message | None = None) -> bool:
         """Whether it goes on as it is, because no interceptor wants it. Taps have been told of it then."""
+        if not self.shared.pipeline:
+            return True
         if self.is_wanted(message, direction, request):
             return False
         self.tell_taps(message, direction, request)

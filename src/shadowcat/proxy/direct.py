@@ -11,6 +11,8 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
+import msgspec
+
 from shadowcat.core.correlate import InFlight
 from shadowcat.core.exchange import TO_CLIENT, TO_SERVER, Answer, Rest
 from shadowcat.errors import Fault
@@ -34,13 +36,14 @@ def ask(
     link = core.direct
     if link is None or message.method in _NOT_JUST_PASSED_ON or core.ledger.refuses:
         return None
-    if core.is_wanted(message, TO_SERVER):
+    is_seen = bool(core.shared.pipeline)
+    if is_seen and core.is_wanted(message, TO_SERVER):
         return None
     try:
         entry, outgoing = core.correlator.begin(message)
     except Fault:
         return None
-    call = _Call(core, message, entry, go_on, then)
+    call = _Call(core, message, entry, core.correlator.epoch, go_on, then)
     give_up = link.ask(outgoing, call.answered)
     if give_up is None:
         core.correlator.finish(entry)
@@ -49,67 +52,58 @@ def ask(
     entry.interrupt = call.stopped
     core.last_used = core.shared.clock.monotonic()
     core.shared.counters.exchanges += 1
-    core.tell_taps(message, TO_SERVER)
+    if is_seen:
+        core.tell_taps(message, TO_SERVER)
     return call.cancel
 
 
-class _Call:
+class _Call(msgspec.Struct, eq=False):
     """In flight it keeps its session as busy as a visitor would."""
 
-    __slots__ = ("_core", "_entry", "_epoch", "_go_on", "_request", "_then", "give_up")
-
-    def __init__(
-        self,
-        core: SessionCore,
-        request: Message,
-        entry: InFlight[Stream],
-        go_on: GoOn,
-        then: Callable[[Message | Rest[Outcome]], object],
-    ) -> None:
-        self._core = core
-        self._request = request
-        self._entry = entry
-        self._epoch = core.correlator.epoch
-        self._go_on = go_on
-        self._then = then
-
-    give_up: Callable[[], object]
+    core: SessionCore
+    request: Message
+    entry: InFlight[Stream]
+    epoch: int
+    go_on: GoOn
+    then: Callable[[Message | Rest[Outcome]], object]
+    give_up: Callable[[], object] | None = None
 
     def answered(self, outcome: Answer | Rest[Answer]) -> None:
-        core, entry = self._core, self._entry
+        core, entry = self.core, self.entry
         entry.interrupt = None
         if not isinstance(outcome, Answer):
-            self._then(partial(self._go_on, self._request, entry, self._epoch, outcome))
+            self.then(partial(self.go_on, self.request, entry, self.epoch, outcome))
             return
         core.correlator.finish(entry)
         try:
             told = self._told(outcome)
         except Exception as error:
             told = partial(_raised, error)
-        self._then(told)
+        self.then(told)
 
     def _told(self, answer: Answer) -> Message | Rest[Outcome]:
-        core = self._core
+        core = self.core
         assert answer.whole is not None
         core.shared.upstreams.answered(core.record.upstream)
-        response = answer.whole.with_id(self._entry.client_id)
-        if core.passed(response, TO_CLIENT, self._request):
+        response = answer.whole.with_id(self.entry.client_id)
+        if core.passed(response, TO_CLIENT, self.request):
             return response
-        return partial(judged_response, core, self._request, response)
+        return partial(judged_response, core, self.request, response)
 
     def stopped(self) -> None:
         """The client has cancelled it, or it has failed from here: nobody waits for the answer."""
         self.cancel()
-        self._then(self._nothing)
+        self.then(self._nothing)
 
     async def _nothing(self) -> None:
-        if self._entry.fault is not None:
-            raise self._entry.fault
+        if self.entry.fault is not None:
+            raise self.entry.fault
 
     def cancel(self) -> None:
-        self._entry.interrupt = None
-        self.give_up()
-        self._core.correlator.finish(self._entry)
+        self.entry.interrupt = None
+        if self.give_up is not None:
+            self.give_up()
+        self.core.correlator.finish(self.entry)
 
 
 async def _raised(error: Exception) -> Outcome:

@@ -41,6 +41,7 @@ class Relay:
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
         self.sessions = Registry(shared)
+        self.at_hand = self.sessions.at_hand
         self._subscriptions: set[Subscription] = set()
         self._running = Running()
 
@@ -128,9 +129,6 @@ class Relay:
 
     async def find(self, session_id: str, caller: Caller) -> Session | Elsewhere | None:
         return await self.sessions.find(session_id, caller)
-
-    def at_hand(self, session_id: str, caller: Caller) -> Session | None:
-        return self.sessions.at_hand(session_id, caller)
 
     async def end(self, session: ClientSession) -> None:
         assert isinstance(session, Session)

@@ -52,15 +52,20 @@ def whole_answer(request: Message, response: ClientResponse) -> Answer | None:
     if body is None or response.status != 200 or media_type(response.headers.get(b"content-type")) != JSON:
         return None
     try:
-        return answer_of(request, 200, body)
+        message = jsonrpc.parse(body)
     except Fault:
-        return None  # told by who looks closer, and finds the same
+        return None
+    return Answer(whole=message) if _answers(message, request) else None
+
+
+def _answers(message: Message, request: Message) -> bool:
+    return message.id == request.id and type(message.id) is type(request.id) and message.is_response
 
 
 def answer_of(request: Message, status: int, body: bytes) -> Answer:
     """A JSON body that answers `request`. Bodies of refusals often name no id, or null: there is only one it can be."""
     for message in messages_of(body):
-        if message.id == request.id and type(message.id) is type(request.id) and message.is_response:
+        if _answers(message, request):
             return Answer(whole=message, status=status)
         if message.kind is ERROR and message.id is None:
             return Answer(whole=message.with_id(request.id), status=status)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
 from urllib.parse import urljoin, urlsplit
 
 from shadowcat.errors import Fault, FaultKind
@@ -26,6 +25,8 @@ class Requests:
         self._origin = Origin.of(url)
         self._target = _target_of(url)
         self._body_s = body_s
+        self.ask = client.ask
+        """The same as `send` without waiting, where that is possible; what comes is to be `followed`."""
 
     def head(self, method: str, headers: HeaderList, target: str | None = None) -> OutgoingHead:
         """Of a request to the server's URL, or to another one of its own."""
@@ -37,16 +38,6 @@ class Requests:
 
     async def send(self, head: OutgoingHead, body: bytes, timeouts: Timeouts) -> ClientResponse:
         return await self.followed(await self._client.send_again(head, body, timeouts), head, body, timeouts)
-
-    def ask(
-        self,
-        head: OutgoingHead,
-        body: bytes,
-        timeouts: Timeouts,
-        on_head: Callable[[ClientResponse], object],
-    ) -> ClientResponse | None:
-        """The same without waiting, where that is possible; what comes is to be `followed`."""
-        return self._client.ask(head, body, timeouts, on_head)
 
     async def followed(
         self, response: ClientResponse, head: OutgoingHead, body: bytes, timeouts: Timeouts
