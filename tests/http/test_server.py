@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -614,6 +615,24 @@ async def test_drain_lets_the_running_finish_closes_the_idle_and_takes_no_more()
             await draining
         assert server.statistics().connections == 0
     assert slow.ended == 1
+
+
+async def test_drain_serves_who_was_connected_before_it_was_noticed() -> None:
+    """Their connections wait in the system's queue, and would be reset with the listening socket."""
+    async with serving(Recorder()) as server:
+        address = ("127.0.0.1", server.port)
+        # All of it without a turn of the loop, in which they would be accepted.
+        waiting = [socket.create_connection(address) for _ in range(3)]
+        for sock in waiting:
+            sock.sendall(GET)
+        server.stop_accepting()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address)
+        async with soon():
+            await server.drain(10.0)
+        for sock in waiting:
+            with sock:
+                assert sock.recv(100).startswith(b"HTTP/1.1 200")
 
 
 async def test_drain_hears_out_a_request_that_is_arriving() -> None:

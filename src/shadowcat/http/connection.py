@@ -54,6 +54,8 @@ class Serving:
     forwarding: Forwarding | None = None
     connections: set[Connection] = field(default_factory=set["Connection"])
     draining: bool = False
+    """No more is accepted, and each connection ends with what it asks for next or runs now."""
+    closed: bool = False
     emptied: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the last connection ends."""
     date: bytes = b""
@@ -118,7 +120,7 @@ class Connection(asyncio.Protocol):
             _address(transport.get_extra_info("peername")), transport.get_extra_info("peercert")
         )
         serving = self._serving
-        if serving.draining or len(serving.connections) >= serving.limits.connections:
+        if serving.closed or len(serving.connections) >= serving.limits.connections:
             self._refuse(Refusal(503, "too many connections"))
         serving.connections.add(self)
 

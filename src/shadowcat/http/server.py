@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Any
 
-from shadowcat.aio import cancel_and_join
+from shadowcat.aio import Tasks, cancel_and_join
 from shadowcat.http.connection import Connection, Forwarding, Handler, Serving
 from shadowcat.http.flow import Sweeper, interval_for, notice_vanished
 from shadowcat.http.limits import ServerLimits
@@ -41,7 +42,8 @@ class Server:
         self, handler: Handler, limits: ServerLimits | None = None, forwarding: Forwarding | None = None
     ) -> None:
         self._serving = Serving(handler, limits or ServerLimits(), forwarding)
-        self._listeners: list[asyncio.Server] = []
+        self._listeners: list[tuple[asyncio.Server, ssl.SSLContext | None]] = []
+        self._tasks = Tasks("server")
         self._sweeper: Sweeper | None = None
 
     async def listen(
@@ -66,7 +68,7 @@ class Server:
             listener = await loop.create_server(self._accept, sock=sock, **options)
         else:
             listener = await loop.create_server(self._accept, host, port, **options)
-        self._listeners.append(listener)
+        self._listeners.append((listener, tls))
         for listening in listener.sockets:
             # The connections it accepts inherit this.
             notice_vanished(listening, self._serving.limits.vanished_s)
@@ -90,7 +92,7 @@ class Server:
 
     @property
     def sockets(self) -> list[Any]:
-        return [sock for listener in self._listeners for sock in listener.sockets]
+        return [sock for listener, _ in self._listeners for sock in listener.sockets]
 
     @property
     def port(self) -> int:
@@ -110,6 +112,7 @@ class Server:
     async def drain(self, grace_s: float) -> None:
         """Stops accepting, gives what runs or is arriving `grace_s` seconds to be answered, ends what is left."""
         self.stop_accepting()
+        await self._tasks.finish(1.0)
         for connection in tuple(self._serving.connections):
             connection.close_when_idle()
         await self._wait_empty(grace_s)
@@ -117,11 +120,13 @@ class Server:
 
     async def aclose(self) -> None:
         """Ends everything now."""
+        self._serving.closed = True
         self.stop_accepting()
         connections = tuple(self._serving.connections)
         running = [connection.task for connection in connections if connection.task is not None]
         for connection in connections:
             connection.end()
+        await self._tasks.aclose(1.0)
         # A task that never began would never await what it was given.
         await asyncio.sleep(0)
         await cancel_and_join(running, grace_s=5.0)
@@ -132,9 +137,29 @@ class Server:
             self._sweeper = None
 
     def stop_accepting(self) -> None:
+        """Serves those who are in the system's queue already: they are connected, and have perhaps sent something."""
+        if self._serving.draining:
+            return
         self._serving.draining = True
-        for listener in self._listeners:
+        for listener, tls in self._listeners:
+            # Closing the last handle of a listening socket resets whoever waits in its queue.
+            handles = [socket.socket(fileno=os.dup(sock.fileno())) for sock in listener.sockets]
             listener.close()
+            for handle in handles:
+                with handle:
+                    self._accept_waiting(handle, tls)
+
+    def _accept_waiting(self, listening: socket.socket, tls: ssl.SSLContext | None) -> None:
+        loop = asyncio.get_running_loop()
+        listening.setblocking(False)
+        while True:
+            try:
+                sock, _ = listening.accept()
+            except OSError:
+                # Nobody waits any more.
+                return
+            sock.setblocking(False)
+            self._tasks.spawn(loop.connect_accepted_socket(self._accept, sock, ssl=tls), "accept")
 
     async def _wait_empty(self, within_s: float) -> None:
         serving = self._serving
