@@ -261,6 +261,15 @@ async def test_a_page_from_elsewhere(origin: str) -> None:
         assert not server.requests
 
 
+async def test_pages_that_are_allowed_later() -> None:
+    async with forwarding() as stand:
+        server = await stand.server()
+        page = ("Origin", "http://friend.example")
+        assert (await stand.client(server.url).post(INITIALIZE, page)).status == 403
+        stand.proxy.guard.allow(frozenset({"other.example"}), frozenset({page[1]}))
+        assert (await stand.client(server.url).post(INITIALIZE, page)).status == 200
+
+
 async def test_targets_are_bounded_and_those_in_use_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     async with forwarding() as stand:
         targets = stand.proxy.shared.upstreams

@@ -11,7 +11,7 @@ from shadowcat.app.proxy import ReverseProxy
 from shadowcat.core.ports import Upstream
 from shadowcat.core.targets import TargetRules
 from shadowcat.downstream.forward import ForwardEndpoint
-from shadowcat.downstream.guard import Guard
+from shadowcat.downstream.guard import PageGuard
 from shadowcat.downstream.plain import PlainRelay
 from shadowcat.downstream.streamable import EndpointOptions
 from shadowcat.http.client import Origin
@@ -54,10 +54,11 @@ class ForwardProxy(ReverseProxy):
     def _front(
         self, options: EndpointOptions, limits: SessionLimits, server_limits: ServerLimits | None
     ) -> Server:
+        self.guard = PageGuard(loopback=True, origins=options.allow_origins)
         self._endpoint = ForwardEndpoint(
             self.relay,
             options,
-            Guard(loopback=True, hosts=self._rules.hosts, origins=options.allow_origins),
+            self.guard,
             self._rules,
             PlainRelay(self._client),
             limits.max_sessions,

@@ -83,11 +83,6 @@ class TargetRules:
         self._allowed = frozenset((name.host, name.port) for name in allowed)
         self._loopback = loopback
 
-    @property
-    def hosts(self) -> frozenset[str]:
-        """The names of those that are allowed beside loopback."""
-        return frozenset(host for host, _ in self._allowed)
-
     def allows(self, target: Target) -> bool:
         """As it is written."""
         host, port = target
