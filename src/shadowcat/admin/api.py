@@ -46,7 +46,6 @@ from shadowcat.admin.views import (
     upstream_view,
 )
 from shadowcat.admin.watched import Watched
-from shadowcat.aio import Tasks
 from shadowcat.proxy.session import Session
 from shadowcat.proxy.streams import Stream
 
@@ -91,13 +90,12 @@ _UNKNOWN = Reply("There is none, or more than one.", Problem)
 
 
 class Api:
-    def __init__(self, proxy: Watched, feed: Feed, lag: LoopLag, tasks: Tasks, options: AdminOptions) -> None:
+    def __init__(self, proxy: Watched, feed: Feed, lag: LoopLag, options: AdminOptions) -> None:
         self._proxy = proxy
         self._lag = lag
         self._began_at = proxy.shared.clock.monotonic()
         self._feed = feed
         self._exposition = Exposition(Watching(proxy, lag, lambda: len(feed)))
-        self._tasks = tasks
         self._options = options
 
     def operations(self) -> tuple[Operation, ...]:
@@ -207,8 +205,9 @@ class Api:
         if isinstance(found, Response):
             return found
         handle = handle_of(found.id)
-        ending = self._tasks.spawn(self._proxy.relay.sessions.end(found, "operator"), f"end {handle}")
-        # Whoever asked may go meanwhile: it ends all the same.
+        proxy = self._proxy
+        # Whoever asked may go meanwhile, and this listener too: it ends all the same.
+        ending = proxy.shared.tasks.spawn(proxy.relay.sessions.end(found, "operator"), f"end {handle}")
         done, _ = await asyncio.wait((ending,), timeout=_END_S)
         return answer(Ending(session=handle, is_over=bool(done)), 200 if done else 202)
 

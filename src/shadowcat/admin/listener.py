@@ -28,7 +28,7 @@ from shadowcat.admin.options import AdminOptions
 from shadowcat.admin.page import show_page
 from shadowcat.admin.paging import BadParameter
 from shadowcat.admin.watched import Watched
-from shadowcat.aio import Tasks, cancel_and_join
+from shadowcat.aio import cancel_and_join
 from shadowcat.wire.hosts import Address
 
 MAX_CONNECTIONS = 100
@@ -51,10 +51,9 @@ class Admin:
         options = options or AdminOptions()
         shared = proxy.shared
         self._listen = options.listen
-        self._tasks = Tasks("admin")
         self._lag = LoopLag()
         self._feed = Feed(shared.news, shared.clock, viewers=options.viewers, events=options.viewer_events)
-        operations = Api(proxy, self._feed, self._lag, self._tasks, options).operations()
+        operations = Api(proxy, self._feed, self._lag, options).operations()
         if holding is not None:
             operations += HeldApi(holding).operations()
         self._server = _Server(_config(application(operations, options)))
@@ -93,7 +92,6 @@ class Admin:
         self._feed.close()
         self._lag.close()
         await self._server.stop()
-        await self._tasks.aclose()
         self._socket.close()
 
 

@@ -29,7 +29,10 @@ class AdminAddress(Address):
 class AdminOptions(Struct, frozen=True, kw_only=True):
     listen: Annotated[
         AdminAddress,
-        Meta(description="Where the proxy can be looked after; port 0 takes a free one, off is nowhere."),
+        Meta(
+            description="Where the proxy can be looked after; port 0 takes a free one, off is nowhere. "
+            "`forward http` takes 127.0.0.1:0 by itself."
+        ),
     ] = field(default_factory=lambda: AdminAddress("127.0.0.1:0"))
     token: Annotated[
         Secret | None,
