@@ -27,6 +27,7 @@ from bench import (
     store,
     store_redis,
     stream,
+    tape,
     tracking,
 )
 from bench.machine import CannotMeasure, describe
@@ -43,6 +44,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "memory": memory.run,
     "metrics": metrics.run,
     "allocations": allocations.run,
+    "tape": tape.run,
     "tracking": tracking.run,
     "hotpaths": hotpaths.run,
     "sse": sse.run,

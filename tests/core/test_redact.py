@@ -173,3 +173,10 @@ def test_a_long_text_takes_no_long_time(run: str) -> None:
     """What takes the square of its length would not end within the test's time."""
     text = run * (1_000_000 // len(run))
     assert REDACTOR.redact(json.dumps({"password": 1, "text": text}).encode())
+
+
+def test_a_uuid_needs_no_closer_look() -> None:
+    uuid = b"b7d3f0a2-55c1-4b1e-9f6e-2f1f0c9a7e11"
+    assert REDACTOR.is_clean(b'{"id":"%b"}' % uuid)
+    for around in (b'{"id":"A%b"}', b'{"id":"%b-bc"}', b'{"id":"%b","x":"cGFzc3dvcmQ9aHVudGVyMg"}'):
+        assert not REDACTOR.is_clean(around % uuid)

@@ -31,7 +31,7 @@ def ring(**options: Any) -> Ring:
 def seen(seq: int, at_s: float, message: Message | None = GOOD, took_s: float = 0.0) -> Linked:
     outcome = PASS if message is not None else Fault(FaultKind.DEADLINE)
     direction = UP if message is CALL else DOWN
-    return Linked(Entry(seq, at_s, context(direction, CALL), message, outcome), 1, took_s)
+    return Linked(Entry(seq, at_s, context(direction, CALL), message, outcome, 600 + 60), 1, took_s)
 
 
 @pytest.mark.parametrize("bad", [BAD, FAILED_TOOL, None], ids=["error", "tool", "fault"])
@@ -68,7 +68,7 @@ def test_a_slow_call() -> None:
 
 def test_an_error_that_the_client_sent_is_none() -> None:
     found = ring()
-    assert not found.take(Linked(Entry(1, 0.0, context(UP), BAD, PASS), None, 0.0))
+    assert not found.take(Linked(Entry(1, 0.0, context(UP), BAD, PASS, 600), None, 0.0))
 
 
 def test_on_a_tape(tmp_path: Path) -> None:

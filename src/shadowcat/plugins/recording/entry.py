@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from shadowcat.core.exchange import Context, Reject, Replace, Reply, Verdict
+from shadowcat.core.exchange import PASS, Context, Reject, Replace, Reply, Verdict
 from shadowcat.errors import Fault
 from shadowcat.wire.jsonrpc import Message
 
@@ -17,16 +17,13 @@ class Entry(NamedTuple):
     message: Message | None
     """None: the context's request failed."""
     outcome: Verdict | Fault
-
-    @property
-    def size(self) -> int:
-        return size_of(self.message, self.outcome)
+    size: int
+    """What it holds in memory, roughly."""
 
 
 def size_of(message: Message | None, outcome: Verdict | Fault) -> int:
-    """What it holds in memory, roughly."""
     size = _OVERHEAD_BYTES + (0 if message is None else len(message.raw))
-    if isinstance(outcome, Replace | Reply):
+    if outcome is not PASS and isinstance(outcome, Replace | Reply):
         size += len(outcome.message.raw)
     return size
 
@@ -38,7 +35,7 @@ def names_request(outcome: Verdict | Fault) -> Message | None:
 
 def ends_request(outcome: Verdict | Fault) -> bool:
     """Whether a request goes no further, and so will get no answer beside this."""
-    return isinstance(outcome, Reply | Reject)
+    return outcome is not PASS and isinstance(outcome, Reply | Reject)
 
 
 _OVERHEAD_BYTES = 600

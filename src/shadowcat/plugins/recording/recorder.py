@@ -31,9 +31,9 @@ from shadowcat.wire.tape import FORMAT, VERSION, Head, Sidecar
 
 log = logging.getLogger("shadowcat.record")
 
-_GATHER_S = 0.02
+_GATHER_S = 0.05
 """How long messages gather before they are written: a write each would cost more than all else."""
-_SLICE_MESSAGES = 32
+_SLICE_MESSAGES = 64
 _SLICE_BYTES = 128 * 1024
 _RETRY_S = 1.0
 _CLOSE_S = 5.0
@@ -64,6 +64,7 @@ class Recorder:
         """`clients` and `upstreams` are for the tape's head: how each is spoken to, http or stdio."""
         self._options = options
         self._clock = clock or SystemClock()
+        self._now = self._clock.monotonic if clock is not None else time.monotonic
         wall = self._clock.wall()
         self.name = f"{datetime.fromtimestamp(wall, UTC):%Y%m%dT%H%M%SZ}-{os.urandom(3).hex()}"
         head = Head(
@@ -144,8 +145,9 @@ class Recorder:
         if len(self._queue) >= self._options.queue_messages or waiting >= self._options.queue_bytes:
             self._overflowed += 1
             return
-        self._queue.append(Entry(seq, self._clock.monotonic(), context, message, outcome))
-        self._taken_bytes += size_of(message, outcome)
+        size = size_of(message, outcome)
+        self._queue.append(Entry(seq, self._now(), context, message, outcome, size))
+        self._taken_bytes += size
         if not self._is_awake:
             self._is_awake = True
             self._wake.set()

@@ -1,0 +1,149 @@
+"""Recording: what it costs `shadowcat reverse`, how fast a tape is written and read, and what its tools take of memory.
+
+The thread that writes is on the measured core too, so what it does is in the CPU time of a request.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from bench.contest import Contender, print_throughput, rounds_of
+from bench.machine import ROOT, CannotMeasure, Child, other_cores
+from bench.reverse import open_session, start
+from bench.rounds import print_table
+from shadowcat.core.exchange import PASS, Caller, Context, Direction
+from shadowcat.plugins.recording.options import RecordOptions
+from shadowcat.plugins.recording.recorder import Recorder
+from shadowcat.replay.files import TapeFile, tapes_in
+from shadowcat.wire import jsonrpc
+from shadowcat.wire.mcp import Era
+
+MIB = 1024 * 1024
+CONNECTIONS = 32
+_SMALL, _LARGE = 16 * MIB, 256 * MIB
+_TEXT = "Nothing of this is anybody's business, and nothing of it is hidden. "
+_TOOLS = {
+    "show": ("show", "{tape}"),
+    "verify": ("verify", "{tape}"),
+    "diff with itself": ("diff", "{tape}", "{tape}"),
+    "export": ("export", "{tape}"),
+    "list": ("list", "{tape}"),
+}
+
+
+def run() -> None:
+    with tempfile.TemporaryDirectory(prefix="shadowcat-bench-") as directory:
+        _cost(Path(directory) / "cost")
+        print()
+        tape = _written_and_read(Path(directory) / "speed")
+        print()
+        _memory(tape, Path(directory))
+
+
+def _cost(directory: Path) -> None:
+    with ExitStack() as stack:
+        upstream = stack.enter_context(Child.of_module("bench.servers.mcp_upstream", on=other_cores()))
+        url = f"http://127.0.0.1:{int(upstream.read_line())}/mcp"
+        contenders: dict[str, Contender] = {}
+        for name, more in {"recording": ("--record", str(directory)), "not recording": ()}.items():
+            child, port = start(url, *more)
+            stack.enter_context(child)
+            session = (f"Mcp-Session-Id: {open_session(port)}", "MCP-Protocol-Version: 2025-11-25")
+            contenders[name] = Contender(f"http://127.0.0.1:{port}/mcp", child, session)
+        loaded = rounds_of(contenders, connections=CONNECTIONS, rounds=9, seconds=2)
+    print_throughput(loaded, "recording", CONNECTIONS)
+    frames = last = 0
+    for path in tapes_in(directory):
+        with TapeFile(path) as file:
+            for frame in file:
+                frames, last = frames + 1, frame.seq
+    print(f"{frames:,} of {last:,} messages are on the tape")
+
+
+def _written_and_read(directory: Path) -> Path:
+    """By one recorder that is fed as fast as it writes; CPU time, as the disk is not what is measured."""
+    options = RecordOptions(directory=str(directory), part_bytes=_SMALL, total_bytes=4 * _SMALL)
+    recorder = Recorder(options)
+    recorder.start()
+    request = jsonrpc.request(1, "tools/call", {"name": "echo", "arguments": {"text": _TEXT}})
+    answer = jsonrpc.result(1, {"content": [{"type": "text", "text": _TEXT * 4}]})
+    up = Context(Era.LEGACY, Direction.TO_SERVER, Caller(), "main", "0" * 32)
+    down = Context(Era.LEGACY, Direction.TO_CLIENT, Caller(), "main", "0" * 32, request)
+    began, count = time.process_time(), 0
+    while len(tapes_in(directory)) < 2:
+        for _ in range(1_000):
+            recorder.saw(request, up, PASS)
+            recorder.saw(answer, down, PASS)
+        count += 2_000
+        while recorder.statistics().held_bytes:
+            time.sleep(0.001)
+    recorder.close()
+    written_s = time.process_time() - began
+    [tape, *rest] = tapes_in(directory)
+    for path in rest:
+        path.unlink()
+    size = tape.stat().st_size
+    began = time.process_time()
+    with TapeFile(tape) as file:
+        frames = sum(1 for _ in file)
+    read_s = time.process_time() - began
+    began = time.process_time()
+    with TapeFile(tape) as file:
+        for frame in file:
+            frame.parsed()
+    parsed_s = time.process_time() - began
+    print_table(
+        [f"a tape of {size / MIB:.0f} MiB", "MB/s", "µs/message"],
+        [
+            [
+                "written, secrets looked for",
+                f"{size / written_s / 1e6:.0f}",
+                f"{written_s / count * 1e6:.1f}",
+            ],
+            ["read", f"{size / read_s / 1e6:.0f}", f"{read_s / frames * 1e6:.1f}"],
+            ["read, messages parsed", f"{size / parsed_s / 1e6:.0f}", f"{parsed_s / frames * 1e6:.1f}"],
+        ],
+    )
+    return tape
+
+
+def _memory(small: Path, directory: Path) -> None:
+    large = directory / "large.tape"
+    lines = small.read_bytes()
+    head, _, frames = lines.partition(b"\n")
+    with large.open("wb") as out:
+        out.write(head + b"\n")
+        for _ in range(_LARGE // len(frames)):
+            out.write(frames)
+    ratio = large.stat().st_size / small.stat().st_size
+    rows: list[list[str]] = []
+    for name, words in _TOOLS.items():
+        peaks = [_peak_mib([word.format(tape=tape) for word in words]) for tape in (small, large)]
+        rows.append([f"tape {name}", *(f"{peak:.0f}" for peak in peaks), f"{peaks[1] / peaks[0]:.2f}"])
+    print_table(
+        [
+            "peak RSS, MiB",
+            f"{small.stat().st_size / MIB:.0f} MiB",
+            f"{large.stat().st_size / MIB:.0f} MiB",
+            "RATIO",
+        ],
+        rows,
+    )
+    print(f"the large tape is {ratio:.0f} times the small one")
+
+
+def _peak_mib(words: list[str]) -> float:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "shadowcat", "tape", *words], stdout=subprocess.DEVNULL, cwd=ROOT
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode not in (0, 1):
+        raise CannotMeasure(f"shadowcat tape {words[0]} ended with {process.returncode}")
+    return usage.ru_maxrss / 1024
