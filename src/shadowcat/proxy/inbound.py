@@ -8,13 +8,13 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from shadowcat.core.correlate import InFlight, ServerRequest
-from shadowcat.core.exchange import Direction, MessageStream, Reply
+from shadowcat.core.exchange import TO_CLIENT, MessageStream, Reply
 from shadowcat.core.kept import KeptRequest
 from shadowcat.errors import Fault, FaultKind, Side
 from shadowcat.proxy.core import SessionCore
 from shadowcat.proxy.streams import Stream
 from shadowcat.wire import jsonrpc
-from shadowcat.wire.jsonrpc import Kind, Message
+from shadowcat.wire.jsonrpc import NOTIFICATION, RESULT, Message
 from shadowcat.wire.mcp import Method
 
 log = logging.getLogger("shadowcat.session")
@@ -101,13 +101,13 @@ async def finished(
 ) -> Message:
     """The response as the client gets it, with what it means for the session noted."""
     response = response.with_id(entry.client_id)
-    if request.method in REMEMBERED and response.kind is Kind.RESULT:
+    if request.method in REMEMBERED and response.kind is RESULT:
         _remember(core, request)
     return await judged_response(core, request, response)
 
 
 async def judged_response(core: SessionCore, request: Message, response: Message) -> Message:
-    judged = await core.judged(response, Direction.TO_CLIENT, request)
+    judged = await core.judged(response, TO_CLIENT, request)
     return judged.message if isinstance(judged, Reply) else judged
 
 
@@ -130,10 +130,10 @@ def _remember(core: SessionCore, request: Message) -> None:
 def passes_as_it_is(core: SessionCore, message: Message, request: Message | None) -> bool:
     """Whether a message is one of the many that nothing has to be done to, and nobody wants to see."""
     return (
-        message.kind is Kind.NOTIFICATION
+        message.kind is NOTIFICATION
         and message.method != Method.CANCELLED
         and (message.method != Method.PROGRESS or core.correlator.knows_token(message) is not None)
-        and core.passed(message, Direction.TO_CLIENT, request)
+        and core.passed(message, TO_CLIENT, request)
     )
 
 
@@ -143,7 +143,7 @@ async def deliver(core: SessionCore, message: Message, stream: Stream, request: 
         await answer_upstream(core, jsonrpc.result(_id(message), {}))
         return
     try:
-        judged = await core.judged(message, Direction.TO_CLIENT, request)
+        judged = await core.judged(message, TO_CLIENT, request)
     except Fault as fault:
         # The request on whose stream it came goes on without it.
         _drop(core, "what an interceptor refused", message)
