@@ -71,7 +71,7 @@ class ReverseProxy:
     ) -> None:
         self._host = host
         self._port = port
-        self._server_tls = server_tls
+        self.server_tls = server_tls
         self._closed = False
         limits = session_limits or SessionLimits()
         # Each session may have a stream of its own open at the server, and a call beside it.
@@ -144,7 +144,7 @@ class ReverseProxy:
         try:
             if self._store is not None:
                 await self._store.check()
-            await self.server.listen(self._host, self._port, tls=self._server_tls)
+            await self.server.listen(self._host, self._port, tls=self.server_tls)
         except BaseException:
             await self.aclose()
             raise

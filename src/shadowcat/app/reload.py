@@ -28,11 +28,15 @@ class Reload:
         self._load = load
         self._begun_with = settings
         self._last = settings
+        self._always: list[Callable[[Settings], object]] = []
         self._parts: list[tuple[tuple[str, ...], Callable[[Settings], object]]] = []
 
     def takes(self, paths: Iterable[str], apply: Callable[[Settings], object]) -> None:
         """`apply` is called with the new settings where one of these, or what is in a section of these, has changed."""
         self._parts.append((tuple(paths), apply))
+
+    def always(self, apply: Callable[[Settings], object]) -> None:
+        self._always.append(apply)
 
     def __call__(self) -> None:
         try:
@@ -47,6 +51,8 @@ class Reload:
 
     def _apply(self, settings: Settings) -> None:
         news = list(changed(self._last, settings))
+        for apply in self._always:
+            apply(settings)
         for paths, apply in self._parts:
             if any(_is_within(path, paths) for path in news):
                 apply(settings)
@@ -78,6 +84,13 @@ def reload_of(load: Load, settings: Settings, proxy: ReverseProxy) -> Reload:
     def allow(settings: Settings) -> None:
         proxy.guard.allow(settings.endpoint.allow_hosts, settings.endpoint.allow_origins)
 
+    def certify(settings: Settings) -> None:
+        if settings.tls is not None and proxy.server_tls is not None:
+            settings.tls.load_into(proxy.server_tls)
+
+    # Certificates are renewed where they are: nothing that can be compared has changed then.
+    reload.always(certify)
+    reload.takes(("tls.cert_file", "tls.key_file"), lambda _: None)
     reload.takes(("log",), lambda settings: logs.set_up(settings.log))
     reload.takes(("endpoint.allow_hosts", "endpoint.allow_origins"), allow)
     reload.takes([f"sessions.{name}" for name in _LIVE_LIMITS], limit)

@@ -24,6 +24,7 @@ from shadowcat.clock import SystemClock
 from shadowcat.core.ports import TapSink, Upstream
 from shadowcat.core.targets import TargetRules
 from shadowcat.http.tls import ClientTls
+from shadowcat.plugins.message_log import MessageLog
 from shadowcat.stores.urls import StoreUrl, store_of
 from shadowcat.upstream.channel import ChannelLimits
 from shadowcat.upstream.command import Command
@@ -108,6 +109,9 @@ async def serve_reverse(
     listen = settings.listen
     store = settings.store or default_store(listen)
     with recording(settings.record, "http", _transports(settings)) as taps:
+        if settings.log.level == "debug":
+            # Only then: with a tap every message costs a little more.
+            taps = (*taps, MessageLog())
         await _serve(settings, store, taps, announce, again)
 
 
