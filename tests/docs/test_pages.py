@@ -14,6 +14,7 @@ from tests.docs.sandbox import Sandbox
 ELSEWHERE = {
     "docs/howto/forward-proxy.md": "tests/cli/test_forward.py",
     "docs/howto/operate.md": "tests/admin/test_operate.py",
+    "docs/howto/record-and-replay.md": "tests/cli/test_record_page.py",
     "docs/howto/look-at-sessions.md": "tests/cli/test_session.py",
     "docs/howto/production.md": "tests/docs/test_production.py",
     "docs/reference/configuration.md": "tests/cli/test_reference.py",
