@@ -33,6 +33,8 @@ NOT_RUN = (
     (".venv/bin/python", "-m", "bench.servers.shadowcat_relay"),
     ("wrk",),
     ("claude",),
+    # They need a tape. tests/cli/test_record_page.py has one, and runs these lines as they stand on another page.
+    (".venv/bin/shadowcat", "replay"),
 )
 
 
