@@ -38,6 +38,15 @@ def test_the_same_head_with_any_body_is_recalled(body: bytes) -> None:
     assert learned().recall(message(body)) == ("it", b"%d" % len(body), body)
 
 
+def test_it_goes_on_from_the_length_it_had_last() -> None:
+    memo = learned()
+    for length in (5, 5, 1_000, 7, 1_000, 1_000, 0, 5):
+        body = b"b" * length
+        assert memo.recall(message(body)) == ("it", b"%d" % length, body)
+        assert memo.recall(message(body)[:-1] + b"GET") is None
+        assert memo.recall(message(body, length + 1)) is None
+
+
 @pytest.mark.parametrize(
     "data",
     [
