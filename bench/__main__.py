@@ -12,6 +12,7 @@ from bench import (
     cold_start,
     delivery,
     envelope,
+    hooks,
     hotpaths,
     idle,
     memory,
@@ -35,6 +36,7 @@ from bench.machine import CannotMeasure, describe
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "relay": relay.run,
     "reverse": reverse.run,
+    "hooks": hooks.run,
     "sessions": sessions.run,
     "stream": stream.run,
     "delivery": delivery.run,

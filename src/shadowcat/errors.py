@@ -185,3 +185,7 @@ class CannotRecord(Exception):
 
 class CannotTrace(Exception):
     """What tracing needs is not there; says in one line what."""
+
+
+class PluginError(Exception):
+    """A plugin that cannot be loaded; says in one line what is wrong with it, and where."""

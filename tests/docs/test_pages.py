@@ -12,6 +12,7 @@ from tests.docs.sandbox import Sandbox
 
 # Pages that have a test of their own, which knows more of what stands there.
 ELSEWHERE = {
+    "docs/howto/change-messages.md": "tests/app/test_change_messages.py",
     "docs/howto/forward-proxy.md": "tests/cli/test_forward.py",
     "docs/howto/operate.md": "tests/admin/test_operate.py",
     "docs/howto/record-and-replay.md": "tests/cli/test_record_page.py",

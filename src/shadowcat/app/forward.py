@@ -47,7 +47,7 @@ class ForwardProxy(ReverseProxy):
 
     def _roster(self, upstreams: Mapping[str, str | Command | Upstream], call: Timeouts) -> Targets:
         def upstream_of(name: str, url: str) -> Upstream:
-            return UrlUpstream(name, url, self._client, call)
+            return self._spoiled(UrlUpstream(name, url, self._client, call))
 
         return Targets(name_of, upstream_of)
 

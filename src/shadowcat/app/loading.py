@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from shadowcat.app.plugins import check_rules
 from shadowcat.app.settings import FORWARD, PROFILES, Settings
 from shadowcat.clock import SystemClock
 from shadowcat.config.load import Flag, Loaded, load
 from shadowcat.config.problem import ConfigError
 from shadowcat.downstream.peers import SILENCE_S
-from shadowcat.errors import StoreUnusable
+from shadowcat.errors import PluginError, StoreUnusable
 from shadowcat.stores.urls import store_of
 
 
@@ -28,7 +29,7 @@ def load_settings(
 
 
 def _problems(settings: Settings, profile: str) -> Iterator[str]:
-    """Opens nothing but the files of certificates."""
+    """Opens nothing but the files of rules and certificates; plugins are code, and are not run."""
     if settings.forward.allow_targets and (settings.upstreams or profile != FORWARD):
         yield "forward.allow_targets: it is for clients that name the server: for `forward http` without one"
     if settings.cluster is not None and not (settings.store or "").startswith("redis"):
@@ -38,6 +39,11 @@ def _problems(settings: Settings, profile: str) -> Iterator[str]:
             store_of(settings.store, SystemClock())
         except StoreUnusable as error:
             yield f"store: it cannot be used: {error}"
+    if settings.rules is not None:
+        try:
+            check_rules(settings.rules, tuple(settings.upstreams) or None)
+        except PluginError as error:
+            yield str(error)
     for path, tls in (("tls", settings.tls), ("upstream_tls", settings.upstream_tls)):
         try:
             if tls is not None:

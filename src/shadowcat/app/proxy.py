@@ -22,6 +22,7 @@ from shadowcat.downstream.streamable import EndpointOptions, StreamableEndpoint
 from shadowcat.http.client import Client, Origin
 from shadowcat.http.limits import ClientLimits, ServerLimits, Timeouts
 from shadowcat.http.server import Server
+from shadowcat.plugins.faults import FaultOptions, FaultyUpstream
 from shadowcat.proxy.news import What
 from shadowcat.proxy.pipeline import Pipeline
 from shadowcat.proxy.relay import Relay
@@ -63,6 +64,7 @@ class ReverseProxy:
         cluster: Cluster | None = None,
         interceptors: Sequence[Interceptor] = (),
         taps: Sequence[TapSink] = (),
+        faults: FaultOptions | None = None,
         session_limits: SessionLimits | None = None,
         server_limits: ServerLimits | None = None,
         call_timeouts: Timeouts = CALL,
@@ -72,6 +74,7 @@ class ReverseProxy:
         self._host = host
         self._port = port
         self.server_tls = server_tls
+        self._faults = faults
         self._closed = False
         limits = session_limits or SessionLimits()
         # Each session may have a stream of its own open at the server, and a call beside it.
@@ -107,7 +110,11 @@ class ReverseProxy:
         return None
 
     def _roster(self, upstreams: Mapping[str, str | Command | Upstream], call: Timeouts) -> Roster:
-        return Upstreams([self._upstream(name, server, call) for name, server in upstreams.items()])
+        made = [self._upstream(name, server, call) for name, server in upstreams.items()]
+        return Upstreams([self._spoiled(upstream) for upstream in made])
+
+    def _spoiled(self, upstream: Upstream) -> Upstream:
+        return upstream if self._faults is None else FaultyUpstream(upstream, self._faults)
 
     def _front(
         self, options: EndpointOptions, limits: SessionLimits, server_limits: ServerLimits | None

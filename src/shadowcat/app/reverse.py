@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from shadowcat.admin.options import AdminOptions
 from shadowcat.app.forward import ForwardProxy
+from shadowcat.app.plugins import Plugins, load_plugins
 from shadowcat.app.process import DRAIN_S, allow_open_files, collect_seldom, until_stopped
 from shadowcat.app.proxy import ReverseProxy
 from shadowcat.app.recording import recording
@@ -47,7 +48,15 @@ def default_store(listen: Address) -> StoreUrl:
     return StoreUrl(f"sqlite:///{quote(str(path.absolute()))}")
 
 
-def proxy_of(settings: Settings, store: StoreUrl, taps: Sequence[TapSink] = ()) -> ReverseProxy:
+def plugins_of(settings: Settings) -> Plugins:
+    """Raises `PluginError`."""
+    plugins, names = tuple(settings.plugins.values()), tuple(settings.upstreams) or None
+    return load_plugins(plugins, rules=settings.rules, hold=settings.hold, upstreams=names)
+
+
+def proxy_of(
+    settings: Settings, store: StoreUrl, plugins: Plugins | None = None, taps: Sequence[TapSink] = ()
+) -> ReverseProxy:
     """Without upstreams it is a forward proxy: clients name them."""
     call_s = settings.sessions.call_s
     traced = tracing(settings.otel)
@@ -66,9 +75,10 @@ def proxy_of(settings: Settings, store: StoreUrl, taps: Sequence[TapSink] = ()) 
         store=store_of(store, SystemClock()),
         durability=settings.durability,
         cluster=settings.cluster,
-        # Last, to see what is sent.
-        interceptors=traced,
+        # Tracing last, to see what is sent.
+        interceptors=(*(() if plugins is None else plugins.interceptors), *traced),
         taps=(*taps, *traced),
+        faults=settings.faults,
         server_tls=None if settings.tls is None else settings.tls.context(),
         client_tls=None if settings.upstream_tls == ClientTls() else settings.upstream_tls.context(),
     )
@@ -106,25 +116,27 @@ async def serve_reverse(
 ) -> None:
     """Runs a proxy until told to stop. `again` reads the settings anew, where they can change."""
     allow_open_files()
-    listen = settings.listen
-    store = settings.store or default_store(listen)
+    store = settings.store or default_store(settings.listen)
+    plugins = plugins_of(settings)
     with recording(settings.record, "http", _transports(settings)) as taps:
         if settings.log.level == "debug":
             # Only then: with a tap every message costs a little more.
             taps = (*taps, MessageLog())
-        await _serve(settings, store, taps, announce, again)
+        await _serve(settings, proxy_of(settings, store, plugins, taps), plugins, store, announce, again)
 
 
 async def _serve(
     settings: Settings,
+    proxy: ReverseProxy,
+    plugins: Plugins,
     store: StoreUrl,
-    taps: Sequence[TapSink],
     announce: Callable[[str], None],
     again: Load | None,
 ) -> None:
     listen = settings.listen
-    proxy = proxy_of(settings, store, taps)
     async with _admin(proxy, settings.admin) as admin, proxy:
+        if plugins:
+            proxy.shared.tasks.spawn(plugins.watch(proxy.shared.pipeline), "look for changes of plugins")
 
         def serving() -> None:
             collect_seldom()

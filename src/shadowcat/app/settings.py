@@ -12,12 +12,16 @@ from msgspec import Meta, Struct, field
 from shadowcat.admin.options import AdminAddress, AdminOptions
 from shadowcat.app.cluster import Cluster
 from shadowcat.app.logs import LogOptions
+from shadowcat.app.plugin_settings import PluginSettings
 from shadowcat.app.upstreams import UpstreamOptions
 from shadowcat.core.targets import ForwardOptions
 from shadowcat.downstream.streamable import EndpointOptions
 from shadowcat.http.limits import ServerLimits
 from shadowcat.http.tls import ClientTls, ServerTls
+from shadowcat.plugins.faults import FaultOptions
+from shadowcat.plugins.hold import HoldOptions
 from shadowcat.plugins.recording.options import RecordOptions
+from shadowcat.plugins.rules import RulesOptions
 from shadowcat.proxy.shared import SessionLimits
 from shadowcat.proxy.writer import Durability
 from shadowcat.stores.urls import StoreUrl
@@ -46,6 +50,13 @@ class Settings(Struct, frozen=True, kw_only=True):
     upstream_tls: ClientTls = field(default_factory=ClientTls)
     durability: Durability = field(default_factory=Durability)
     cluster: Cluster | None = None
+    rules: RulesOptions | None = None
+    plugins: Annotated[
+        dict[str, PluginSettings],
+        Meta(description="Interceptors by name, in the order that messages pass them, behind the rules."),
+    ] = {}
+    hold: HoldOptions = field(default_factory=HoldOptions)
+    faults: FaultOptions | None = None
     record: RecordOptions | None = None
     admin: AdminOptions = field(default_factory=lambda: AdminOptions(listen=AdminAddress("off")))
     otel: Annotated[

@@ -14,6 +14,7 @@ from shadowcat.upstream.spawn import spawned
 
 if TYPE_CHECKING:
     from shadowcat.app.logs import LogOptions
+    from shadowcat.app.plugins import Plugins
     from shadowcat.core.ports import TapSink
     from shadowcat.plugins.recording.options import RecordOptions
 
@@ -24,15 +25,16 @@ def stand_in(
     cwd: str | None = None,
     log: LogOptions | None = None,
     record: RecordOptions | None = None,
+    plugins: Plugins | None = None,
 ) -> int:
     """Returns the command's exit code. Raises `CannotRecord`."""
     if record is None:
-        return _stand_in(argv, env, cwd, log, ())
+        return _stand_in(argv, env, cwd, log, (), plugins)
     # Before the command is started: what it says first is on the tape too.
     from shadowcat.app.recording import recording
 
     with recording(record, "stdio", {os.path.basename(argv[0]): "stdio"}) as taps:
-        return _stand_in(argv, env, cwd, log, taps)
+        return _stand_in(argv, env, cwd, log, taps, plugins)
 
 
 def _stand_in(
@@ -41,6 +43,7 @@ def _stand_in(
     cwd: str | None,
     log: LogOptions | None,
     taps: Sequence[TapSink],
+    plugins: Plugins | None,
 ) -> int:
     _open_what_is_closed()
     command = Command(tuple(argv), env or {}, cwd, inherits=True)
@@ -53,7 +56,7 @@ def _stand_in(
     from shadowcat.app.logs import LogOptions
     from shadowcat.app.stdio import serve_stdio
 
-    return serve_stdio(command, already, log or LogOptions(level="warning"), taps)
+    return serve_stdio(command, already, log or LogOptions(level="warning"), taps, plugins)
 
 
 def _open_what_is_closed() -> None:

@@ -9,6 +9,7 @@ import signal
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from shadowcat.aio import Tasks
 from shadowcat.app.logs import LogOptions, formatter
 from shadowcat.app.process import run
 from shadowcat.downstream.stderr import StderrLog, StderrWriter
@@ -21,9 +22,11 @@ from shadowcat.upstream.process import ENDED, Listener, Patience, Process
 from shadowcat.upstream.spawn import Spawned
 
 if TYPE_CHECKING:
+    from shadowcat.app.plugins import Plugins
     from shadowcat.core.interceptor import Interceptor
     from shadowcat.core.ports import TapSink
     from shadowcat.proxy.interception import Interception
+    from shadowcat.proxy.pipeline import Pipeline
 
 log = logging.getLogger("shadowcat.stdio")
 
@@ -79,6 +82,11 @@ class StdioForward:
         self._signals = 0
         self._stuck_at: int | None = None
         self._is_client_gone = False
+
+    @property
+    def pipeline(self) -> Pipeline | None:
+        """What messages pass, if they pass anything."""
+        return None if self._interception is None else self._interception.pipeline
 
     async def run(self) -> int:
         """Returns the command's exit code."""
@@ -239,7 +247,11 @@ def _interception(
 
 
 def serve_stdio(
-    command: Command, already: Spawned | None, options: LogOptions, taps: Sequence[TapSink] = ()
+    command: Command,
+    already: Spawned | None,
+    options: LogOptions,
+    taps: Sequence[TapSink] = (),
+    plugins: Plugins | None = None,
 ) -> int:
     """Runs until the command has ended, and returns its exit code."""
     stderr = StderrWriter()
@@ -247,10 +259,17 @@ def serve_stdio(
     logging.basicConfig(level=options.level.upper(), handlers=[told])
 
     async def main() -> int:
-        forward = StdioForward(command, taps=taps, stderr=stderr, already=already)
+        interceptors = () if plugins is None else plugins.interceptors
+        forward = StdioForward(command, interceptors=interceptors, taps=taps, stderr=stderr, already=already)
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             loop.add_signal_handler(number, forward.signal, number)
-        return await forward.run()
+        tasks = Tasks("plugins")
+        if plugins is not None and forward.pipeline is not None:
+            tasks.spawn(plugins.watch(forward.pipeline), "look for changes")
+        try:
+            return await forward.run()
+        finally:
+            await tasks.aclose()
 
     return run(main())

@@ -10,10 +10,12 @@ import click
 
 from shadowcat.cli.options import (
     ALLOW_TARGET,
+    INTERCEPTING,
     LOG,
     RECORDING,
     SERVING,
     UPSTREAM,
+    CannotStart,
     cannot_record,
     config_option,
     serve,
@@ -21,7 +23,7 @@ from shadowcat.cli.options import (
     with_flags,
 )
 from shadowcat.cli.params import VARIABLE
-from shadowcat.errors import CannotRecord
+from shadowcat.errors import CannotRecord, PluginError
 
 if TYPE_CHECKING:
     from msgspec import Struct
@@ -55,7 +57,7 @@ def _stdio_settings() -> type[Struct]:
 
 
 @forward.command(
-    cls=with_flags(*RECORDING, *LOG, tree=_stdio_settings),
+    cls=with_flags(*INTERCEPTING, *RECORDING, *LOG, tree=_stdio_settings),
     context_settings={"allow_interspersed_args": False},
 )
 @_env_option
@@ -75,8 +77,16 @@ def stdio(
     from shadowcat.app.stdio_settings import load_stdio_settings
 
     settings = settings_from(lambda: load_stdio_settings(os.environ, flags)).settings
+    plugins = None
+    if settings.rules is not None or settings.plugins:
+        from shadowcat.app.plugins import load_plugins
+
+        try:
+            plugins = load_plugins(tuple(settings.plugins.values()), rules=settings.rules, hold=settings.hold)
+        except PluginError as error:
+            raise CannotStart(str(error)) from error
     try:
-        raise SystemExit(stand_in(command, dict(env), cwd, settings.log, settings.record))
+        raise SystemExit(stand_in(command, dict(env), cwd, settings.log, settings.record, plugins))
     except CannotRecord as error:
         raise cannot_record(error) from error
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import click
 
-from shadowcat.errors import CannotRecord, CannotTrace, StoreUnusable
+from shadowcat.errors import CannotRecord, CannotTrace, PluginError, StoreUnusable
 
 if TYPE_CHECKING:
     from msgspec import Struct
@@ -57,6 +57,22 @@ UPSTREAM = FlagOf(
     _upstreams,
 )
 ALLOW_TARGET = FlagOf("--allow-target", "forward.allow_targets", "HOST[:PORT]")
+
+
+def _plugins(written: Sequence[str]) -> dict[str, dict[str, str]]:
+    return {use: {"use": use} for use in written}
+
+
+INTERCEPTING = (
+    FlagOf("--rules", "rules.file"),
+    FlagOf(
+        "--plugin",
+        "plugins",
+        "PLUGIN",
+        "An interceptor: file.py, file.py:Class, module:Class or redact; several see messages in that order.",
+        _plugins,
+    ),
+)
 LISTEN = FlagOf("--listen", "listen", "HOST:PORT")
 LOG = (FlagOf("--log-level", "log.level"), FlagOf("--log-format", "log.format"))
 RECORDING = (
@@ -81,6 +97,7 @@ SERVING = (
     FlagOf("--tls-cert", "tls.cert_file"),
     FlagOf("--tls-key", "tls.key_file"),
     FlagOf("--upstream-ca", "upstream_tls.ca_file"),
+    *INTERCEPTING,
     *RECORDING,
     *LOG,
 )
@@ -213,6 +230,8 @@ def serve(profile: str, config: Path | None, flags: Iterable[Flag]) -> None:
         logs.log.warning("%s", warning)
     try:
         run(serve_reverse(settings, click.echo, None if config is None else load))
+    except PluginError as error:
+        raise CannotStart(str(error)) from error
     except StoreUnusable as error:
         raise CannotStart(f"the store cannot be used: {error}") from error
     except CannotTrace as error:

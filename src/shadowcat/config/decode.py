@@ -11,7 +11,7 @@ from msgspec.structs import FieldInfo
 from msgspec.structs import fields as struct_fields
 
 from shadowcat.config.fields import default_of
-from shadowcat.config.given import DEFAULT, Given, Origin, Tables, origin_in, tables_of
+from shadowcat.config.given import DEFAULT, Given, Origin, Tables, origin_in, plain, tables_of
 from shadowcat.config.problem import FILE_SUFFIX, did_you_mean, quoted, told
 from shadowcat.config.shape import Shape, expected, fits, shape_of
 from shadowcat.config.variables import variable_of
@@ -99,6 +99,10 @@ class Decoder:
     def value(self, shape: Shape, node: Tables | Given, path: str, defaults: Struct | None = None) -> Any:
         if shape.is_section or shape.is_table:
             return self._tables(shape, node, path, defaults)
+        if shape.base is Any:
+            # Whoever it is for looks at it.
+            self.origins[path] = origin_in(node) or DEFAULT
+            return plain(node)
         if isinstance(node, dict):
             origin = origin_in(node) or DEFAULT
             return self._bad(f"{origin.where(path)}: a table is not {expected(shape)}")

@@ -39,6 +39,11 @@ def _node(value: Any, origin: Origin) -> Tables | Given:
     return Given(value, origin)
 
 
+def plain(node: Tables | Given) -> Any:
+    """As it was written."""
+    return node.value if isinstance(node, Given) else {name: plain(inner) for name, inner in node.items()}
+
+
 def put(tables: Tables, path: tuple[str, ...], given: Given) -> None:
     *parents, name = path
     for parent in parents:

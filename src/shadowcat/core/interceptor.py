@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Collection
 from enum import Enum
+from typing import ClassVar
+
+import msgspec
 
 from shadowcat.core.exchange import PASS, Context, Direction, Verdict
 from shadowcat.wire.jsonrpc import Message
@@ -43,6 +46,8 @@ _TO_SERVER = (Phase.REQUEST, Phase.NOTIFICATION, Phase.SERVER_RESPONSE)
 class Interceptor:
     """Override the hooks of the phases you want. The others cost nothing, nor do methods that are not wanted."""
 
+    Options: ClassVar[type[msgspec.Struct] | None] = None
+    """If set, what it is configured with: `__init__` gets one, made from its table and checked."""
     methods: Collection[str] | None = None
     """Those whose messages it wants, answers to them included; None for all."""
     deadline_s: float = 5.0

@@ -23,7 +23,7 @@ class Sent(NamedTuple):
 
 class Interception:
     def __init__(self, pipeline: Pipeline, upstream: str, session_id: str) -> None:
-        self._pipeline = pipeline
+        self.pipeline = pipeline
         self._upstream = upstream
         self._session_id = session_id
         self.waiting: Waiting[Message] = Waiting()
@@ -69,7 +69,7 @@ class Interception:
 
     def failed(self, request: Message, fault: Fault) -> None:
         """The request went on and is answered with a fault from here."""
-        self._pipeline.failed(self._context(False, request), fault)
+        self.pipeline.failed(self._context(False, request), fault)
 
     def _asked(self, request: Message, is_up: bool) -> None:
         assert request.id is not None
@@ -85,7 +85,7 @@ class Interception:
         self.waiting.ask(request.id, request)
 
     async def _judged(self, message: Message, is_up: bool, request: Message | None) -> Message | Reply:
-        pipeline = self._pipeline
+        pipeline = self.pipeline
         method = message.method or ("" if request is None else request.method)
         if pipeline.wants(message.kind, method, _direction(is_up)):
             return await pipeline.run(message, self._context(is_up, request))

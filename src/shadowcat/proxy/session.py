@@ -274,7 +274,9 @@ class Session:
             # The server waits for an answer, and this is the one it gets.
             judged = jsonrpc.error(message.id, fault.error())
         if isinstance(judged, Reply):
-            return
+            if not message.is_response:
+                return
+            judged = judged.message
         if judged.is_response:
             if not await self._answering.give(judged):
                 core.shared.counters.dropped_messages += 1

@@ -147,8 +147,8 @@ def result(id: RequestId, value: Any) -> Message:
     return _build(RESULT, id, "", result=bytes(value) if isinstance(value, Raw) else _encode(value))
 
 
-def error(id: RequestId | None, value: dict[str, Any]) -> Message:
-    return _build(ERROR, id, "", error=_encode(value))
+def error(id: RequestId | None, value: dict[str, Any] | Raw) -> Message:
+    return _build(ERROR, id, "", error=bytes(value) if isinstance(value, Raw) else _encode(value))
 
 
 def _build(

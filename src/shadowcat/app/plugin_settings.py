@@ -1,0 +1,17 @@
+"""Which plugin is to be used, and with what: apart from what loads them, as a command that has none must start fast."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct
+
+
+class PluginSettings(Struct, frozen=True, kw_only=True):
+    use: Annotated[
+        str,
+        Meta(
+            description="`redact`, `rules`, or one of your own: `file.py`, `file.py:Class` or `module:Class`."
+        ),
+    ]
+    options: Annotated[dict[str, Any], Meta(description="What it is to be configured with.")] = {}
