@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -129,6 +130,35 @@ def test_being_told_to_end(number: signal.Signals) -> None:
         process.send_signal(number)
         assert process.wait(60) == 0
         assert b"stopping" in process.stdout.read()
+
+
+def test_a_second_signal_ends_it_at_once() -> None:
+    """A call runs meanwhile, which the first one would wait for."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/mcp"
+        words = ("reverse", "--listen", "127.0.0.1:0", "--upstream", url)
+        with subprocess.Popen(
+            [*SHADOWCAT, *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        ) as process:
+            assert process.stdout is not None
+            announced = re.match(rb"serving http://127\.0\.0\.1:(\d+)/", process.stdout.readline())
+            assert announced
+            with socket.create_connection(("127.0.0.1", int(announced[1]))) as client:
+                body = (
+                    b'{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25",'
+                    b'"capabilities":{},"clientInfo":{"name":"a","version":"1"}}}'
+                )
+                client.sendall(
+                    b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                    b"Accept: application/json, text/event-stream\r\nContent-Length: %d\r\n\r\n%b"
+                    % (len(body), body)
+                )
+                asked, _ = silent.accept()
+                with asked:
+                    process.send_signal(signal.SIGINT)
+                    assert process.stdout.readline().startswith(b"stopping")
+                    process.send_signal(signal.SIGINT)
+                    assert process.wait(60) == 128 + signal.SIGINT
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

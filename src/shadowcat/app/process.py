@@ -14,12 +14,19 @@ DRAIN_S = 10.0
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """Runs on uvloop where there is one."""
+    """Runs on uvloop where there is one. An interrupt that nobody handles ends the process as a shell would say it."""
+    try:
+        return _runner()(main)
+    except KeyboardInterrupt:
+        raise SystemExit(128 + signal.SIGINT) from None
+
+
+def _runner() -> Callable[[Coroutine[Any, Any, T]], T]:
     try:
         import uvloop
     except ImportError:
-        return asyncio.run(main)
-    return uvloop.run(main)
+        return asyncio.run
+    return uvloop.run
 
 
 async def until_stopped(

@@ -91,7 +91,7 @@ def stdio(
         raise cannot_record(error) from error
 
 
-@forward.command(cls=with_flags(UPSTREAM, ALLOW_TARGET, *SERVING))
+@forward.command(cls=with_flags(UPSTREAM, ALLOW_TARGET, *SERVING, profile="forward http"))
 @config_option
 @click.option(
     "--shared", is_flag=True, help="One process for all sessions: the command keeps nothing of any."

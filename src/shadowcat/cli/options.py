@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
@@ -83,10 +83,10 @@ RECORDING = (
 SERVING = (
     LISTEN,
     FlagOf("--path", "endpoint.path"),
-    FlagOf("--sse-path", "endpoint.sse_path"),
+    FlagOf("--sse-path", "endpoint.sse_path", "PATH"),
     FlagOf("--allow-origin", "endpoint.allow_origins", "ORIGIN"),
     FlagOf("--allow-host", "endpoint.allow_hosts", "HOST"),
-    FlagOf("--max-sessions", "sessions.max_sessions"),
+    FlagOf("--max-sessions", "sessions.max_sessions", "NUMBER"),
     FlagOf("--max-sessions-per-client", "sessions.max_sessions_per_client", "NUMBER"),
     FlagOf("--session-idle", "sessions.idle_s"),
     FlagOf("--call-deadline", "sessions.call_s"),
@@ -127,15 +127,19 @@ class SettingsCommand(click.Command):
     The settings with all their parts take longer to load than the list of commands may take to show.
     """
 
-    def __init__(self, *args: Any, flags: Sequence[FlagOf], tree: Tree, **options: Any) -> None:
+    def __init__(
+        self, *args: Any, flags: Sequence[FlagOf], tree: Tree, profile: str | None, **options: Any
+    ) -> None:
         super().__init__(*args, **options)
         self._flags = flags
+        self._profile = profile
         self._tree: Tree | None = tree
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         if self._tree is not None:
             tree = self._tree()
-            self.params = [*(_option(flag, tree) for flag in self._flags), *self.params]
+            defaults = _profile(self._profile)
+            self.params = [*(_option(flag, tree, defaults) for flag in self._flags), *self.params]
             self._tree = None
         return super().get_params(ctx)
 
@@ -144,9 +148,19 @@ class SettingsCommand(click.Command):
         return super().invoke(ctx)
 
 
-def with_flags(*flags: FlagOf, tree: Tree = _settings) -> Any:
-    """For `cls` of a command that is run from `tree`."""
-    return partial(SettingsCommand, flags=flags, tree=tree)
+def with_flags(*flags: FlagOf, tree: Tree = _settings, profile: str | None = None) -> Any:
+    """For `cls` of a command that is run from `tree`, with the defaults of `profile`."""
+    return partial(SettingsCommand, flags=flags, tree=tree, profile=profile)
+
+
+def _profile(name: str | None) -> Mapping[str, Any]:
+    """Its defaults by path."""
+    if name is None:
+        return {}
+    from shadowcat.app.settings import PROFILES
+    from shadowcat.config.compare import flat
+
+    return dict(flat(PROFILES[name]))
 
 
 def _written(flags: Sequence[FlagOf], params: dict[str, Any]) -> Iterator[Flag]:
@@ -158,7 +172,7 @@ def _written(flags: Sequence[FlagOf], params: dict[str, Any]) -> Iterator[Flag]:
             yield Flag(flag.name, flag.path, value if flag.made is None else flag.made(value))
 
 
-def _option(flag: FlagOf, tree: type[Struct]) -> click.Option:
+def _option(flag: FlagOf, tree: type[Struct], defaults: Mapping[str, Any]) -> click.Option:
     from shadowcat.config.fields import setting_at
 
     setting = setting_at(tree, flag.path)
@@ -166,7 +180,7 @@ def _option(flag: FlagOf, tree: type[Struct]) -> click.Option:
     choices = flag.choices or shape.choices
     is_switch = shape.base is bool and not choices
     help = flag.help or shape.description
-    if (shown := _default(flag, setting.default)) is not None:
+    if (shown := _default(flag, defaults.get(flag.path, setting.default))) is not None:
         help += f"  [default: {shown}]"
     return click.Option(
         [flag.name, flag.variable],

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from shadowcat.config.load import Flag
 
 
-@click.command(cls=with_flags(UPSTREAM, *STORING, *SERVING))
+@click.command(cls=with_flags(UPSTREAM, *STORING, *SERVING, profile="reverse"))
 @config_option
 def reverse(config: Path | None, flags: list[Flag]) -> None:
     """Serve MCP clients in front of one or more servers that speak HTTP.

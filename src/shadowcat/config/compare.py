@@ -27,3 +27,13 @@ def changed(old: Any, new: Any, path: str = "") -> Iterator[str]:
             yield from changed(before.get(name), after.get(name), f"{path}.{name}" if path else name)
     elif old != new:
         yield path
+
+
+def flat(table: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Each value that is in it, by its path."""
+    for name, value in members(table).items():
+        inner = f"{path}.{name}" if path else name
+        if is_table(value):
+            yield from flat(value, inner)
+        else:
+            yield inner, value
