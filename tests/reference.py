@@ -71,7 +71,11 @@ def _told(setting: Setting) -> str:
 def commands() -> str:
     # Names of settings in the environment would be asked for their values.
     with patch.dict(os.environ, {}, clear=True):
-        return "\n".join(_helps(main, click.Context(main, info_name="shadowcat", terminal_width=100)))
+        return "\n".join(
+            _helps(
+                main, click.Context(main, info_name="shadowcat", terminal_width=100, **main.context_settings)
+            )
+        )
 
 
 def _helps(command: click.Command, context: click.Context) -> Iterator[str]:

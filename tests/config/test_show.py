@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from msgspec import structs
+from msgspec import Struct, structs
 
 from shadowcat.config.load import Loaded, load
 from shadowcat.config.show import shown
 from shadowcat.secret import Secret
 from tests.config.tree import Colour, Door, House, Rail, Wall
+
+
+class Loose(Struct):
+    extra: dict[str, Any] = {}
+
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 number = st.floats(min_value=0.001, allow_nan=False, allow_infinity=False)
@@ -81,6 +87,16 @@ length_m = 3.0                                # default
 is_firm = true                                # default
 """
     )
+
+
+def test_what_a_part_takes_as_written(tmp_path: Path) -> None:
+    """All that TOML has, in a table of which the tree knows nothing."""
+    text = "[extra.a]\nday = 2026-11-28\nat = 10:20:30\nwhen = 2026-11-28T10:20:30+00:00\nmore = [{ b = [1, 'x'] }]\n"
+    file = tmp_path / "loose.toml"
+    file.write_text(text)
+    first = load(Loose, file=file)
+    file.write_text(shown(first))
+    assert load(Loose, file=file).settings == first.settings
 
 
 def test_secrets_show_nowhere() -> None:

@@ -213,7 +213,7 @@ config_option = click.option(
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
     envvar="SHADOWCAT_CONFIG",
-    help="A file with settings, in TOML. What is given otherwise wins.",
+    help="A file with settings, in TOML; variables and options stand before it.",
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from datetime import date, time
 from typing import Any, NamedTuple, cast
 
 from shadowcat.config.compare import is_table, members
@@ -71,6 +72,8 @@ def _encoded(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, int | float):
         return repr(value)
+    if isinstance(value, date | time):
+        return value.isoformat()
     if isinstance(value, frozenset):
         return _encoded(sorted(cast(frozenset[Any], value)))
     if isinstance(value, list | tuple):

@@ -46,7 +46,7 @@ class ServerLimits(Struct, frozen=True):
     pipelined: Annotated[
         Amount, Meta(description="Requests waiting behind a running one before no more is read.")
     ] = 16
-    connections: Annotated[Amount, Meta(description="Open at a time.")] = 50_000
+    connections: Annotated[Amount, Meta(description="Connections open at a time.")] = 50_000
 
 
 @dataclass(frozen=True, slots=True)

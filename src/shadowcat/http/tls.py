@@ -38,7 +38,9 @@ class ServerTls(Struct, frozen=True):
 class ClientTls(Struct, frozen=True):
     ca_file: Annotated[
         str | None,
-        Meta(description="Authorities to trust, in PEM; those of the system where none is given."),
+        Meta(
+            description="Authorities to trust with servers, in PEM; those of the system where none is given."
+        ),
     ] = None
     cert_file: Annotated[
         str | None, Meta(description="A certificate to show to servers that ask for one.")

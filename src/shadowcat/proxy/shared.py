@@ -24,9 +24,9 @@ _Span = Annotated[float, Meta(gt=0)]
 
 
 class SessionLimits(Struct, frozen=True):
-    max_sessions: Annotated[int, Meta(ge=1, description="Open at a time; who wants one more gets 503.")] = (
-        10_000
-    )
+    max_sessions: Annotated[
+        int, Meta(ge=1, description="Sessions open at a time; who wants one more gets 503.")
+    ] = 10_000
     max_sessions_per_client: Annotated[
         Annotated[int, Meta(ge=1)] | None,
         # Behind another proxy all clients have one address, so there is no number that fits everybody.
