@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 import subprocess
 import sys
 import textwrap
@@ -14,6 +16,7 @@ from tests.rig.children import SPEAKER
 from tests.rig.client import client_of
 from tests.rig.server import mcp_server
 from tests.rig.stand import reverse_process
+from tests.rig.wait import soon
 from tests.stdio.editor import call
 
 RULES = """
@@ -76,6 +79,34 @@ async def test_reverse(files: tuple[Path, Path]) -> None:
         await client.initialize()
         assert (await client.call(params={"name": "pid"}))["result"]["by"] == "a rule"
         assert (await client.call(params={"name": "t"}))["result"]["by"] == "a plugin"
+
+
+async def test_what_a_rule_holds_is_released_from_the_admin_listener(tmp_path: Path) -> None:
+    rules = tmp_path / "rules.toml"
+    rules.write_text('[[rule]]\nname = "look at it"\ntool = "t"\nhold = true\n')
+    async with (
+        mcp_server() as server,
+        reverse_process("--upstream", server.url, "--rules", str(rules), "--admin", "127.0.0.1:0") as proxy,
+        client_of(proxy.port) as client,
+    ):
+        assert proxy.process.stdout is not None
+        async with soon():
+            told = (await proxy.process.stdout.readline()).decode()
+        found = re.search(r":(\d+)/", told)
+        assert found is not None, told
+        async with client_of(int(found[1])) as admin:
+            await client.initialize()
+            calling = asyncio.create_task(client.call())
+            async with soon():
+                while not (held := await (await admin.request("GET", [], b"", "/api/held")).json())["held"]:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            (row,) = held["held"]
+            assert (row["reason"], row["method"]) == ("look at it", "tools/call")
+            fields = [("Content-Type", "application/json")]
+            reply = await admin.request("POST", fields, b"{}", f"/api/held/{row['id']}/release")
+            assert reply.status == 200
+            async with soon():
+                assert "result" in await calling
 
 
 @pytest.mark.parametrize("mode", ["stdio", "reverse"])

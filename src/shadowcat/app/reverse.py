@@ -101,14 +101,16 @@ def _transports(settings: Settings) -> dict[str, str]:
     }
 
 
-def _admin(proxy: ReverseProxy, options: AdminOptions) -> AbstractAsyncContextManager[Admin | None]:
+def _admin(
+    proxy: ReverseProxy, options: AdminOptions, plugins: Plugins
+) -> AbstractAsyncContextManager[Admin | None]:
     """There before the proxy serves, and until it has drained."""
     if not options.listen.is_on:
         return nullcontext()
     # Here, because it brings a web framework along.
     from shadowcat.admin.listener import Admin
 
-    return Admin(proxy, options)
+    return Admin(proxy, options, holding=plugins.desk)
 
 
 async def serve_reverse(
@@ -134,7 +136,7 @@ async def _serve(
     again: Load | None,
 ) -> None:
     listen = settings.listen
-    async with _admin(proxy, settings.admin) as admin, proxy:
+    async with _admin(proxy, settings.admin, plugins) as admin, proxy:
         if plugins:
             proxy.shared.tasks.spawn(plugins.watch(proxy.shared.pipeline), "look for changes of plugins")
 
