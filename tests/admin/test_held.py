@@ -4,68 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from shadowcat import Admin
-from shadowcat.admin.held import HeldMessage
-from shadowcat.core.exchange import PASS, Context, Reject, Replace, Verdict
+from shadowcat.core.exchange import Context, Verdict
 from shadowcat.core.interceptor import Interceptor
-from shadowcat.errors import Fault, FaultKind
-from shadowcat.wire.jsonrpc import Message, parse
+from shadowcat.plugins.hold import HoldDesk
+from shadowcat.wire.jsonrpc import Message
 from tests.admin.kit import Operator
 from tests.rig.client import Reply, client_of
 from tests.rig.stand import Stand, stand
 from tests.rig.wait import until
 
 
-@dataclass(eq=False)
-class Held:
-    id: int
-    message: Message
-    context: Context
-    reason: str = "because"
-    since_wall: float = 1_750_000_000.0
-    decided: asyncio.Future[Verdict] = field(
-        default_factory=lambda: asyncio.get_running_loop().create_future()
-    )
-
-
-class Holder(Interceptor):
-    """Holds calls of tools for whoever looks, in the fewest lines that do."""
-
+class HoldsCalls(Interceptor):
     methods = ("tools/call",)
     deadline_s = 60.0
 
     def __init__(self) -> None:
-        self.messages: dict[int, Held] = {}
+        self.desk = HoldDesk()
 
     async def on_request(self, message: Message, context: Context) -> Verdict:
-        held = self.messages[1] = Held(1, message, context)
-        try:
-            return await held.decided
-        finally:
-            del self.messages[1]
-
-    def held(self) -> Sequence[HeldMessage]:
-        return list(self.messages.values())
-
-    def release(self, id: int, edited: bytes | None = None) -> bool:
-        return self._decide(id, PASS if edited is None else Replace(parse(edited)))
-
-    def drop(self, id: int) -> bool:
-        return self._decide(id, Reject(Fault(FaultKind.REFUSED_BY_RULE, reason="dropped")))
-
-    def _decide(self, id: int, verdict: Verdict) -> bool:
-        held = self.messages.get(id)
-        if held is None or held.decided.done():
-            return False
-        held.decided.set_result(verdict)
-        return True
+        return await self.desk.hold(message, context, "because")
 
 
 @dataclass(eq=False)
@@ -83,19 +48,20 @@ class Waiting:
 
 @asynccontextmanager
 async def waiting() -> AsyncIterator[Waiting]:
-    holder = Holder()
+    holds = HoldsCalls()
+    desk = holds.desk
     async with (
-        stand(interceptors=[holder]) as rig,
-        Admin(rig.proxy, holding=holder) as admin,
+        stand(interceptors=[holds]) as rig,
+        Admin(rig.proxy, holding=desk) as admin,
         client_of(admin.port) as client,
     ):
         await rig.client.initialize()
         call = asyncio.create_task(rig.client.call(params={"name": "t", "arguments": {"secret": "canary"}}))
-        await until(lambda: holder.messages)
+        await until(desk.held)
         try:
             yield Waiting(rig, Operator(admin, client), call)
         finally:
-            holder.release(1)
+            desk.release(1)
             await call
 
 
@@ -128,7 +94,7 @@ async def test_it_is_changed() -> None:
 async def test_it_is_dropped() -> None:
     async with waiting() as held:
         assert (await held.post("/api/held/1/drop")).status == 200
-        assert (await held.call)["error"]["data"]["reason"] == "dropped"
+        assert (await held.call)["error"]["data"]["reason"] == "dropped_by_hand"
         assert held.rig.server.got("tools/call") == []
 
 
@@ -141,6 +107,7 @@ async def test_it_is_dropped() -> None:
         (b'{"massage": 1}', "application/json", 400),
         (b'{"message": 1}', "application/json", 400),
         (b'{"message": {"jsonrpc": "2.0", "id": 1, "id": 2, "method": "x"}}', "application/json", 400),
+        (b'{"message": {"jsonrpc": "2.0", "method": "notifications/x"}}', "application/json", 400),
         (b"message=1", "application/x-www-form-urlencoded", 415),
         (b"{}", "text/plain", 415),
         (b"{}", "multipart/form-data; boundary=x", 415),

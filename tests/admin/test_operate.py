@@ -172,6 +172,30 @@ async def test_requests_are_traced() -> None:
 # What else can be said.
 
 
+async def test_what_a_rule_holds_is_let_go(tmp_path: Path) -> None:
+    rules = tmp_path / "rules.toml"
+    rules.write_text('[[rule]]\nname = "looked at"\ntool = "t"\nhold = true\n')
+    command = START.replace("reverse", f"reverse --rules {rules}", 1)
+    async with (
+        mcp_server() as server,
+        started(command, server.url) as proxy,
+        client_of(proxy.port) as client,
+        client_of(int(proxy.admin.rpartition(":")[2])) as operator,
+    ):
+        await client.initialize()
+        call = asyncio.create_task(client.call())
+        async with soon():
+            held = []
+            while not held:
+                held = (await (await operator.request("GET", path="/api/held")).json())["held"]
+        assert (held[0]["reason"], held[0]["method"]) == ("looked at", "tools/call")
+        assert not call.done()
+        path = f"/api/held/{held[0]['id']}/release"
+        reply = await operator.request("POST", [("Content-Type", "application/json")], b"{}", path)
+        assert reply.status == 200, await reply.body()
+        assert "result" in await call
+
+
 async def test_forward_has_one_without_being_asked_and_reverse_has_none() -> None:
     async with mcp_server() as server:
         forward = f"shadowcat forward http --listen 127.0.0.1:8080 --upstream {server.url}"
