@@ -56,7 +56,7 @@ def shadowcat(*words: str, **variables: str) -> subprocess.CompletedProcess[str]
 
 def help_of(words: tuple[str, ...]) -> str:
     command: click.Command | None = main
-    context = click.Context(main, info_name="shadowcat")
+    context = click.Context(main, info_name="shadowcat", **main.context_settings)
     for word in words:
         assert isinstance(command, click.Group)
         command = command.get_command(context, word)
