@@ -98,6 +98,19 @@ def test_what_was_handed_out_makes_room() -> None:
     assert data(log, 2) == [3, 4, 5]
 
 
+def test_what_was_handed_out_lets_nothing_on_top_of_what_is_too_much_without_it() -> None:
+    budget = Budget(3 * EVENT)
+    log = StreamLog(budget)
+    log.extend([(b"%010d" % number, None) for number in range(6)])
+    assert log.hand_out(log.last_seq, EVENT)
+    assert log.must_wait
+    assert log.hand_out(log.last_seq, 3 * EVENT)
+    assert not log.must_wait
+    log.extend([(b"%010d" % number, None) for number in range(6)])
+    assert budget.used == 8 * EVENT
+    assert log.must_wait
+
+
 def test_a_cleared_log_holds_nothing_and_vouches_for_nothing() -> None:
     budget = Budget(1_000_000)
     log = log_of(3, budget)
@@ -213,8 +226,11 @@ class Logging(RuleBasedStateMachine):
         assert len(self.log) == len(held)
         assert self.budget.used == sum(len(data) + EVENT_OVERHEAD_BYTES for data, _ in held)
         assert self.log.last_seq == self.last
+        ahead = [event for seq, event in enumerate(held, self.first) if seq > self.log.handed_out]
         assert self.log.must_wait is (
-            len(held) > 0 and self.first > self.log.handed_out and self.budget.is_spent
+            len(held) > 0
+            and self.budget.is_spent
+            and (self.first > self.log.handed_out or cost(ahead) >= self.budget.limit)
         )
 
 

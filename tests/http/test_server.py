@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -593,6 +594,64 @@ async def test_a_handler_that_cancels_itself_leaves_nobody_waiting() -> None:
 
 
 # Draining.
+
+
+async def test_drain_answers_who_comes_back_and_says_that_it_is_the_last() -> None:
+    """A client that reuses its connection cannot know that the drain has begun while its request was on its way."""
+    recorder = Recorder()
+    async with serving(recorder) as server, wire_to(server) as used, wire_to(server) as fresh:
+        await used.send(GET)
+        assert not (await used.answer()).closes
+        draining = asyncio.create_task(server.drain(20.0))
+        await asyncio.sleep(0)
+        for wire in (used, fresh):
+            wire.writer.write(post(b"late"))
+            answer = await wire.answer()
+            assert (answer.status, answer.body, answer.closes) == (200, b"late", True)
+            assert await wire.rest() == b""
+            wire.abort()
+        async with soon():
+            await draining
+    assert len(recorder.requests) == 3
+
+
+async def test_who_was_told_that_it_may_come_back_is_heard_once_more_in_a_drain() -> None:
+    """Its stream had begun before, when nobody knew that it would be the last of its connection."""
+    may_end = asyncio.Event()
+
+    async def handle(request: Request) -> Response:
+        async def body() -> AsyncIterator[bytes]:
+            yield b"begun"
+            await may_end.wait()
+
+        return Response(200, [], body() if request.method == "GET" else request.body)
+
+    async with serving(handle) as server, wire_to(server) as wire:
+        await wire.send(GET)
+        assert not (await wire.head()).closes
+        draining = asyncio.create_task(server.drain(20.0))
+        assert await wire.chunk() == b"begun"
+        may_end.set()
+        assert await wire.chunk() == b""
+        await wire.send(post(b"late"))
+        answer = await wire.answer()
+        assert (answer.body, answer.closes) == (b"late", True)
+        wire.abort()
+        async with soon():
+            await draining
+
+
+async def test_a_request_that_arrived_before_the_end_of_its_connection_is_answered() -> None:
+    """Though nobody had told us yet when the connection had been idle for too long."""
+    async with serving(Recorder(), ServerLimits(idle_s=0.2)) as server, wire_to(server) as wire:
+        await wire.send(GET)
+        await wire.answer()
+        sock = wire.writer.get_extra_info("socket")
+        os.write(sock.fileno(), post(b"late"))
+        # Without a turn of the loop in between, in which it would be read.
+        server._sweep(asyncio.get_running_loop().time() + 10.0)
+        answer = await wire.answer()
+        assert (answer.status, answer.body) == (200, b"late")
 
 
 async def test_drain_lets_the_running_finish_closes_the_idle_and_takes_no_more() -> None:

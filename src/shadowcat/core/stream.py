@@ -102,6 +102,13 @@ class Budget:
         parent = self._parent
         return parent is not None and parent.used >= parent._crowded_at and self.used >= parent._share
 
+    def is_spent_without(self, amount: int) -> bool:
+        """Whether it would still be if that much were given back."""
+        used, parent = self.used - amount, self._parent
+        if used >= self._limit:
+            return True
+        return parent is not None and parent.used - amount >= parent._crowded_at and used >= parent._share
+
     @property
     def piece(self) -> int:
         """How much to give back when it is spent, so that it is not spent again at once."""
@@ -286,11 +293,18 @@ class StreamLog:
 
     @property
     def must_wait(self) -> bool:
-        """Whether an event more would have to push out one that no client was given, or that may be on its way."""
+        """Whether an event more would have to push out one that no client was given, or that may be on its way.
+
+        What one read brings may be twice a small budget: while nothing that can go makes room, no more comes on top.
+        """
         return (
             bool(self._events)
-            and (self._first > self._handed_out or self._ahead >= MAX_AHEAD_BYTES)
             and self._budget.is_spent
+            and (
+                self._first > self._handed_out
+                or self._ahead >= MAX_AHEAD_BYTES
+                or self._budget.is_spent_without(self.given_bytes)
+            )
         )
 
     def clear(self) -> None:

@@ -44,6 +44,9 @@ _TIMEOUTS = Timeouts(connect_s=2.0, head_s=None, gap_s=SILENCE_S)
 """A call may be long in answering; a stream is never silent for as long as this, because of the comments on it."""
 _LOOK_S = 2.0
 """How often a request that waits for its answer has it looked at whether the other node is still there."""
+_LAST_WORD_S = 10.0
+"""For a node that has the session no more to say whether it had begun a request: it may have been slow to read it,
+and have handed the session over before it did."""
 
 _EVENT_END = b"\n\n"
 
@@ -97,15 +100,21 @@ class Peers:
         )
         try:
             while not (await asyncio.wait((sending,), timeout=_LOOK_S))[0]:
-                if not await is_held():
-                    return _unless_begun(request)
+                if await is_held():
+                    continue
+                if _may_be_sent_again(request):
+                    return None
+                if not (await asyncio.wait((sending,), timeout=_LAST_WORD_S))[0]:
+                    raise _lost()
         finally:
             sending.cancel()
         try:
             response = sending.result()
         except Fault as fault:
             log.info("node %s: %s", node, fault.reason)
-            return _unless_begun(request) if fault.sent else None
+            if fault.sent and not _may_be_sent_again(request):
+                raise _lost() from fault
+            return None
         if response.status == MISDIRECTED:
             response.abort()
             return None
@@ -119,10 +128,13 @@ class Peers:
         return _handed_back(response, body)
 
 
-def _unless_begun(request: Request) -> None:
-    """What was sent may have been begun. Only reading on in a stream can be asked for twice, and an answer be given."""
-    if request.method == "POST" and not _is_answer(request.body):
-        raise Fault(FaultKind.OUTCOME_UNKNOWN, reason="node_lost", sent=True)
+def _may_be_sent_again(request: Request) -> bool:
+    """Though it may have been begun: only reading on in a stream can be asked for twice, and an answer be given."""
+    return request.method != "POST" or _is_answer(request.body)
+
+
+def _lost() -> Fault:
+    return Fault(FaultKind.OUTCOME_UNKNOWN, reason="node_lost", sent=True)
 
 
 def _is_answer(body: bytes) -> bool:

@@ -66,7 +66,7 @@ from shadowcat.wire.mcp import (
 _ALLOW_LEGACY = b"GET, POST, DELETE, OPTIONS"
 _ALLOW_MODERN = b"POST"
 _NODE_S = 15.0
-"""How long a request waits for a node that does not answer: longer than a lease, and than a node takes to drain."""
+"""How long a request waits from when a node first did not answer: longer than a lease, and than one takes to drain."""
 _LOOK_AGAIN_S = 0.25
 _LEAVING_RETRY_MS = (1_000, 5_000)
 """Drawn from for each client that is sent away, so that they do not all come back at once."""
@@ -192,12 +192,14 @@ class StreamableEndpoint:
     async def _passed_on(self, request: Request, there: _OnAnotherNode) -> Response:
         """The answer of the node that has the session, or ours once that node is gone and the session is here."""
         loop = asyncio.get_running_loop()
-        until = loop.time() + _NODE_S
-        while self._peers is not None and loop.time() < until:
+        until = None
+        while self._peers is not None and (until is None or loop.time() < until):
             try:
                 response = await self._peers.pass_on(request, there.node, there.is_held)
                 if response is not None:
                     return response
+                # What came before was the node's time to answer: it may have had the request for long.
+                until = until or loop.time() + _NODE_S
                 await asyncio.sleep(_LOOK_AGAIN_S)
                 return await self._checked(request)
             except _OnAnotherNode as still:

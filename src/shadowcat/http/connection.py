@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from shadowcat.http.check import Refusal, SpokeTls
-from shadowcat.http.flow import WriteGate
+from shadowcat.http.flow import WriteGate, has_arrived
 from shadowcat.http.later import Later
 from shadowcat.http.limits import ServerLimits
 from shadowcat.http.message import Peer, Request, Response, encode_fields, encode_head, status_line
@@ -31,6 +31,9 @@ _CLOSE_END = _CLOSE + _END
 _NEVER = float("inf")
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _JOIN_BELOW = 64 * 1024
+_PARTING_S = 1.0
+"""While draining, how long a client that was told of no end has for what it is sending: whoever uses its connection
+often is told with the answer, and whoever was silent for so long looks first whether the connection still stands."""
 _NO_BODY = frozenset({204, 304})
 
 
@@ -275,7 +278,7 @@ class Connection(asyncio.Protocol):
         if self._lost:
             self._serving.forget(self)
             return
-        if not keep_alive or (self._serving.draining and not self._queue):
+        if not keep_alive:
             self._close()
             return
         queue = self._queue
@@ -291,7 +294,7 @@ class Connection(asyncio.Protocol):
                 if reader.in_head
                 else limits.body_wait_s
                 if reader.in_body
-                else limits.idle_s
+                else self._idle_s
             )
 
     def _head(self, response: Response, keep_alive: bool, framing: bytes, body: bytes = b"") -> bytes:
@@ -392,9 +395,19 @@ class Connection(asyncio.Protocol):
             self._deadline = self._loop.time() + limits.stall_s
             self._transport.close()
 
-    def close_when_idle(self) -> None:
+    @property
+    def _idle_s(self) -> float:
+        """How long it may be silent between two requests."""
+        idle_s = self._serving.limits.idle_s
+        return min(idle_s, _PARTING_S) if self._serving.draining else idle_s
+
+    def drain(self) -> None:
+        """Soon ends one on which nothing is asked any more; what is asked is answered first, and told that it is last.
+
+        Closed at once, it would be reset under a request that is on its way, of which nobody could say what became.
+        """
         if self._running is None and not self._queue and self._reader.is_idle:
-            self._close()
+            self._deadline = min(self._deadline, self._loop.time() + self._idle_s)
 
     def abort(self) -> None:
         self._closing = True
@@ -424,7 +437,9 @@ class Connection(asyncio.Protocol):
         elif self._closing:
             self.abort()
         elif self._reader.is_idle:
-            self._close()
+            # A timer may be called before the sockets are looked at, and a busy loop is late for both.
+            if not has_arrived(self._transport):
+                self._close()
         else:
             self._reader.closed = True
             self._refuse(Refusal(408, "the request did not arrive in time"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -77,6 +78,13 @@ def interval_for(*deadlines_s: float | None) -> float:
     """A sweep interval fine enough for these deadlines: a tenth of the shortest, within 10 ms and 1 s."""
     shortest = min((s for s in deadlines_s if s is not None), default=10.0)
     return min(1.0, max(0.01, shortest / 10))
+
+
+def has_arrived(transport: asyncio.BaseTransport) -> bool:
+    """Whether something lies in the socket, bytes or the end, of which asyncio has not told us yet."""
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def notice_vanished(sock: Any, within_s: float, *, ask: bool = False) -> None:

@@ -7,7 +7,6 @@ also when the reader of the body has not got to its end yet. A response given up
 from __future__ import annotations
 
 import asyncio
-import select
 from collections.abc import AsyncIterator, Callable
 from typing import cast
 
@@ -15,7 +14,7 @@ import httptools
 import msgspec
 
 from shadowcat.errors import Fault, FaultKind
-from shadowcat.http.flow import WriteGate, notice_vanished
+from shadowcat.http.flow import WriteGate, has_arrived, notice_vanished
 from shadowcat.http.limits import ClientLimits, Timeouts
 from shadowcat.http.memo import HeadMemo
 from shadowcat.http.message import HeaderList, Headers, size_of
@@ -188,9 +187,7 @@ class OutgoingConnection(asyncio.Protocol):
             return False
         if self._was_kept and self.loop.time() - self.idle_since < _TRUSTED_S:
             return True
-        poll = select.poll()
-        poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
-        self._was_kept = not poll.poll(0)
+        self._was_kept = not has_arrived(self._transport)
         return self._was_kept
 
     async def send(self, request: bytes, body: bytes, timeouts: Timeouts) -> ClientResponse:

@@ -110,11 +110,14 @@ class Server:
         )
 
     async def drain(self, grace_s: float) -> None:
-        """Stops accepting, gives what runs or is arriving `grace_s` seconds to be answered, ends what is left."""
+        """Stops accepting, gives what runs or is arriving `grace_s` seconds to be answered, ends what is left.
+
+        Idle connections last for a moment: a request may be on its way on them.
+        """
         self.stop_accepting()
         await self._tasks.finish(1.0)
         for connection in tuple(self._serving.connections):
-            connection.close_when_idle()
+            connection.drain()
         await self._wait_empty(grace_s)
         await self.aclose()
 
