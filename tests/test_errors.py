@@ -119,8 +119,14 @@ def test_data_cannot_hide_the_reason() -> None:
 def test_every_reason_is_in_the_reference() -> None:
     root = Path(__file__).parent.parent
     page = (root / "docs/reference/errors.md").read_text("utf-8")
-    source = "".join(path.read_text("utf-8") for path in root.glob("src/shadowcat/**/*.py"))
+    # What the demo's server answers, and what the doctor runs into, is not said by the proxy.
+    paths = (path for path in root.glob("src/shadowcat/**/*.py") if not {"demo", "doctor"} & _words(path))
+    source = "".join(path.read_text("utf-8") for path in paths)
     reasons = set(re.findall(r'reason="([a-z_]+)"', source))
     assert len(reasons) > 30
     assert {reason for reason in reasons if f"`{reason}`" not in page} == set()
     assert {kind.value for kind in FaultKind if f"`{kind.value}`" not in page} == set()
+
+
+def _words(path: Path) -> set[str]:
+    return {path.parent.name, *path.stem.split("_")}
