@@ -81,8 +81,8 @@ class Ending(msgspec.Struct, kw_only=True):
 
 _SESSION = Parameter(
     "session",
-    "The beginning of its id, of 8 characters or more.",
-    {"type": "string", "pattern": "^[0-9a-f]{8,32}$"},
+    "The beginning of its id, of 8 to 12 characters, or the whole.",
+    {"type": "string", "pattern": "^([0-9a-f]{8,12}|[0-9a-f]{32})$"},
     where="path",
 )
 _BAD = Reply("A parameter is not what it should be.", Problem)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Iterable
 
 from shadowcat.proxy.session import Session
@@ -17,7 +18,13 @@ def handle_of(session_id: str) -> str:
 
 
 def named(sessions: Iterable[Session], beginning: str) -> list[Session]:
-    """Those whose ids begin like that; all characters of one are as good."""
+    """Those whose ids begin like that; a whole id is as good.
+
+    More than a handle and less than the whole is not: what is left out could be guessed a character at a time.
+    """
     if len(beginning) < MIN_CHARS:
         return []
+    if len(beginning) > HANDLE_CHARS:
+        asked = beginning.encode()
+        return [session for session in sessions if hmac.compare_digest(session.id.encode(), asked)]
     return [session for session in sessions if session.id.startswith(beginning)]
