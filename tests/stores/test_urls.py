@@ -9,7 +9,7 @@ import pytest
 from shadowcat.clock import ManualClock
 from shadowcat.errors import StoreUnusable
 from shadowcat.stores.sqlite import SqliteStore
-from shadowcat.stores.urls import sqlite_path, store_of
+from shadowcat.stores.urls import StoreUrl, sqlite_path, store_of
 
 CLOCK = ManualClock()
 
@@ -75,3 +75,9 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "redis", None)
     with pytest.raises(StoreUnusable, match=r"pip install 'shadowcat\[redis\]'"):
         store_of("redis://localhost", CLOCK)
+
+
+@pytest.mark.parametrize("login", ["hush", ":hush", "me:hush", "me:hush@hush", "me:hush?hush", "@hush@"])
+def test_no_password_is_shown(login: str) -> None:
+    assert StoreUrl(f"redis://{login}@host:6379/1?ca_file=a").shown() in ("redis://host:6379/1", "redis://")
+    assert StoreUrl("sqlite:////var/lib/a@b.db").shown() == "sqlite:////var/lib/a@b.db"

@@ -20,7 +20,7 @@ class StoreUrl(str):
     def shown(self) -> str:
         """As it may stand in a log."""
         scheme, colon, rest = self.partition(":")
-        return scheme + colon + re.sub(r"//[^/@]*@", "//", rest).partition("?")[0]
+        return scheme + colon + re.sub(r"//[^/]*@", "//", rest).partition("?")[0]
 
 
 FORMS = "memory:, sqlite:///PATH, redis://HOST, rediss://HOST or redis+unix:///PATH"
