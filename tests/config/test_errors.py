@@ -40,6 +40,7 @@ NO_PLACE = "a secret has no place here; write it to a file and its path to door.
             "rails[1].lenght_m: there is no such setting; did you mean length_m?",
         ]),
         ("rails = [1]", ["rails[0]: 1 is not a table"]),
+        (f"rail.length_m = {'1' * 400}", [f"rail.length_m: {'1' * 60}… is not a number of 0 or more"]),
         ("rail.length_m = -1", ["rail.length_m: -1 is not a number of 0 or more"]),
         ("door.width_cm = 300", [
             "door.width_cm: 300 is not a whole number from 60 to 200",
@@ -51,6 +52,7 @@ NO_PLACE = "a secret has no place here; write it to a file and its path to door.
         ("door = { width_cm = 80, code_file = '/no/such' }", [
             "door.code_file: /no/such cannot be read: No such file or directory"
         ]),
+        (r'door = { width_cm = 80, code_file = "a\u0000b" }', [r"door.code_file: 'a\x00b' is no path"]),
         ("onwer = 'Ann'\nattic = 1", [
             "onwer: there is no such setting; did you mean owner?",
             "attic: there is no such setting",
@@ -85,6 +87,7 @@ def test_what_fields_must_not_be_together(tmp_path: Path) -> None:
         (b"floors = 1\nfloors = 2\n", "this is not TOML: Cannot overwrite a value (at line 2, column 11)"),
         (b"owner = '\xff'", "this is not a text in UTF-8"),
         (b"#" * (4 * 1024 * 1024 + 1), "this is larger than 4194304 bytes"),
+        (b"tags = " + b"[" * 5_000 + b"]" * 5_000, "this is nested too deeply"),
         (None, "cannot be read: No such file or directory"),
     ],
 )
@@ -95,6 +98,13 @@ def test_no_file(tmp_path: Path, content: bytes | None, told: str) -> None:
     with pytest.raises(ConfigError) as error:
         load(House, file=file)
     assert error.value.problems == (f"{file}: {told}",)
+
+
+def test_a_number_that_is_too_long_to_read(tmp_path: Path) -> None:
+    file = tmp_path / "house.toml"
+    file.write_text(f"floors = {'1' * 5_000}")
+    with pytest.raises(ConfigError, match="this is not TOML: Exceeds the limit"):
+        load(House, file=file)
 
 
 def test_a_directory_is_no_file(tmp_path: Path) -> None:

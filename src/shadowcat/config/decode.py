@@ -192,6 +192,8 @@ class Decoder:
             return self._bad(told(node, path, f"{node.value} cannot be read: {error.strerror}"))
         except UnicodeDecodeError:
             return self._bad(told(node, path, f"{node.value} is not a text in UTF-8"))
+        except ValueError:
+            return self._bad(told(node, path, f"{node.value!r} is no path"))
         return Given(Secret(text), node.origin)
 
     def _bad(self, problem: str) -> _Bad:
@@ -219,4 +221,7 @@ def _number(value: Any, kind: type[int] | type[float], is_text: bool) -> int | f
         return None
     if kind is int:
         return value if isinstance(value, int) else None
-    return float(value) if math.isfinite(value) else None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # a whole number in a file may have any number of digits
+        return None

@@ -79,7 +79,10 @@ def read(file: Path) -> Tables:
         raise ConfigError([f"{file}: cannot be read: {error.strerror}"]) from error
     except UnicodeDecodeError as error:
         raise ConfigError([f"{file}: this is not a text in UTF-8"]) from error
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError as error:
+        raise ConfigError([f"{file}: this is nested too deeply"]) from error
+    except ValueError as error:
+        # Also a number with too many digits, and a path with a zero byte.
         raise ConfigError([f"{file}: this is not TOML: {error}"]) from error
 
 
