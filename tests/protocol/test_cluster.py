@@ -19,6 +19,7 @@ from shadowcat.proxy.session import Session
 from shadowcat.proxy.writer import Durability
 from shadowcat.secret import Secret
 from shadowcat.stores.memory import MemoryStore
+from tests.http.kit import wire_to
 from tests.rig.cases import refused
 from tests.rig.client import ACCEPT, JSON, Client, client_of, rpc
 from tests.rig.server import Call, McpServer, Stream, mcp_server
@@ -321,6 +322,29 @@ async def test_a_node_that_goes_ends_what_it_only_passes_on(nodes: Nodes, versio
     await stream.send(note(2), id="u2")
     again = await nodes.client.listen(standalone.last_id)
     assert (await again.message())["params"] == {"n": 2}
+
+
+async def test_a_node_that_goes_passes_no_stream_on_that_would_keep_it(nodes: Nodes) -> None:
+    await nodes.opened()
+    reply = await nodes.other.begin("tools/call", {"name": "t"}, 1)
+    await until(lambda: nodes.streams)
+    standalone = await nodes.other.listen()
+    async with wire_to(nodes.two.server) as kept:
+        draining = asyncio.create_task(nodes.two.drain(60.0))
+        assert [event.data for event in await standalone.rest() if event.data] == []
+        await kept.send(b"GET /mcp HTTP/1.1\r\nhost: 127.0.0.1\r\naccept: text/event-stream\r\n")
+        fields = [f"{name}: {value}\r\n" for name, value in nodes.other.in_session()]
+        await kept.send("".join(fields).encode() + b"\r\n")
+        answer = await kept.answer()
+        assert answer.status == 200
+        assert answer.body.split(b"\n\n")[-2].startswith(b"retry: "), answer.body
+        assert await kept.rest() == b""
+    assert not draining.done()
+    stream = nodes.streams[0]
+    await stream.send({"jsonrpc": "2.0", "id": stream.seen.json["id"], "result": {}})
+    assert (await reply.messages())[-1] == {"jsonrpc": "2.0", "id": 1, "result": {}}
+    async with soon():
+        await draining
 
 
 async def test_a_node_that_breaks_tears_no_event(nodes: Nodes) -> None:

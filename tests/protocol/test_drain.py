@@ -10,6 +10,7 @@ import pytest
 
 from shadowcat.proxy.shared import SessionLimits
 from shadowcat.stores.sqlite import SqliteStore
+from tests.http.kit import wire_to
 from tests.rig.server import Call, Handler, holding
 from tests.rig.stand import Stand, stand
 from tests.rig.wait import happens, soon
@@ -34,6 +35,31 @@ async def test_a_running_call_is_finished_and_a_standalone_stream_ended(session:
     released.set()
     reply = await calling
     assert (await reply.json())["result"] == TEXT
+    async with soon():
+        await draining
+
+
+async def test_a_standalone_stream_that_is_asked_for_in_a_drain_does_not_keep_it_up(session: Stand) -> None:
+    released = asyncio.Event()
+
+    async def answer(call: Call) -> None:
+        await call.result(TEXT)
+
+    session.server.on("tools/call")(holding(released, answer))
+    standalone = await session.client.listen()
+    calling = asyncio.create_task(session.client.begin("tools/call", {"name": "t"}, 1))
+    await session.server.gets("tools/call")
+    async with wire_to(session.proxy.server) as kept:
+        draining = asyncio.create_task(session.proxy.drain(grace_s=60.0))
+        assert await standalone.messages() == []
+        await kept.send(b"GET /mcp HTTP/1.1\r\nhost: 127.0.0.1\r\naccept: text/event-stream\r\n")
+        fields = [f"{name}: {value}\r\n" for name, value in session.client.in_session()]
+        await kept.send("".join(fields).encode() + b"\r\n")
+        assert (await kept.answer()).status == 200
+        assert await kept.rest() == b""
+    assert not draining.done()
+    released.set()
+    assert (await (await calling).json())["result"] == TEXT
     async with soon():
         await draining
 

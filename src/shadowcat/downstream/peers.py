@@ -63,14 +63,17 @@ class Peers:
         self._tasks = Tasks("peers")
         self._listening: dict[_Rest, bool] = {}
         """The streams that clients came for by themselves, and whether they know what a `retry` is."""
+        self._retry_ms: Callable[[], int] | None = None
+        """Once this node leaves: what such clients are told."""
 
     async def aclose(self) -> None:
         await self._tasks.aclose()
 
     def part(self, retry_ms: Callable[[], int]) -> None:
         """Ends the streams that clients came for: they can do so elsewhere. Those that answer a call go on."""
+        self._retry_ms = retry_ms
         for rest, knows_retry in tuple(self._listening.items()):
-            rest.part(b"retry: %d\n\n" % retry_ms() if knows_retry else b"")
+            _send_away(rest, retry_ms, knows_retry)
 
     def vouches_for(self, request: Request) -> bool:
         """Whether the request was passed on by another node."""
@@ -124,8 +127,14 @@ class Peers:
             body = _Rest(response, self._listening)
             if request.method == "GET":
                 version = request.headers.get(Header.PROTOCOL_VERSION) or b""
-                self._listening[body] = version.decode("latin-1") in PRIMING_VERSIONS
+                knows_retry = self._listening[body] = version.decode("latin-1") in PRIMING_VERSIONS
+                if self._retry_ms is not None:
+                    _send_away(body, self._retry_ms, knows_retry)
         return _handed_back(response, body)
+
+
+def _send_away(rest: _Rest, retry_ms: Callable[[], int], knows_retry: bool) -> None:
+    rest.part(b"retry: %d\n\n" % retry_ms() if knows_retry else b"")
 
 
 def _may_be_sent_again(request: Request) -> bool:

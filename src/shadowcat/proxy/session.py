@@ -32,6 +32,7 @@ from shadowcat.proxy.inbound import (
 from shadowcat.proxy.listening import Listening
 from shadowcat.proxy.news import What
 from shadowcat.proxy.recovery import Recovery
+from shadowcat.proxy.shared import Phase
 from shadowcat.proxy.streams import Reader, Stream
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Message
@@ -317,7 +318,11 @@ class Session:
 
     async def listen(self, last_event_id: bytes | None) -> Reader | None:
         with self.core.visited():
-            return await self._reader(last_event_id)
+            reader = await self._reader(last_event_id)
+        if self.core.shared.phase is Phase.DRAINING:
+            # Its request was on its way when the others were ended; the drain would wait for it in vain.
+            self.stop_listening_client()
+        return reader
 
     async def _reader(self, last_event_id: bytes | None) -> Reader | None:
         core = self.core
