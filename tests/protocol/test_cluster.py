@@ -15,6 +15,7 @@ from shadowcat.app.proxy import Cluster
 from shadowcat.core import peer
 from shadowcat.core.ledger import Held, Refusal, SessionChange, StoredSession
 from shadowcat.core.session import State
+from shadowcat.downstream import streamable
 from shadowcat.proxy.session import Session
 from shadowcat.proxy.writer import Durability
 from shadowcat.secret import Secret
@@ -322,6 +323,24 @@ async def test_a_node_that_goes_ends_what_it_only_passes_on(nodes: Nodes, versio
     await stream.send(note(2), id="u2")
     again = await nodes.client.listen(standalone.last_id)
     assert (await again.message())["params"] == {"n": 2}
+
+
+async def test_who_was_served_for_long_has_as_long_as_others_to_find_the_next_node(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wait begins when the node that had the request is lost, not with the request."""
+    await nodes.opened()
+    peers = nodes.two._peers  # pyright: ignore[reportPrivateUsage]
+    assert peers is not None
+    passes_on = peers.pass_on
+
+    async def is_lost_after_long(*_: Any) -> None:
+        monkeypatch.setattr(streamable, "_NODE_S", 60.0)
+        monkeypatch.setattr(peers, "pass_on", passes_on)
+
+    monkeypatch.setattr(streamable, "_NODE_S", 0.0)
+    monkeypatch.setattr(peers, "pass_on", is_lost_after_long)
+    assert "result" in await nodes.other.call("tools/list")
 
 
 async def test_a_node_that_goes_passes_no_stream_on_that_would_keep_it(nodes: Nodes) -> None:
