@@ -105,6 +105,8 @@ async def test_it_is_dropped() -> None:
         (b"{", "application/json", 400),
         (b"[]", "application/json", 400),
         (b'{"massage": 1}', "application/json", 400),
+        (b'{"mess\xffage": 1}', "application/json", 400),
+        (b'{"message": ' + b"[" * 9_999 + b"]" * 9_999 + b"}", "application/json", 400),
         (b'{"message": 1}', "application/json", 400),
         (b'{"message": {"jsonrpc": "2.0", "id": 1, "id": 2, "method": "x"}}', "application/json", 400),
         (b'{"message": {"jsonrpc": "2.0", "method": "notifications/x"}}', "application/json", 400),

@@ -8,11 +8,12 @@ import json
 import sys
 from typing import Any
 
-from shadowcat import Admin, ReverseProxy
+from shadowcat import Admin, ForwardProxy, ReverseProxy
+from shadowcat.core.targets import TargetRules
 from shadowcat.upstream.command import Command
 from tests.admin.kit import TOKEN, Operator, watched_stand
 from tests.rig.client import client_of, rpc
-from tests.rig.server import Call
+from tests.rig.server import Call, mcp_server
 from tests.rig.wait import until
 
 PLACES = (
@@ -120,6 +121,23 @@ async def test_no_canary_is_shown() -> None:
         assert rig.server.url.encode() not in pages
         feed.close()
         reply.close()
+
+
+async def test_no_query_of_a_server_that_a_client_named_is_shown() -> None:
+    async with (
+        mcp_server() as server,
+        ForwardProxy(TargetRules(loopback=True), port=0) as proxy,
+        Admin(proxy) as admin,
+        client_of(proxy.port) as client,
+        client_of(admin.port) as asker,
+    ):
+        host = ("Host", server.url.split("/")[2])
+        params: dict[str, Any] = {"protocolVersion": "2025-11-25", "capabilities": {}}
+        path = f"{server.url}?key={PLAIN['query']}"
+        await (await client.post(rpc("initialize", params, 1), host, path=path)).body()
+        pages = await shown(Operator(admin, asker), [])
+        assert b'"principal"' in pages
+        assert PLAIN["query"].encode() not in pages
 
 
 async def test_nothing_of_a_command_is_shown() -> None:

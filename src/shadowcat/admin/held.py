@@ -174,7 +174,7 @@ def _of(held: HeldMessage) -> dict[str, Any]:
 def _decoded(body: bytes, type: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=type)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadBody(400, "bad_body", f"The body is not what it should be: {error}") from error
 
 

@@ -76,7 +76,6 @@ class StreamView(msgspec.Struct, kw_only=True):
 
 
 class SessionDetail(SessionView, kw_only=True):
-    route: str
     principal: str
     log_level: str | None
     subscriptions: int
@@ -146,7 +145,6 @@ def session_detail(session: Session, now: float) -> SessionDetail:
     record, correlator = core.record, core.correlator
     return SessionDetail(
         **msgspec.structs.asdict(session_view(session, now)),
-        route=record.route,
         principal=record.principal,
         log_level=None if record.log_level is None else _shown(record.log_level),
         subscriptions=len(record.subscriptions),
