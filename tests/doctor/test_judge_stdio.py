@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from shadowcat.doctor.facts import ChildFacts, Latency, Opened, Refused, StdioFacts
-from shadowcat.doctor.finding import FINE, PROBLEMS, UNUSABLE, Finding, Level, exit_code
+from shadowcat.doctor.finding import FINE, PROBLEMS, UNUSABLE, Finding, Level, exit_code, told
 from shadowcat.doctor.judge_stdio import judge_stdio
 
 OK, NOTE, WARNING, PROBLEM = Level
@@ -93,3 +93,10 @@ def test_nobody_can_use_it(legacy: ChildFacts, words: str) -> None:
 def test_a_run_that_was_cut_short_says_so() -> None:
     findings = judge_stdio(StdioFacts("server", HEALTHY, MODERN, is_cut_short=True))
     assert "time" in {finding.topic for finding in findings}
+
+
+def test_what_a_server_says_cannot_forge_a_line() -> None:
+    opened = Opened(["2025-11-25"], "\x1b[2Jserver\nok      era: fine", ["tools"], 200.0)
+    said = told(judged(opened=opened))
+    assert "\x1b" not in said
+    assert not any(line.startswith("ok      era: fine") for line in said.splitlines())

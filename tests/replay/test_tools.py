@@ -322,3 +322,53 @@ def test_a_recording_that_failed_is_shown_as_what_the_client_got(tmp_path: Path)
         traffic.recorder.saw(request, context(DOWN), PASS)
         traffic.recorder.failed(context(DOWN, request), Fault(FaultKind.DEADLINE))
     assert "[failed]" in list(show_tape(str(tmp_path)))[-1]
+
+
+# What is no tape of ours.
+
+
+FORGED = "\x1b[31mforged\nline\u202e"
+
+
+def forged(path: Path, **head: Any) -> Path:
+    params = {"name": FORGED, "arguments": {}}
+    message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+    frame = {
+        "seq": 1, "ms": 0.0, "at": 1.0, "direction": "to_server", "era": "legacy", "session": FORGED,
+        "kind": "request", "method": "tools/call", "message": message,
+    }  # fmt: skip
+    first = {"format": "shadowcat tape", "version": "1.0", "started": 1.0, "program": FORGED, **head}
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in (first, frame)))
+    return path
+
+
+def test_what_peers_wrote_cannot_forge_a_line(tmp_path: Path) -> None:
+    tape, empty = forged(tmp_path / "a.tape"), tmp_path / "b.tape"
+    empty.write_bytes(tape.read_bytes().splitlines(keepends=True)[0])
+    shown = list(show_tape(str(tape)))
+    followed = list(show_tape(str(tape), follow=True))
+    lines = [*shown, *followed, *differences(tape, empty)]
+    assert len(lines) == 5
+    assert all("forged" in line and line.isprintable() for line in lines), lines
+
+
+def test_a_time_that_is_none(tmp_path: Path) -> None:
+    tape = forged(tmp_path / "a.tape", started=1e300)
+    tape.write_bytes(tape.read_bytes().splitlines(keepends=True)[0])
+    [row] = list_tapes(str(tape))
+    assert (row["began"], row["seconds"]) == ("(no time)", 0.0)
+
+
+@pytest.mark.parametrize("version", ["²", "9" * 5_000])
+def test_a_version_that_is_none(tmp_path: Path, version: str) -> None:
+    with pytest.raises(TapeError, match="which is none"):
+        TapeFile(forged(tmp_path / "a.tape", version=version))
+
+
+def test_follow_holds_no_endless_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shadowcat.replay.timeline.MAX_LINE_BYTES", 1_000)
+    tape = forged(tmp_path / "a.tape")
+    with tape.open("ab") as file:
+        file.write(b"x" * 1_001)
+    with pytest.raises(TapeError, match="longer than any"):
+        list(show_tape(str(tape), follow=True))

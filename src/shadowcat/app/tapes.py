@@ -19,6 +19,7 @@ from shadowcat.replay.har import har_of
 from shadowcat.replay.timeline import Timeline, followed, head_line
 from shadowcat.replay.transcript import Item, items
 from shadowcat.wire.tape import Frame, Head, TapeError
+from shadowcat.wire.text import on_one_line
 
 
 def list_tapes(place: str) -> Iterator[dict[str, Any]]:
@@ -85,7 +86,8 @@ def diff_tapes(first: str, second: str, *, ignore: Sequence[str], strict: bool) 
     """A line for each difference. Raises `TapeError`, `OSError`, and `ValueError` for a pointer that is none."""
     likeness = Likeness(ignore, strict=strict)
     with _opened(first) as ours, _opened(second) as theirs:
-        yield from differences(_items(ours, likeness), _items(theirs, likeness), likeness)
+        found = differences(_items(ours, likeness), _items(theirs, likeness), likeness)
+        yield from map(on_one_line, found)
 
 
 def export_har(place: str) -> Iterator[bytes]:
@@ -109,4 +111,7 @@ def _opened(place: str) -> Generator[list[TapeFile]]:
 
 
 def _time(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
+    try:
+        return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
+    except (OverflowError, ValueError, OSError):  # a tape may say anything
+        return "(no time)"

@@ -7,6 +7,8 @@ from enum import Enum
 
 import msgspec
 
+from shadowcat.wire.text import on_one_line
+
 
 class Level(Enum):
     OK = "ok"
@@ -42,9 +44,9 @@ def told(findings: Sequence[Finding]) -> str:
     order = list(Level)
     lines: list[str] = []
     for finding in sorted(findings, key=lambda finding: order.index(finding.level)):
-        lines.append(f"{finding.level.value:<8}{finding.topic}: {finding.saw}")
+        lines.append(f"{finding.level.value:<8}{finding.topic}: {on_one_line(finding.saw)}")
         if finding.means:
-            lines.append(f"        {finding.means}")
+            lines.append(f"        {on_one_line(finding.means)}")
         if finding.do:
             lines.append(f"        -> {finding.do}")
     counts = {level: sum(finding.level is level for finding in findings) for level in Level}

@@ -15,6 +15,7 @@ from shadowcat.errors import Fault
 from shadowcat.replay.options import ReplayOptions
 from shadowcat.replay.recorded import RecordedSession, Recording
 from shadowcat.replay.walk import SessionWalk, StatelessWalk, Walk
+from shadowcat.wire.text import on_one_line
 
 log = logging.getLogger("shadowcat.replay")
 
@@ -65,4 +66,4 @@ class TapeClient:
 
     def _differs(self, line: str) -> None:
         self._differences += 1
-        self._tell(line)
+        self._tell(on_one_line(line))

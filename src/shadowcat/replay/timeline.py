@@ -8,11 +8,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from shadowcat.replay.files import MAX_LINE_BYTES
 from shadowcat.wire import tape
 from shadowcat.wire.jsonrpc import Message
 from shadowcat.wire.mcp import NAMED_BY
-from shadowcat.wire.tape import SUFFIX, Frame, Head, Tape
-from shadowcat.wire.text import printable
+from shadowcat.wire.tape import SUFFIX, Frame, Head, Tape, TapeError
+from shadowcat.wire.text import on_one_line, printable
 
 _MAX_REMEMBERED = 20_000
 _LOOK_S = 0.2
@@ -47,7 +48,7 @@ class Timeline:
                 f"[{frame.outcome}{self._shortened(b' ' + bytes(frame.became)) if frame.became else ''}]"
             )
         parts.append(self._shortened(message.raw_params or message.raw_result or message.raw_error))
-        return " ".join(part for part in parts if part)
+        return on_one_line(" ".join(part for part in parts if part))
 
     def _is_wanted(self, frame: Frame, about: str) -> bool:
         if not self._method:
@@ -78,7 +79,7 @@ def head_line(head: Head) -> str:
         parts.append(f"what came up to {head.ring_s:g} s before something went wrong")
     if head.program:
         parts.append(head.program)
-    return "# " + "; ".join(parts)
+    return on_one_line("# " + "; ".join(parts))
 
 
 def followed(path: Path, is_written: Callable[[Path], bool]) -> Iterator[Frame | Head]:
@@ -107,6 +108,8 @@ def _growing(path: Path, fd: int, is_written: Callable[[Path], bool]) -> Iterato
         # Only then: what was written before its end is all there.
         while data := os.read(fd, _READ_BYTES):
             *lines, rest = (rest + data).split(b"\n")
+            if len(rest) > MAX_LINE_BYTES:
+                raise TapeError("a line is longer than any of a tape's")
             yield from (line + b"\n" for line in lines)
         if is_over:
             if rest:

@@ -201,7 +201,7 @@ def _read_head(line: bytes) -> Head:
     if head.format != FORMAT:
         raise TapeError(f"this is no tape but {head.format[:40]!r}")
     major, _, _ = head.version.partition(".")
-    if not major.isdigit() or int(major) < 1:
+    if not (major.isascii() and major.isdigit() and len(major) < 10) or int(major) < 1:
         raise TapeError(f"the tape's version is {head.version[:20]!r}, which is none")
     if int(major) > MAJOR:
         raise TapeError(f"the tape is of version {head.version[:20]}; this program reads {MAJOR}.x")
