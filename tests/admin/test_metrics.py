@@ -20,6 +20,8 @@ from shadowcat.core.ports import Link
 from shadowcat.core.stream import LogLimits
 from shadowcat.core.targets import TargetRules
 from shadowcat.errors import Fault, FaultKind
+from shadowcat.plugins.recording.options import RecordOptions
+from shadowcat.plugins.recording.recorder import Recorder
 from shadowcat.proxy.shared import SessionLimits
 from shadowcat.upstream.command import Command
 from shadowcat.upstream.events import ReconnectPolicy
@@ -31,6 +33,7 @@ from tests.admin.stores import ASYNC, FailingStore
 from tests.rig.children import speaker, text, tool
 from tests.rig.client import client_of, rpc
 from tests.rig.server import Call, Stream, mcp_server
+from tests.rig.stand import stand
 from tests.rig.wait import until
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "metrics.md"
@@ -228,6 +231,27 @@ async def test_a_store() -> None:
         store.is_failing = False
         await until(lambda: not rig.writer.is_failing)
         assert (await operator.metrics())["shadowcat_store_waiting_sessions"] == 0.0
+
+
+async def test_a_recording(tmp_path: Path) -> None:
+    recorder = Recorder(RecordOptions(directory=str(tmp_path)))
+    recorder.start()
+    try:
+        async with (
+            stand(taps=[recorder]) as rig,
+            Admin(rig.proxy, recording=recorder) as admin,
+            client_of(admin.port) as asker,
+        ):
+            await rig.client.initialize()
+            await rig.client.call(params={"name": "t", "arguments": {"password": "hush"}})
+            await until(lambda: recorder.statistics().recorded == 5)
+            found = await Operator(admin, asker).metrics()
+            assert found["shadowcat_recorded_messages_total"] == 5.0
+            assert found["shadowcat_recorded_messages_redacted_total"] == 1.0
+            assert found["shadowcat_record_dropped_messages_total"] == 0.0
+            assert found["shadowcat_recording_failing"] == 0.0
+    finally:
+        recorder.close()
 
 
 async def test_processes_of_a_command() -> None:

@@ -45,7 +45,7 @@ from shadowcat.admin.views import (
     streams_of,
     upstream_view,
 )
-from shadowcat.admin.watched import Watched
+from shadowcat.admin.watched import Recording, Watched
 from shadowcat.proxy.session import Session
 from shadowcat.proxy.streams import Stream
 
@@ -90,12 +90,14 @@ _UNKNOWN = Reply("There is none, or more than one.", Problem)
 
 
 class Api:
-    def __init__(self, proxy: Watched, feed: Feed, lag: LoopLag, options: AdminOptions) -> None:
+    def __init__(
+        self, proxy: Watched, feed: Feed, lag: LoopLag, options: AdminOptions, recording: Recording | None
+    ) -> None:
         self._proxy = proxy
         self._lag = lag
         self._began_at = proxy.shared.clock.monotonic()
         self._feed = feed
-        self._exposition = Exposition(Watching(proxy, lag, lambda: len(feed)))
+        self._exposition = Exposition(Watching(proxy, lag, lambda: len(feed), recording))
         self._options = options
 
     def operations(self) -> tuple[Operation, ...]:

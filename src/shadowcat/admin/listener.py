@@ -27,7 +27,7 @@ from shadowcat.admin.operations import Endpoint, Operation
 from shadowcat.admin.options import AdminOptions
 from shadowcat.admin.page import show_page
 from shadowcat.admin.paging import BadParameter
-from shadowcat.admin.watched import Watched
+from shadowcat.admin.watched import Recording, Watched
 from shadowcat.aio import cancel_and_join
 from shadowcat.wire.hosts import Address
 
@@ -45,15 +45,20 @@ class Admin:
     """
 
     def __init__(
-        self, proxy: Watched, options: AdminOptions | None = None, *, holding: Holding | None = None
+        self,
+        proxy: Watched,
+        options: AdminOptions | None = None,
+        *,
+        holding: Holding | None = None,
+        recording: Recording | None = None,
     ) -> None:
-        """`holding` is who holds messages for a person, if anybody does."""
+        """`holding` is who holds messages for a person, `recording` who records them, if anybody does."""
         options = options or AdminOptions()
         shared = proxy.shared
         self._listen = options.listen
         self._lag = LoopLag()
         self._feed = Feed(shared.news, shared.clock, viewers=options.viewers, events=options.viewer_events)
-        operations = Api(proxy, self._feed, self._lag, options).operations()
+        operations = Api(proxy, self._feed, self._lag, options, recording).operations()
         if holding is not None:
             operations += HeldApi(holding).operations()
         self._server = _Server(_config(application(operations, options)))

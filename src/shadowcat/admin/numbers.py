@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from shadowcat.admin.health import readiness
 from shadowcat.admin.lag import LoopLag
-from shadowcat.admin.watched import Watched
+from shadowcat.admin.watched import Recording, RecordNumbers, Watched
 from shadowcat.core.ports import Counting
 from shadowcat.core.session import State
 from shadowcat.core.statistics import UpstreamStatistics
@@ -36,6 +36,7 @@ class Watching(NamedTuple):
     proxy: Watched
     lag: LoopLag
     viewers: Callable[[], int]
+    recording: Recording | None
 
 
 Sample = tuple[tuple[str, ...], float]
@@ -167,6 +168,13 @@ def _store_failures(watching: Watching) -> float:
     return 0 if writer is None else writer.failures
 
 
+# The recording's; zeros where nobody records.
+
+
+def _recorded(read: Callable[[RecordNumbers], float]) -> Callable[[Watching], float]:
+    return lambda now: 0 if now.recording is None else read(now.recording.statistics())
+
+
 _PROXY = (
     Number("shadowcat_phase", Type.GAUGE, ("phase",), "1 for the phase that the proxy is in", _phases),
     _gauge("ready", "whether `/ready` says yes", lambda now: readiness(now.proxy.shared).is_ready),
@@ -247,6 +255,20 @@ _STORE = (
     _counter("store_write_failures_total", "writes that failed", _store_failures),
     _counted("store_read_failures_total", "other calls of the store that failed", "store_failures"),
 )
+_RECORDING = (
+    _gauge("recording_failing", "whether nothing can be recorded", _recorded(lambda found: found.is_failing)),
+    _counter("recorded_messages_total", "messages recorded", _recorded(lambda found: found.recorded)),
+    _counter(
+        "recorded_messages_redacted_total",
+        "those of them that something was cut out of",
+        _recorded(lambda found: found.redacted),
+    ),
+    _counter(
+        "record_dropped_messages_total",
+        "messages that came too fast to be recorded, or that could not be written",
+        _recorded(lambda found: found.dropped),
+    ),
+)
 _UPSTREAMS = (
     Number(
         "shadowcat_upstream_in_trouble",
@@ -304,4 +326,5 @@ _UPSTREAMS = (
         "reader_stalls",
     ),
 )
-NUMBERS: tuple[Number, ...] = (*_PROXY, *_HTTP, *_SESSIONS, *_CALLS, *_STREAMS, *_STORE, *_UPSTREAMS)
+_OF_PROXY = (*_PROXY, *_HTTP, *_SESSIONS, *_CALLS, *_STREAMS)
+NUMBERS: tuple[Number, ...] = (*_OF_PROXY, *_STORE, *_RECORDING, *_UPSTREAMS)

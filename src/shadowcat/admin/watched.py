@@ -36,3 +36,23 @@ class Watched(Protocol):
 
     @property
     def server(self) -> HttpServer: ...
+
+
+class RecordNumbers(Protocol):
+    @property
+    def recorded(self) -> int: ...
+
+    @property
+    def dropped(self) -> int: ...
+
+    @property
+    def redacted(self) -> int: ...
+
+    @property
+    def is_failing(self) -> bool: ...
+
+
+class Recording(Protocol):
+    """Who records, if anybody does."""
+
+    def statistics(self) -> RecordNumbers: ...

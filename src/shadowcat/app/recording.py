@@ -6,7 +6,6 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 
-from shadowcat.core.ports import TapSink
 from shadowcat.errors import CannotRecord
 from shadowcat.plugins.recording.options import RecordOptions
 from shadowcat.plugins.recording.recorder import Recorder
@@ -15,7 +14,7 @@ from shadowcat.plugins.recording.recorder import Recorder
 @contextmanager
 def recording(
     options: RecordOptions | None, clients: str, upstreams: Mapping[str, str]
-) -> Generator[Sequence[TapSink]]:
+) -> Generator[Sequence[Recorder]]:
     """The taps of a proxy. Raises `CannotRecord`."""
     if options is None:
         yield ()

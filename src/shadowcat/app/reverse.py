@@ -26,6 +26,7 @@ from shadowcat.core.ports import TapSink, Upstream
 from shadowcat.core.targets import TargetRules
 from shadowcat.http.tls import ClientTls
 from shadowcat.plugins.message_log import MessageLog
+from shadowcat.plugins.recording.recorder import Recorder
 from shadowcat.stores.urls import StoreUrl, store_of
 from shadowcat.upstream.channel import ChannelLimits
 from shadowcat.upstream.command import Command
@@ -102,7 +103,7 @@ def _transports(settings: Settings) -> dict[str, str]:
 
 
 def _admin(
-    proxy: ReverseProxy, options: AdminOptions, plugins: Plugins
+    proxy: ReverseProxy, options: AdminOptions, plugins: Plugins, recorders: Sequence[Recorder]
 ) -> AbstractAsyncContextManager[Admin | None]:
     """There before the proxy serves, and until it has drained."""
     if not options.listen.is_on:
@@ -110,7 +111,7 @@ def _admin(
     # Here, because it brings a web framework along.
     from shadowcat.admin.listener import Admin
 
-    return Admin(proxy, options, holding=plugins.desk)
+    return Admin(proxy, options, holding=plugins.desk, recording=next(iter(recorders), None))
 
 
 async def serve_reverse(
@@ -120,23 +121,26 @@ async def serve_reverse(
     allow_open_files()
     store = settings.store or default_store(settings.listen)
     plugins = plugins_of(settings)
-    with recording(settings.record, "http", _transports(settings)) as taps:
+    with recording(settings.record, "http", _transports(settings)) as recorders:
+        taps: Sequence[TapSink] = recorders
         if settings.log.level == "debug":
             # Only then: with a tap every message costs a little more.
-            taps = (*taps, MessageLog())
-        await _serve(settings, proxy_of(settings, store, plugins, taps), plugins, store, announce, again)
+            taps = (*recorders, MessageLog())
+        proxy = proxy_of(settings, store, plugins, taps)
+        await _serve(settings, proxy, plugins, recorders, store, announce, again)
 
 
 async def _serve(
     settings: Settings,
     proxy: ReverseProxy,
     plugins: Plugins,
+    recorders: Sequence[Recorder],
     store: StoreUrl,
     announce: Callable[[str], None],
     again: Load | None,
 ) -> None:
     listen = settings.listen
-    async with _admin(proxy, settings.admin, plugins) as admin, proxy:
+    async with _admin(proxy, settings.admin, plugins, recorders) as admin, proxy:
         if plugins:
             proxy.shared.tasks.spawn(plugins.watch(proxy.shared.pipeline), "look for changes of plugins")
 
