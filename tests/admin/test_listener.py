@@ -11,7 +11,7 @@ import pytest
 from shadowcat import Admin
 from shadowcat.admin import listener
 from shadowcat.admin.options import AdminAddress, AdminOptions
-from tests.admin.kit import watched, watched_stand
+from tests.admin.kit import TOKEN, watched, watched_stand
 from tests.rig.client import client_of
 from tests.rig.stand import stand
 from tests.rig.wait import soon, until
@@ -92,6 +92,24 @@ async def test_so_many_connections_and_no_more(monkeypatch: pytest.MonkeyPatch) 
                 pass  # the same, more clearly
         for _, one in [*held, (reader, writer)]:
             one.close()
+
+
+async def test_who_asks_on_and_reads_nothing_is_cut() -> None:
+    """Not even a token is needed for that, and 100 such connections are all that there are."""
+    async with watched_stand(admin={"token": TOKEN, "stall_s": 0.2}) as (_, operator):
+        reader, writer = await asyncio.open_connection("127.0.0.1", operator.admin.port, limit=1)
+
+        async def ask_on() -> None:
+            while True:
+                writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 1_000)
+                await writer.drain()
+
+        # Until the sockets between are full of answers, and then for as long as it takes to be cut.
+        async with soon():
+            with pytest.raises(ConnectionError):
+                await ask_on()
+        writer.transport.abort()
+        assert not reader.at_eof()
 
 
 async def test_a_head_without_end() -> None:

@@ -251,7 +251,7 @@ class Api:
     async def events(self, request: Request) -> Response:
         if self._feed.is_full:
             return problem(503, "too_many_viewers", "As many as may watch do", headers={"Retry-After": "5"})
-        return FeedResponse(self._feed, self._options.heartbeat_s, self._options.stall_s)
+        return FeedResponse(self._feed, self._options.heartbeat_s)
 
 
 def bad_parameter(request: Request, error: Exception) -> Response:

@@ -1,4 +1,4 @@
-"""A feed as a response: goes on until the viewer goes, takes nothing any more, or the listener closes."""
+"""A feed as a response: goes on until the viewer goes, or the listener closes."""
 
 from __future__ import annotations
 
@@ -18,12 +18,11 @@ _BEGIN = b"retry: 3000\n\n"
 class FeedResponse(Response):
     media_type = "text/event-stream"
 
-    def __init__(self, feed: Feed, heartbeat_s: float, stall_s: float) -> None:
+    def __init__(self, feed: Feed, heartbeat_s: float) -> None:
         super().__init__(headers={**SECURE, "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._feed = feed
         self._heartbeat_s = heartbeat_s
-        self._stall_s = stall_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
@@ -44,9 +43,8 @@ class FeedResponse(Response):
     async def _feed_one(self, viewer: Viewer, send: Send) -> None:
         piece: bytes | None = _BEGIN
         while piece is not None:
-            # The server waits here for a viewer that does not read.
-            async with asyncio.timeout(self._stall_s):
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            # The listener waits here for a viewer that does not read, and cuts one that reads nothing.
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
             piece = await viewer.next(self._heartbeat_s)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 

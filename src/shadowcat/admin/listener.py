@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Mapping, Sequence
-from typing import cast
+from functools import partial
+from typing import Any, cast
 
 import uvicorn
 from starlette.applications import Starlette
@@ -61,7 +62,7 @@ class Admin:
         operations = Api(proxy, self._feed, self._lag, options, recording).operations()
         if holding is not None:
             operations += HeldApi(holding).operations()
-        self._server = _Server(_config(application(operations, options)))
+        self._server = _Server(_config(application(operations, options), options.stall_s))
         self._socket: socket.socket | None = None
         self._closed = False
 
@@ -162,10 +163,10 @@ def _bound(listen: Address) -> socket.socket:
         raise OSError(error.errno, error.strerror or str(error), str(listen)) from error
 
 
-def _config(app: Gate) -> uvicorn.Config:
+def _config(app: Gate, stall_s: float) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=_Connection,
+        http=cast("type[asyncio.Protocol]", partial(_Connection, stall_s=stall_s)),
         ws="none",
         loop="none",
         lifespan="off",
@@ -203,7 +204,12 @@ class _Server(uvicorn.Server):
 
 
 class _Connection(H11Protocol):
-    """uvicorn gives a connection all the time in the world for its request, and takes any number of them."""
+    """uvicorn gives a connection all the time in the world to ask and to read, and takes any number of them."""
+
+    def __init__(self, *args: Any, stall_s: float, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self._stall_s = stall_s
+        self._stall: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         if len(self.connections) >= MAX_CONNECTIONS:
@@ -218,6 +224,7 @@ class _Connection(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self in self.connections:
             self._look.cancel()
+            self._take_up()
             super().connection_lost(exc)
 
     def _look_after(self) -> None:
@@ -229,3 +236,28 @@ class _Connection(H11Protocol):
             self.transport.abort()
         else:
             self._look_later()
+
+    # A client that reads too little: the server waits for it, within bounds.
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._wait_for_reader()
+
+    def resume_writing(self) -> None:
+        self._take_up()
+        super().resume_writing()
+
+    def _wait_for_reader(self) -> None:
+        left = self.transport.get_write_buffer_size()
+        self._stall = self.loop.call_later(self._stall_s, self._look_at_reader, left)
+
+    def _look_at_reader(self, before: int) -> None:
+        if self.transport.get_write_buffer_size() < before:
+            self._wait_for_reader()
+        else:
+            self.transport.abort()
+
+    def _take_up(self) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None

@@ -49,7 +49,7 @@ class AdminOptions(Struct, frozen=True, kw_only=True):
         float, Meta(gt=0, description="Silence on a feed that is filled with a comment.")
     ] = 15.0
     stall_s: Annotated[
-        float, Meta(gt=0, description="A viewer that takes nothing for this long is cut off.")
+        float, Meta(gt=0, description="A client that accepts no byte for this long is cut off.")
     ] = 10.0
 
     def __post_init__(self) -> None:
