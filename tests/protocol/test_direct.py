@@ -10,6 +10,7 @@ import pytest
 
 from shadowcat.http.limits import Timeouts
 from shadowcat.proxy import direct
+from tests.protocol.test_taps import Tap
 from tests.rig.cases import refused
 from tests.rig.client import Reply
 from tests.rig.server import Call, Handler, holding
@@ -201,6 +202,20 @@ async def test_the_end_of_the_proxy_ends_it(session: Stand, released: asyncio.Ev
     await happens(session.server.got("tools/call")[0].dropped)
     with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
         await asking
+
+
+async def test_when_no_time_is_left_the_server_and_the_taps_are_told_too() -> None:
+    tap = Tap()
+    async with stand(taps=[tap]) as rig:
+        await rig.client.initialize()
+        rig.server.handlers["tools/call"] = holding(asyncio.Event(), _answer)
+        asking = await _calling(rig)
+        async with soon():
+            await rig.proxy.drain(grace_s=0.1)
+        answer = await (await asking).json()
+        assert answer["error"]["data"]["reason"] == "proxy_stopped"
+        assert [fault.reason for _, fault in tap.failures] == ["proxy_stopped"]
+        assert len(rig.server.got("notifications/cancelled")) == 1
 
 
 async def test_a_proxy_that_drains_waits_for_it(session: Stand, released: asyncio.Event) -> None:

@@ -17,7 +17,7 @@ from shadowcat.core.correlate import InFlight
 from shadowcat.core.exchange import TO_CLIENT, TO_SERVER, Answer, Rest
 from shadowcat.errors import Fault
 from shadowcat.proxy.core import SessionCore
-from shadowcat.proxy.inbound import REMEMBERED, judged_response
+from shadowcat.proxy.inbound import REMEMBERED, give_up, judged_response
 from shadowcat.proxy.streams import Reader, Stream
 from shadowcat.wire.jsonrpc import Message
 from shadowcat.wire.mcp import Method
@@ -96,8 +96,10 @@ class _Call(msgspec.Struct, eq=False):
         self.then(self._nothing)
 
     async def _nothing(self) -> None:
-        if self.entry.fault is not None:
-            raise self.entry.fault
+        fault = self.entry.fault
+        if fault is not None:
+            give_up(self.core, self.request, self.entry, fault)
+            raise fault
 
     def cancel(self) -> None:
         self.entry.interrupt = None
