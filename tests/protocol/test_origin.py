@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+
 import pytest
 
 from shadowcat.downstream.streamable import EndpointOptions
 from tests.rig.cases import case, refused
-from tests.rig.client import modern, routing, rpc
+from tests.rig.client import ACCEPT, JSON, modern, routing, rpc
 from tests.rig.stand import Stand, stand
+from tests.rig.wait import soon
 
 FOREIGN = [
     "https://evil.com",
@@ -44,6 +48,28 @@ async def test_a_foreign_page_is_refused_in_the_modern_era(rig: Stand, origin: s
     fields = [*routing("tools/list"), ("Origin", origin)]
     await refused(await rig.client.post(modern("tools/list"), *fields), 403, -32600)
     assert rig.server.requests == []
+
+
+async def test_a_host_that_is_allowed_no_more_is_refused_on_open_connections_too() -> None:
+    async with stand(endpoint=EndpointOptions(allow_hosts=frozenset({"a.example"}))) as rig:
+        await rig.client.initialize()
+        body = json.dumps(rpc("tools/list", {}, 1))
+        fields = [ACCEPT, JSON, *rig.client.in_session(), ("Host", "a.example")]
+        head = "".join(f"{name}: {value}\r\n" for name, value in fields)
+        asked = f"POST /mcp HTTP/1.1\r\n{head}Content-Length: {len(body)}\r\n\r\n{body}".encode()
+        reader, writer = await asyncio.open_connection("127.0.0.1", rig.proxy.port)
+        try:
+            async with soon():
+                for _ in range(2):
+                    writer.write(asked)
+                    assert (await reader.readline()).split()[1] == b"200"
+                    await reader.readuntil(b'"id":1')
+                    await reader.readuntil(b"}}")
+                rig.proxy.guard.allow(frozenset({"b.example"}), frozenset())
+                writer.write(asked)
+                assert (await reader.readline()).split()[1] == b"403"
+        finally:
+            writer.close()
 
 
 @pytest.mark.case("A01")

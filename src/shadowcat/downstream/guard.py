@@ -50,6 +50,8 @@ class Guard:
 
     def allow(self, hosts: frozenset[str], origins: frozenset[str]) -> None:
         """From now on these, and no others."""
+        self.terms = object()
+        """Another one each time: who keeps what `check` came to keeps it for as long as this is the same."""
         self._hosts = {host.lower().strip("[]") for host in hosts}
         self._origins = {origin.lower().rstrip("/") for origin in origins}
         self._allows_host = lru_cache(maxsize=256)(self._judge_host)

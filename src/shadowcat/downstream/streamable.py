@@ -70,8 +70,6 @@ _NODE_S = 15.0
 _LOOK_AGAIN_S = 0.25
 _LEAVING_RETRY_MS = (1_000, 5_000)
 """Drawn from for each client that is sent away, so that they do not all come back at once."""
-_UNKNOWN = Admission("", b"")
-"""The head has not been looked at."""
 _LAST_EVENT_ID = re.compile(rb"[\x21-\x7e]{1,256}")
 
 
@@ -141,11 +139,13 @@ class StreamableEndpoint:
 
     def handle(self, request: Request) -> Later | Coroutine[Any, Any, Response]:
         notes = request.headers.notes
-        admission = _UNKNOWN if notes is None else notes.get(self, _UNKNOWN)
-        if admission is _UNKNOWN:
-            admission = self._admission(request)
+        terms = self._guard.terms
+        noted = None if notes is None else notes.get(self)
+        if noted is None or noted[0] is not terms:
+            noted = terms, self._admission(request)
             if notes is not None:
-                notes[self] = admission
+                notes[self] = noted
+        admission = noted[1]
         later = None
         if admission is not None:
             later = direct.begin(request, admission, self._gateway, self._caller, self._in_session)
