@@ -30,7 +30,7 @@ def test_what_is_named(authority: bytes, target: Target) -> None:
     assert target_of(authority) == target
 
 
-@pytest.mark.parametrize("authority", [b"a:0", b"a:65536", b"a:99999"])
+@pytest.mark.parametrize("authority", [b"a:0", b"a:65536", b"a:99999", b"a:b", b"a:80x", b"a:-1"])
 def test_a_port_that_is_none(authority: bytes) -> None:
     with pytest.raises(Fault, match="port"):
         target_of(authority)

@@ -364,6 +364,22 @@ async def test_what_a_lenient_server_might_take_for_mcp_does_not_pass_as_somethi
         assert not heard
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"id":1,"method":"tools/call"}',
+        b'{"\\u006asonrpc":"2.0","id":1,"method":"tools/call"}',
+        '{"jsonrpc":"2.0","id":1,"method":"tools/call"}'.encode("utf-16"),
+    ],
+)
+async def test_nor_where_it_is_called_a_form(body: bytes) -> None:
+    async with forwarding() as stand, web() as (url, heard):
+        form = ("Content-Type", "application/x-www-form-urlencoded")
+        reply = await stand.client(f"{url}/mcp").post(body, plain=[ACCEPT, form])
+        assert 400 <= reply.status < 500
+        assert not heard
+
+
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "HEAD"])
 async def test_methods_that_no_client_of_mcp_needs(method: str) -> None:
     async with forwarding() as stand, web() as (url, heard):

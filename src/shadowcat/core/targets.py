@@ -17,6 +17,7 @@ from shadowcat.errors import Fault, FaultKind
 from shadowcat.wire.hosts import is_loopback
 
 _HTTP_PORT = 80
+_PORT = re.compile(r"[0-9]{0,5}")
 
 
 class Target(NamedTuple):
@@ -37,8 +38,7 @@ def target_of(authority: bytes) -> Target:
     host, colon, port = text.rpartition(":")
     if not colon or text.endswith("]"):
         host, port = text, ""
-    number = int(port) if port.isdigit() else _HTTP_PORT
-    if not 0 < number < 65536:
+    if not _PORT.fullmatch(port) or not 0 < (number := int(port or _HTTP_PORT)) < 65536:
         raise Fault(FaultKind.INVALID_REQUEST, "The target's port is none")
     return Target(_canonical(host.strip("[]")), number)
 

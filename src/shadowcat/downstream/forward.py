@@ -7,6 +7,7 @@ relayed plainly where it can be no MCP to any server either; everything else is 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 
 import msgspec
@@ -34,6 +35,8 @@ MAX_SITES = 200
 
 _MESSAGE_MEMBERS = frozenset({"jsonrpc", "method", "result", "error"})
 _FORM = b"application/x-www-form-urlencoded"
+_FORM_BODY = re.compile(rb"[A-Za-z0-9*._~+%&=-]*")
+"""No JSON, in whatever encoding: there are servers that do not look at Content-Type."""
 _IN_SESSION = (Header.SESSION_ID, Header.PROTOCOL_VERSION, Header.LAST_EVENT_ID)
 
 
@@ -213,10 +216,11 @@ def _is_mcp(request: Request) -> bool:
 
 def _is_message(request: Request) -> bool:
     body = request.body
+    kind = (request.headers.get(b"content-type") or b"").partition(b";")[0].strip().lower()
+    if kind == _FORM and _FORM_BODY.fullmatch(body):
+        return False
     if b'"jsonrpc"' in body:
         return True
-    if (request.headers.get(b"content-type") or b"").partition(b";")[0].strip().lower() == _FORM:
-        return False
     try:
         members = jsonrpc.members(body)
     except (Fault, msgspec.MsgspecError):
