@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from typing import NamedTuple
 
-from shadowcat.core.exchange import Caller, Context, Direction, Reply
+from shadowcat.core.exchange import Caller, Context, Direction, Reject, Reply
 from shadowcat.core.multiplex import request_named_by
 from shadowcat.core.negotiate import claims_of
 from shadowcat.core.waiting import Waiting
-from shadowcat.errors import Fault
+from shadowcat.errors import Fault, FaultKind
 from shadowcat.proxy.pipeline import Pipeline
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Message
 from shadowcat.wire.mcp import MODERN_VERSIONS, Era, Method
+
+log = logging.getLogger("shadowcat.stdio")
 
 
 class Sent(NamedTuple):
@@ -47,11 +50,11 @@ class Interception:
 
     async def _one(self, message: Message, is_up: bool) -> list[Sent]:
         request = None
-        if not is_up and message.is_response and message.id is not None:
+        if message.is_response and message.id is not None:
             # Before anybody looks at it: whatever they make of it is the answer.
-            request = self.waiting.answered(message.id)
-        elif is_up and message.is_response and message.id is not None:
-            request = self._questions.answered(message.id)
+            request = (self._questions if is_up else self.waiting).answered(message.id)
+            if request is None and self.pipeline.interceptors:
+                return self._dropped(message, is_up)
         elif message.is_request:
             try:
                 self._asked(message, is_up)
@@ -66,6 +69,14 @@ class Interception:
         if not self._goes_on(outcome, is_up):
             return []
         return [Sent(is_up, outcome)]
+
+    def _dropped(self, answer: Message, is_up: bool) -> list[Sent]:
+        """An answer to nothing: who judges answers to some method could not tell, and there are clients for which
+        "1" answers 1."""
+        fault = Fault(FaultKind.INVALID_REQUEST, reason="answers_nothing")
+        self.pipeline.tell(answer, self._context(is_up, None), Reject(fault))
+        log.debug("dropped an answer to nothing: %r", answer)
+        return []
 
     def failed(self, request: Message, fault: Fault) -> None:
         """The request went on and is answered with a fault from here."""

@@ -1,0 +1,48 @@
+"""What interceptors judge on a connection between one client and one server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from shadowcat.core.exchange import Direction, Reject
+from shadowcat.core.rule_file import read_rules
+from shadowcat.plugins.rules import Rules
+from shadowcat.proxy.interception import Interception
+from shadowcat.proxy.pipeline import Pipeline
+from tests.protocol.test_taps import Tap
+
+DOWN = Direction.TO_CLIENT
+HIDE = """
+[[rule]]
+name = "hide what it finds"
+method = "tools/call"
+direction = "to_client"
+replace = { content = [] }
+"""
+CALL = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"t"}}'
+
+
+def answer(id: Any) -> bytes:
+    return b'{"jsonrpc":"2.0","id":%b,"result":{"content":["found"]}}' % id
+
+
+@pytest.mark.parametrize("id", [b'"1"', b"2"])
+async def test_an_answer_to_nothing_gets_around_no_rule(id: bytes) -> None:
+    tap = Tap()
+    between = Interception(Pipeline([Rules(read_rules(HIDE))], [tap]), "a", "s")
+    await between.outcome(CALL, is_up=True)
+    assert await between.outcome(answer(id), is_up=False) == []
+    told = [(outcome, message.raw) for message, context, outcome in tap.seen if context.direction is DOWN]
+    [(outcome, raw)] = told
+    assert (type(outcome), raw) == (Reject, answer(id))
+    [sent] = await between.outcome(answer(b"1"), is_up=False)
+    assert (sent.is_up, sent.message.result()) == (False, {"content": []})
+    assert await between.outcome(answer(b"1"), is_up=False) == []
+
+
+async def test_who_only_listens_keeps_nothing_back() -> None:
+    between = Interception(Pipeline([], [Tap()]), "a", "s")
+    [sent] = await between.outcome(answer(b"7"), is_up=False)
+    assert sent.message.raw == answer(b"7")
