@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -316,3 +317,22 @@ async def test_interceptors_stand_in_a_row() -> None:
         assert answer["result"]["mine"] is True
         assert [m.params()["name"] for m, _ in second.seen if m.method == "tools/call"] == ["ünïcode"]
         assert "tools/call" not in third.asked(UP)
+
+
+@pytest.mark.parametrize("sent", [rpc("tools/call", {"name": "t"}, 1), rpc("notifications/vendor")])
+async def test_what_is_judged_for_longer_than_its_session_lasts_goes_nowhere(sent: Any) -> None:
+    judging, go_on = asyncio.Event(), asyncio.Event()
+
+    async def later(message: Message) -> Verdict:
+        judging.set()
+        await happens(go_on)
+        return PASS
+
+    async with stand(interceptors=[Rule(later, on=sent["method"])]) as rig:
+        await rig.client.initialize()
+        asking = asyncio.create_task(rig.client.send(sent))
+        await happens(judging)
+        assert (await rig.client.delete()).status == 200
+        go_on.set()
+        assert (await asking).status == 404
+        assert rig.server.got(sent["method"]) == []

@@ -53,7 +53,7 @@ class HoldDesk:
     # For interceptors.
 
     async def hold(self, message: Message, context: Context, reason: str = "") -> Verdict:
-        """What was decided. One whose client went away, or whose session ended, is held no longer."""
+        """What was decided; who is cancelled meanwhile holds it no longer."""
         options = self.options
         if len(self._waiting) >= options.max_held:
             return Reject(Fault(FaultKind.OVER_CAPACITY, reason="too_many_held"))

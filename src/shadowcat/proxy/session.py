@@ -193,6 +193,8 @@ class Session:
             if isinstance(judged, Reply):
                 return judged.message.with_id(message.id)
             message = judged
+            # It may have been ended while an interceptor thought about it.
+            core.require_alive()
         if message.method == Method.SUBSCRIBE and not core.record.has_room_to_subscribe:
             raise Fault(FaultKind.OVER_CAPACITY, reason="too_many_subscriptions")
         entry, outgoing = core.correlator.begin(message)
@@ -274,6 +276,7 @@ class Session:
                 return
             # The server waits for an answer, and this is the one it gets.
             judged = jsonrpc.error(message.id, fault.error())
+        core.require_alive()
         if isinstance(judged, Reply):
             if not message.is_response:
                 return
