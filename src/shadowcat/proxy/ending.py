@@ -28,6 +28,10 @@ class Running:
 
     async def until(self, work: Coroutine[Any, Any, T]) -> T:
         """The outcome of `work`. Raises `Fault` when all is over first."""
+        if self._is_over:
+            # Whoever waited for a slow client as it ended comes here only now.
+            work.close()
+            raise proxy_stopped()
         task = asyncio.current_task()
         assert task is not None
         self._waiting.add(task)
