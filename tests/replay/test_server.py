@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
+from shadowcat.app.replay import recording_at
 from shadowcat.core.exchange import Context, Reject, Replace, Reply
 from shadowcat.core.interceptor import Interceptor, Judgement
 from shadowcat.errors import Fault, FaultKind
+from shadowcat.replay.conversation import Conversation
+from shadowcat.replay.options import ReplayOptions
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Message
 from tests.replay.kit import played, recorded
@@ -273,3 +276,16 @@ async def test_at_the_speed_of_the_tape(tmp_path: Path) -> None:
     async with played(tmp_path, speed=100.0) as client:
         await client.initialize()
         assert (await client.call(params=params()))["result"]["number"] == 1
+
+
+async def test_nothing_is_held_of_what_is_not_on_the_tape(tmp_path: Path) -> None:
+    async with recorded(tmp_path) as rig:
+        await rig.client.initialize()
+        await rig.client.call(params=params(x=1))
+    options = ReplayOptions()
+    with recording_at(str(tmp_path), options) as recording:
+        conversation = Conversation(recording, recording.sessions[0], options)
+        for number in range(1, 10):
+            await conversation.answer(jsonrpc.request(number, "tools/call", params(y=number)))
+            conversation.heard(jsonrpc.notification(f"notifications/made-up-{number}"))
+        assert (len(conversation._asked), len(conversation._told)) == (0, 0)

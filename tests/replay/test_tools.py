@@ -353,10 +353,12 @@ def test_what_peers_wrote_cannot_forge_a_line(tmp_path: Path) -> None:
 
 
 def test_a_time_that_is_none(tmp_path: Path) -> None:
-    tape = forged(tmp_path / "a.tape", started=1e300)
-    tape.write_bytes(tape.read_bytes().splitlines(keepends=True)[0])
+    tape = forged(tmp_path / "a.tape")
+    tape.write_bytes(tape.read_bytes().replace(b'"at": 1.0', b'"at": 1e300'))
     [row] = list_tapes(str(tape))
-    assert (row["began"], row["seconds"]) == ("(no time)", 0.0)
+    assert "$.at" in row["unreadable"]
+    with pytest.raises(TapeError, match="no tape"):
+        TapeFile(forged(tmp_path / "b.tape", started=-1.0))
 
 
 @pytest.mark.parametrize("version", ["²", "9" * 5_000])

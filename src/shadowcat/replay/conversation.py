@@ -50,9 +50,11 @@ class Conversation:
             self._come_to(self._next_told(message.method))
 
     def _next_told(self, method: str) -> int:
+        recorded = self._session.told.get(method)
+        if not recorded:
+            return 0  # and not counted: a client may make up methods without end
         self._told[method] += 1
-        recorded = self._session.told.get(method, ())
-        return recorded[min(self._told[method], len(recorded)) - 1] if recorded else 0
+        return recorded[min(self._told[method], len(recorded)) - 1]
 
     def _come_to(self, seq: int) -> None:
         if seq > self._heard_up_to:
@@ -91,11 +93,13 @@ class Conversation:
         """The n-th of those that are the same, for the n-th time that it is asked; then the last one again."""
         key = self._recording.likeness.key(asked)
         same = self._session.same_as(key)
+        if not same:
+            return None  # and not counted, as `_next_told` does not
         number = self._asked[key]
         self._asked[key] += 1
         if number < len(same):
             return same[number]
-        return None if self._options.strict or not same else same[-1]
+        return None if self._options.strict else same[-1]
 
     async def _played(self, exchange: Exchange, request: Message) -> AsyncGenerator[list[Message]]:
         assert request.id is not None

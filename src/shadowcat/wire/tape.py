@@ -7,6 +7,7 @@ it is written, and after its writer was killed: then its last line may be torn, 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Annotated
 
 import msgspec
 from msgspec import Raw
@@ -36,6 +37,10 @@ NOTHING = Raw(b"")
 """The one object that is left out of a line: another one without bytes would be written, as no JSON."""
 
 
+Moment = Annotated[float, msgspec.Meta(ge=0, le=253_402_300_799)]
+"""The wall clock, in seconds since the epoch; up to the last year that has four digits."""
+
+
 class TapeError(ValueError):
     """What was to be read is no tape, or not one that can be read."""
 
@@ -45,8 +50,8 @@ class Head(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     format: str
     version: str
-    started: float
-    """The wall clock, in seconds since the epoch, when the recording began; a later part of it says the same."""
+    started: Moment
+    """When the recording began; a later part of it says the same."""
     part: int = 1
     recording: str = ""
     """The name of the recording that this is a part of."""
@@ -69,8 +74,7 @@ class Frame(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Counts the messages of a recording from 1; one that is missing was left out."""
     ms: float
     """Since the recording began, by a clock that does not jump."""
-    at: float
-    """The wall clock, in seconds since the epoch."""
+    at: Moment
     direction: str
     era: str
     session: str = ""
