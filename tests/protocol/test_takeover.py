@@ -16,6 +16,8 @@ import pytest
 
 from shadowcat import ReverseProxy
 from shadowcat.core.ledger import Refusal, SessionChange
+from shadowcat.core.rule_file import read_rules
+from shadowcat.plugins.rules import Rules
 from shadowcat.proxy.inbound import withdraw
 from shadowcat.proxy.session import Session
 from shadowcat.proxy.shared import SessionLimits
@@ -207,6 +209,21 @@ async def test_a_running_call_is_resumed_at_the_server(rig: Crash) -> None:
     ids = [event.id for event in again.seen if event.data]
     epoch = reply.last_id.rpartition(".")[0]
     assert ids == [f"{epoch}.{seq}" for seq in (4, 5, 6)]
+
+
+async def test_a_rule_for_what_a_tool_finds_holds_after_the_crash_too() -> None:
+    rule = '[[rule]]\nname = "hide"\ntool = "t"\ndirection = "to_client"\nset = {"/result/hidden" = true}'
+    async with crash_rig(interceptors=[Rules(read_rules(rule))]) as rig:
+        await rig.client.initialize()
+        reply, stream = await rig.begin()
+        await say(stream, 1, 1)
+        assert await hear(reply, 1) == [1]
+        await rig.written()
+        await rig.crash()
+        again = await rig.client.listen(reply.last_id)
+        _, more = await rig.asked_again()
+        await more.send(result(stream.seen.json["id"]), id="u2")
+        assert (await again.messages())[-1]["result"] == {"content": [], "hidden": True}
 
 
 async def test_nothing_leaves_before_the_store_knows_how_to_ask_for_the_rest(rig: Crash) -> None:

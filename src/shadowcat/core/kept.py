@@ -38,7 +38,8 @@ class KeptRequest(msgspec.Struct, gc=False, omit_defaults=True):
     method: str
     token: RequestId | None = None
     params: bytes = b""
-    """Only of one that changes what the session remembers: the others' arguments have no business on a disk."""
+    """All of one that changes what the session remembers; of a call the name of its tool, which rules for its answer
+    ask for. Arguments have no business on a disk."""
 
 
 class KeptSession(msgspec.Struct, kw_only=True, omit_defaults=True):

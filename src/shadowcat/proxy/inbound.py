@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from shadowcat.core.correlate import InFlight, ServerRequest
 from shadowcat.core.exchange import TO_CLIENT, MessageStream, Reply
 from shadowcat.core.kept import KeptRequest
+from shadowcat.core.pointer import look
 from shadowcat.errors import Fault, FaultKind, Side
 from shadowcat.proxy.core import SessionCore
 from shadowcat.proxy.streams import Stream
@@ -67,8 +68,19 @@ async def follow(
 
 
 def _kept(entry: InFlight[Stream], request: Message) -> KeptRequest:
-    params = request.raw_params if request.method in REMEMBERED else b""
+    params = request.raw_params if request.method in REMEMBERED else _name_of_tool(request)
     return KeptRequest(entry.upstream_id, entry.method, entry.token, params)
+
+
+def _name_of_tool(request: Message) -> bytes:
+    """As parameters that hold nothing else."""
+    if request.method != Method.TOOLS_CALL:
+        return b""
+    try:
+        name = look(request, ("params", "name"))
+    except Fault:
+        return b""
+    return b"" if name is None else b'{"name":%b}' % name
 
 
 async def _up_to_response(
