@@ -17,7 +17,7 @@ from shadowcat.proxy.targets import Targets
 from tests.rig.client import ACCEPT, JSON, Client, Reply, rpc
 from tests.rig.old_server import old_server
 from tests.rig.server import McpServer, mcp_server
-from tests.rig.wait import soon
+from tests.rig.wait import happens, soon
 from tests.rig.wire import Listener, Seen
 
 LOOPBACK = TargetRules(loopback=True)
@@ -378,6 +378,26 @@ async def test_nor_where_it_is_called_a_form(body: bytes) -> None:
         reply = await stand.client(f"{url}/mcp").post(body, plain=[ACCEPT, form])
         assert 400 <= reply.status < 500
         assert not heard
+
+
+async def test_a_stream_that_nobody_asked_for_is_not_relayed() -> None:
+    dropped = asyncio.Event()
+
+    async def stream(seen: Seen) -> None:
+        await seen.begin("text/event-stream; charset=utf-8")
+        await happens(seen.dropped)
+        dropped.set()
+
+    listener = Listener(stream)
+    await listener.open()
+    try:
+        async with forwarding() as stand:
+            client = stand.client(f"http://127.0.0.1:{listener.port}/mcp")
+            reply = await client.request("GET", [("Accept", "*/*")])
+            assert (reply.status, await reason_of(reply)) == (406, "accept")
+            await happens(dropped)
+    finally:
+        await listener.close()
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "HEAD"])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from shadowcat.core.targets import Target
 from shadowcat.downstream.answers import not_allowed
-from shadowcat.errors import Fault
+from shadowcat.downstream.guard import SSE
+from shadowcat.errors import Fault, FaultKind
 from shadowcat.http.client import Client, Origin
 from shadowcat.http.limits import Timeouts
 from shadowcat.http.message import HeaderList, Headers, Request, Response
@@ -36,6 +37,10 @@ class PlainRelay:
             _TIMEOUTS,
         )
         try:
+            if (response.headers.get(b"content-type") or b"").lower().startswith(SSE):
+                # There are servers that stream whatever Accept says; interceptors would not see what that brings.
+                told = "This is an event stream: Accept must list text/event-stream"
+                raise Fault(FaultKind.NOT_ACCEPTABLE, told, reason="accept")
             body = await response.read(MAX_BODY_BYTES)
         except Fault:
             response.abort()
