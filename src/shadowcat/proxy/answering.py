@@ -94,6 +94,9 @@ class Answering:
         until = loop.time() + GIVEN_UP_AFTER_S
         backoff = Backoff(0.25, 5.0)
         while True:
+            if asked.epoch != self._core.correlator.epoch:
+                # Whoever asks under this id by now asked something else.
+                raise Fault(FaultKind.UPSTREAM_SESSION_LOST, reason="upstream_session_lost", sent=True)
             try:
                 return await self._core.link.send(answer)
             except Fault as fault:
@@ -101,5 +104,3 @@ class Answering:
                 if fault.kind not in _AGAIN or loop.time() + wait_s >= until:
                     raise
             await asyncio.sleep(wait_s)
-            if asked.epoch != self._core.correlator.epoch:
-                raise Fault(FaultKind.UPSTREAM_SESSION_LOST, reason="upstream_session_lost", sent=True)
