@@ -132,7 +132,7 @@ def test_of_equals_the_first_applies() -> None:
     text = "\n".join(
         f'[[rule]]\nname = "{name}"\ntool = "{tool}"\nlog = true' for name, tool in (("a", "*t"), ("b", "t*"))
     )
-    assert applying(text, call("tt")) == "*t"
+    assert applying(text, call("tt")) == "a"
 
 
 WRONG = {
