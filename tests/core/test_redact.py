@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from typing import Any
 
 import pytest
@@ -180,3 +181,16 @@ def test_a_uuid_needs_no_closer_look() -> None:
     assert REDACTOR.is_clean(b'{"id":"%b"}' % uuid)
     for around in (b'{"id":"A%b"}', b'{"id":"%b-bc"}', b'{"id":"%b","x":"cGFzc3dvcmQ9aHVudGVyMg"}'):
         assert not REDACTOR.is_clean(around % uuid)
+
+
+PIECES = st.sampled_from(
+    [b"b7d3f0a2-55c1-4b1e-9f6e-2f1f0c9a7e11", b"B7D3F0A2-55C1-4B1E-9F6E-2F1F0C9A7E11", b"b7d3f0a2-55c1-4b1e",
+     b"cGFzc3dvcmQ9aHVudGVyMg", b"2f1f0c9a7e11", b"-", b"+", b"/", b"_", b"a", b"=", b" ", b'"', b":", b"\xc3\xa9"]
+)  # fmt: skip
+
+
+@given(st.lists(PIECES, max_size=12).map(b"".join))
+def test_a_run_is_looked_at_unless_it_is_a_uuid_and_nothing_else(raw: bytes) -> None:
+    runs = re.findall(rb"[A-Za-z0-9+/_-]{19,}", raw)
+    uuid = re.compile(rb"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+    assert REDACTOR.is_clean(raw) is all(uuid.fullmatch(run) for run in runs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from shadowcat.wire import jsonrpc, tape
-from shadowcat.wire.tape import Frame, Head, Tape, TapeError, encode_frame, encode_head
+from shadowcat.wire.tape import Frame, Head, Tape, TapeError, encode_frame, encode_head, line_form
 
 HEAD = Head(format=tape.FORMAT, version=tape.VERSION, started=1_750_000_000.25)
 
@@ -122,3 +124,26 @@ def test_what_was_delivered() -> None:
     assert frame().delivered().raw == frame().raw  # type: ignore[union-attr]
     assert frame(outcome=tape.REPLACED, became=Raw(other)).delivered().raw == other  # type: ignore[union-attr]
     assert frame(outcome=tape.REJECTED, became=Raw(b"{}")).delivered() is None
+
+
+texts = st.text(max_size=8) | st.sampled_from(
+    ['%d,"seq":0,', ',"request":0,', ',"message":0', "%%b", '"ms":0.0']
+)
+thousandths = st.integers(0, 10**18 - 1).map(lambda count: round(count / 1_000, 3))
+
+
+@given(
+    like=st.fixed_dictionaries({"session": texts, "upstream": texts, "method": texts, "era": texts}),
+    request=st.none() | st.integers(0, 2**53),
+    seq=st.integers(1, 2**53),
+    ms=thousandths,
+    at=thousandths,
+    value=json_values,
+)
+def test_a_form_that_is_filled_is_the_line_of_the_frame(
+    like: dict[str, Any], request: int | None, seq: int, ms: float, at: float, value: object
+) -> None:
+    raw = msgspec.json.encode(value)
+    form = line_form(frame(request=None if request is None else 7, **like))
+    filled = form % ((seq, ms, at, raw) if request is None else (seq, ms, at, request, raw))
+    assert filled == encode_frame(frame(seq, raw, ms=ms, at=at, request=request, **like))

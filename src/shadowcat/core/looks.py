@@ -57,9 +57,8 @@ _WORDS = ("authoriz", "passw", "passphrase", "secret", "key", "token", "cookie",
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/_-"
 _FOLD = bytes(ord("A") if byte in _ALPHABET else ord(" ") for byte in range(256))
 _RUN = b"A" * _BASE64_CHARS
-_UUID = re.compile(
-    rb"(?<![A-Za-z0-9+/_-])[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}(?![A-Za-z0-9+/_-])"
-)
+_UUID_CHARS = 36
+_UUID = re.compile(rb"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}(?![A-Za-z0-9+/_-])")
 _BASE64 = re.compile(rf"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{{{_BASE64_CHARS},}}={{0,2}}")
 _URL_SAFE = str.maketrans("-_", "+/")
 
@@ -78,10 +77,7 @@ class Looks:
         for needle in self._needles:
             if lowered.find(needle) >= 0 and not (needle == b"token" and _only_progress(lowered)):
                 return False
-        if raw.translate(_FOLD).find(_RUN) < 0:
-            return True
-        # Tokens and ids are often UUIDs, which hold nothing: without them many a message needs no closer look.
-        return b"-" in raw and _UUID.sub(b" ", raw).translate(_FOLD).find(_RUN) < 0
+        return _only_uuids(raw)
 
     def masked(self, text: str, mask: str) -> str:
         if "PRIVATE KEY" in text:
@@ -129,6 +125,20 @@ def _names_a_scheme(lowered: str) -> bool:
 
 def _only_progress(lowered: bytes) -> bool:
     return lowered.count(b"token") == lowered.count(b'"progresstoken"')
+
+
+def _only_uuids(raw: bytes) -> bool:
+    """Whether all long runs are UUIDs, as tokens and ids often are: they hold nothing.
+
+    To find the runs first takes a tenth of what it takes to have the expression find the UUIDs.
+    """
+    folded = raw.translate(_FOLD)
+    at = folded.find(_RUN)
+    while at >= 0:
+        if _UUID.match(raw, at) is None:
+            return False
+        at = folded.find(_RUN, at + _UUID_CHARS)
+    return True
 
 
 def _pairs_of(keys: Iterable[str]) -> re.Pattern[str]:

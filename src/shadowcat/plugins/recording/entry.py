@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import msgspec
 
 from shadowcat.core.exchange import PASS, Context, Reject, Replace, Reply, Verdict
 from shadowcat.errors import Fault
 from shadowcat.wire.jsonrpc import Message
 
 
-class Entry(NamedTuple):
+class Entry(msgspec.Struct, frozen=True, gc=False):
+    """A struct, as a named tuple takes several times as long to make, and the exchange waits for it."""
+
     seq: int
     at_s: float
     """By the clock that does not jump."""
@@ -23,7 +25,9 @@ class Entry(NamedTuple):
 
 def size_of(message: Message | None, outcome: Verdict | Fault) -> int:
     size = _OVERHEAD_BYTES + (0 if message is None else len(message.raw))
-    if outcome is not PASS and isinstance(outcome, Replace | Reply):
+    if outcome is PASS:
+        return size
+    if isinstance(outcome, Replace | Reply):
         size += len(outcome.message.raw)
     return size
 

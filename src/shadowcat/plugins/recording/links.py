@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import msgspec
 
 from shadowcat.plugins.recording.entry import Entry, ends_request, names_request
 from shadowcat.wire.jsonrpc import Message
@@ -10,7 +10,7 @@ from shadowcat.wire.jsonrpc import Message
 MAX_UNANSWERED = 20_000
 
 
-class Linked(NamedTuple):
+class Linked(msgspec.Struct, frozen=True, gc=False):
     entry: Entry
     request: int | None
     """`Frame.request`."""
@@ -18,7 +18,7 @@ class Linked(NamedTuple):
     """For an answer: since its request; else 0."""
 
 
-class _Asked(NamedTuple):
+class _Asked(msgspec.Struct, frozen=True, gc=False):
     seq: int
     at_s: float
     messages: tuple[Message, ...]

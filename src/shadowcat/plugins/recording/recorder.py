@@ -33,7 +33,7 @@ log = logging.getLogger("shadowcat.record")
 
 _GATHER_S = 0.05
 """How long messages gather before they are written: a write each would cost more than all else."""
-_SLICE_MESSAGES = 64
+_SLICE_MESSAGES = 128
 _SLICE_BYTES = 128 * 1024
 _RETRY_S = 1.0
 _CLOSE_S = 5.0

@@ -39,10 +39,10 @@ class Ring:
         return ()
 
     def _is_noteworthy(self, linked: Linked) -> bool:
-        entry, _, took_s = linked
+        entry = linked.entry
         if entry.message is None:
             return True
-        if 0 < self._options.slow_call_s < took_s:
+        if 0 < self._options.slow_call_s < linked.took_s:
             return True
         return entry.context.direction is Direction.TO_CLIENT and _is_failure(entry.message)
 
