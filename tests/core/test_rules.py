@@ -246,6 +246,15 @@ def test_an_edit_of_results_leaves_errors_alone() -> None:
     assert applying(text, jsonrpc.error(1, {"code": 1, "message": ""}), about, Phase.RESPONSE) is None
 
 
+@pytest.mark.parametrize(
+    "params", [b'{"Name":"t"}', b'{"name":"u","NAME":"t"}', b'{"name":"u","n\\u0041me":"t"}']
+)
+def test_a_tool_that_some_servers_would_read_elsewhere_is_refused(params: bytes) -> None:
+    message = jsonrpc.parse(b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":%b}' % params)
+    with pytest.raises(Fault, match="taken for name"):
+        applying('[[rule]]\nname = "a"\ntool = "t"\nblock = true', message)
+
+
 def test_arguments_that_can_be_read_in_two_ways_are_refused() -> None:
     twice = jsonrpc.parse(
         b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"t","arguments":{"p":"/etc","p":"/tmp"}}}'

@@ -18,7 +18,7 @@ from shadowcat.core.conditions import Condition
 from shadowcat.core.exchange import Context
 from shadowcat.core.interceptor import Phase
 from shadowcat.core.patterns import ANY, Patterns
-from shadowcat.core.pointer import NotThere, Pointer, look, with_value, without
+from shadowcat.core.pointer import NotThere, Pointer, with_value, without
 from shadowcat.errors import Fault, FaultKind, Side
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Kind, Message
@@ -161,8 +161,12 @@ def _is_called(context: Context, names: Patterns) -> bool:
 def _is_tool(request: Message, names: Patterns) -> bool:
     if request.method != Method.TOOLS_CALL:
         return False
-    raw = look(request, ("params", "name"))
-    return raw is not None and raw[:1] == b'"' and names.match(_decode_string(raw))
+    members = request.param_members()
+    if any(key != "name" and key.casefold() == "name" for key in members):
+        # There are servers that take it for the name: Go's decoder does by itself.
+        raise Fault(FaultKind.INVALID_REQUEST, "Invalid request: a member that may be taken for name")
+    raw = bytes(members.get("name", b""))
+    return raw[:1] == b'"' and names.match(_decode_string(raw))
 
 
 _decode_string = msgspec.json.Decoder(str).decode
