@@ -84,8 +84,12 @@ class Interception:
 
     def _asked(self, request: Message, is_up: bool) -> None:
         assert request.id is not None
+        waiting = self.waiting if is_up else self._questions
+        if request.id in waiting and self.pipeline.interceptors:
+            # The answer to the first would be judged as if it were the second's.
+            raise Fault(FaultKind.INVALID_REQUEST, "A request with this id is in flight")
+        waiting.ask(request.id, request)
         if not is_up:
-            self._questions.ask(request.id, request)
             return
         if request.method == Method.INITIALIZE:
             self._era = Era.LEGACY
@@ -93,7 +97,6 @@ class Interception:
         elif claims_of(request, None).body in MODERN_VERSIONS:
             self._era = Era.MODERN
             self._introduction = request.raw_params
-        self.waiting.ask(request.id, request)
 
     async def _judged(self, message: Message, is_up: bool, request: Message | None) -> Message | Reply:
         pipeline = self.pipeline
