@@ -520,6 +520,43 @@ def test_any_params_survive_a_new_id(id: int | str, other: int | str, method: st
     assert parse(again.with_id(id).raw).with_id(other).raw == again.raw
 
 
+_members = st.sampled_from(
+    (
+        '"jsonrpc":"2.0"',
+        '"id":1',
+        '"id":-12',
+        '"id":null',
+        '"id":"\u00e9"',
+        r'"\u0069d":1',
+        '"method":"a"',
+        '"method":"\u00e9"',
+        '"params":{}',
+        '"result":0',
+        '"error":{}',
+    )
+)
+
+
+@given(st.permutations(['"jsonrpc":"2.0"', '"id":1']), st.lists(_members, max_size=4))
+def test_the_short_look_for_second_members_finds_what_the_long_one_does(
+    begin: list[str], more: list[str]
+) -> None:
+    text = ",".join([*begin, *more])
+    # One space, and no message is as short as its members need.
+    short, long = _judged(f"{{{text}}}".encode()), _judged(f"{{ {text}}}".encode())
+    assert short == long
+    keys = [key for key, _ in json.loads(f"{{{text}}}", object_pairs_hook=list)]
+    if short is not FaultKind.INVALID_REQUEST:
+        assert len(keys) == len(set(keys))
+
+
+def _judged(raw: bytes) -> object:
+    try:
+        return whole(parse(raw))
+    except Fault as fault:
+        return fault.kind
+
+
 @given(ids, methods, accepted_values)
 def test_any_message_survives_its_line(id: int | str, method: str, value: str) -> None:
     text = json.dumps({"jsonrpc": "2.0", "id": id, "method": method, "params": {"a": 0}}, indent=1)

@@ -188,9 +188,10 @@ def parse(raw: bytes) -> Message:
         raise Fault(FaultKind.PARSE, f"Parse error: {error}") from error
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise Fault(FaultKind.PARSE) from error
-    if len(raw) != _least_length(envelope):
+    message = _classified(envelope, raw)
+    if len(raw) != _least_length(message):
         _refuse_second_members(raw)
-    return _classified(envelope, raw)
+    return message
 
 
 def parse_body(raw: bytes, *, max_batch: int = 100) -> Message | list[Message | Fault]:
@@ -306,22 +307,26 @@ def _refuse_second_members(raw: bytes) -> None:
         raise _invalid("a member stands twice, or its name is spelled with escapes")
 
 
-def _least_length(envelope: _Envelope) -> int:
-    """The length of the shortest text with these members: each costs its name, quotes, colon and a comma."""
+def _least_length(message: Message) -> int:
+    """The length of the shortest text with these members: each costs its name, quotes, colon and a comma.
+
+    An id of null is not among them: it is not told from none here.
+    """
     length = 17  # {"jsonrpc":"2.0"}
-    id = envelope.id
-    if id is not UNSET:
-        length += 6 + (len(str(id)) if isinstance(id, int) else 4 if id is None else len(id) + 2)
-    method = envelope.method
-    if method is not UNSET:
-        length += 12 + len(method)
-    if envelope.params is not UNSET:
-        length += 10 + len(envelope.params)
-    if envelope.result is not UNSET:
-        length += 10 + len(envelope.result)
-    if envelope.error is not UNSET:
-        length += 9 + len(envelope.error)
-    return length
+    kind = message.kind
+    if kind is RESULT:
+        length += 10 + len(message.raw_result)
+    elif kind is ERROR:
+        length += 9 + len(message.raw_error)
+    else:
+        length += 12 + len(message.method)
+        params = message.raw_params
+        if params:
+            length += 10 + len(params)
+    id = message.id
+    if type(id) is int:
+        return length + 6 + len(str(id))
+    return length if id is None else length + 8 + len(id)  # type: ignore[arg-type]
 
 
 def members(raw: bytes) -> dict[str, Raw]:
