@@ -53,6 +53,9 @@ def test_the_host_where_others_reach_it() -> None:
     named = open_to_all | {"allow_hosts": frozenset({"a.example"})}
     assert judged("GET", "/metrics", ("Host", "a.example:9901"), bearer, **named) is None
     assert judged("GET", "/metrics", ("Host", "b.example:9901"), bearer, **named) == "403 foreign_host"
+    written = open_to_all | {"allow_hosts": frozenset({"A.Example", "[::5]"})}
+    for host in ("a.example", "A.EXAMPLE:9901", "[::5]:9901"):
+        assert judged("GET", "/metrics", ("Host", host), bearer, **written) is None
 
 
 @pytest.mark.parametrize(
@@ -109,6 +112,11 @@ def test_a_link_leads_to_the_page_and_to_nothing_else() -> None:
 )
 def test_the_token(given: str, refused: str | None) -> None:
     assert judged("GET", "/api/sessions", HOST, ("Authorization", given), token=Secret(TOKEN)) == refused
+
+
+def test_a_token_that_was_read_with_the_end_of_its_line() -> None:
+    bearer = ("Authorization", f"Bearer {TOKEN}")
+    assert judged("GET", "/metrics", HOST, bearer, token=Secret(f"{TOKEN}\n")) is None
 
 
 def test_what_is_asked_without_a_token() -> None:

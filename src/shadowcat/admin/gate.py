@@ -55,8 +55,8 @@ class Gate:
     def __init__(self, app: ASGIApp, options: AdminOptions) -> None:
         self._app = app
         self._loopback = is_loopback(options.listen.host)
-        self._hosts = options.allow_hosts
-        self._token = None if options.token is None else options.token.reveal().encode()
+        self._hosts = {host.lower().strip("[]") for host in options.allow_hosts}
+        self._token = None if options.token is None else options.token.reveal().strip().encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
