@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from shadowcat.doctor.asking import MAX_EVENTS
 from shadowcat.http.tls import ServerTls
 from tests import needs
 from tests.conformance.suite import serving
@@ -127,6 +128,18 @@ async def test_a_server_that_issues_no_ids_and_offers_no_stream() -> None:
     assert report.has("note", "session", "no session ids")
     assert report.has("note", "stream", "no standalone stream")
     assert server.got("DELETE") == []
+
+
+async def test_a_stream_without_end() -> None:
+    async with mcp_server() as server:
+
+        @server.on("tools/call")
+        async def talk(call: Call) -> None:
+            stream = await call.stream()
+            await stream.raw(b"id: 1\ndata: {}\n\n" * (MAX_EVENTS + 1))
+
+        report = await doctor("--call", "work", server.url)
+    assert report.has("note", "not answered", "too_many_events")
 
 
 async def test_a_way_that_holds_events_back() -> None:

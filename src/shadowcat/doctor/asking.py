@@ -20,6 +20,8 @@ from shadowcat.wire.mcp import MODERN_VERSIONS, NAMED_BY, Header, Meta
 from shadowcat.wire.sse import SseDecoder
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
+MAX_EVENTS = 20_000
+"""Of one stream."""
 ANSWER_S = 10.0
 CLIENT_INFO = {"name": "shadowcat-doctor", "version": "1"}
 BOTH = b"application/json, text/event-stream"
@@ -110,6 +112,8 @@ async def _read_stream(
             if reply.first_ms is None:
                 reply.first_ms = elapsed_ms()
             for event in decoder.feed(piece):
+                if max(len(reply.ids), len(reply.arrivals_ms)) >= MAX_EVENTS:
+                    raise Fault(FaultKind.UPSTREAM_INVALID, reason="too_many_events")
                 if event.id is not None:
                     reply.ids.append(event.id)
                 reply.has_endpoint |= event.event == b"endpoint"

@@ -59,7 +59,8 @@ class _Child:
             command, command.argv[0], Listener(self._heard, self._news.set, self._heard_stderr), HURRY
         )
         self._stderr = LineDecoder(_STDERR_LINE_BYTES)
-        self._answers: dict[RequestId, Message] = {}
+        self._waited_for: RequestId | None = None
+        self._answer: Message | None = None
 
     async def __aenter__(self) -> _Child:
         try:
@@ -118,16 +119,16 @@ class _Child:
 
     async def _asked(self, request: Message, within_s: float) -> Message | None:
         """None where no answer comes, or it ends first."""
-        assert request.id is not None
+        self._waited_for, self._answer = request.id, None
         await self._say(request)
         try:
             async with asyncio.timeout(within_s):
-                while request.id not in self._answers and not self._process.is_over:
+                while self._answer is None and not self._process.is_over:
                     self._news.clear()
                     await self._news.wait()
         except TimeoutError:
             return None
-        return self._answers.pop(request.id, None)
+        return self._answer
 
     async def _say(self, message: Message) -> None:
         try:
@@ -145,8 +146,8 @@ class _Child:
                 self.facts.garbage += 1
                 sample = line.start if isinstance(line, OversizedLine) else line
                 self.facts.garbage_sample = self.facts.garbage_sample or printable(sample, _SAMPLE_CHARS)
-            elif message.is_response and message.id is not None:
-                self._answers[message.id] = message
+            elif message.is_response and message.id == self._waited_for:
+                self._answer = message
         self._news.set()
 
     def _heard_stderr(self, data: bytes) -> None:
