@@ -146,3 +146,25 @@ async def test_a_secret_in_an_answer_is_no_difference(tmp_path: Path) -> None:
     async with mcp_server(name="a") as server:
         secretive(server, "other")
         assert (await against(tmp_path, server))[1] == []
+
+
+@pytest.mark.parametrize("way", ["own", "other"])
+async def test_a_server_that_talks_without_end(tape: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    monkeypatch.setattr("shadowcat.replay.live.MAX_MESSAGES", 5)
+    monkeypatch.setattr("shadowcat.replay.inbox.MAX_WAITING", 5)
+    async with mcp_server(name="a") as server:
+
+        @server.on("tools/call")
+        async def chatter(call: Call) -> None:
+            stream = await call.stream()
+            for step in range(10):
+                if way == "own":
+                    progress = {"progressToken": call.token, "progress": step}
+                    await stream.notify("notifications/progress", progress)
+                else:
+                    await stream.notify("notifications/message", {"level": "info", "data": step})
+            await stream.send(call.response({}))
+            await stream.end()
+
+        _, told = await against(tape, server, wait_s=2.0)
+        assert any("5 messages" in line for line in told), told

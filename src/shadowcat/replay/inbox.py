@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from shadowcat.errors import Fault, FaultKind
 from shadowcat.replay.recorded import Recording
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Message, RequestId
+
+MAX_WAITING = 10_000
 
 
 class Inbox:
@@ -20,6 +23,10 @@ class Inbox:
         """What was found last."""
 
     def put(self, message: Message) -> None:
+        """Raises `Fault` where the server says more and more that the tape does not come to."""
+        if len(self._waiting) >= MAX_WAITING:
+            told = f"{MAX_WAITING} messages have come that the tape has not come to"
+            raise Fault(FaultKind.OVER_CAPACITY, told)
         self._waiting.append(message)
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()

@@ -11,10 +11,13 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from shadowcat.core.exchange import Answer
-from shadowcat.errors import Fault
+from shadowcat.errors import Fault, FaultKind
 from shadowcat.replay.recorded import Exchange
 from shadowcat.wire.jsonrpc import Message
 from shadowcat.wire.mcp import Method
+
+MAX_MESSAGES = 100_000
+"""Of one request's."""
 
 
 class Live:
@@ -51,6 +54,8 @@ class Live:
 
     def _take(self, message: Message) -> None:
         if belongs_to_request(message):
+            if len(self.got) >= MAX_MESSAGES:
+                raise Fault(FaultKind.OVER_CAPACITY, f"{MAX_MESSAGES} messages, and no answer among them")
             self.got.append(message)
             self.is_over = message.is_response
         else:

@@ -9,10 +9,10 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from shadowcat.aio import Tasks
-from shadowcat.core.exchange import Answer, Forwarded
+from shadowcat.core.exchange import Answer, Forwarded, MessageStream
 from shadowcat.core.multiplex import request_named_by, with_request_named
 from shadowcat.core.ports import Link, Upstream
-from shadowcat.errors import FaultKind
+from shadowcat.errors import Fault, FaultKind
 from shadowcat.replay.inbox import Inbox
 from shadowcat.replay.live import Live, belongs_to_request
 from shadowcat.replay.options import ReplayOptions
@@ -190,9 +190,14 @@ class SessionWalk(Walk):
 
     async def _listen(self, link: Link) -> None:
         """What came on an answer's stream then may come on the session's own now."""
-        stream = await link.listen()
-        if stream is None:
-            return
+        try:
+            stream = await link.listen()
+            if stream is not None:
+                await self._hear_all(stream)
+        except Fault as fault:
+            log.warning("nothing more is heard on the session's own stream: %s", fault.message)
+
+    async def _hear_all(self, stream: MessageStream) -> None:
         try:
             async for batch in stream:
                 for message in batch:
