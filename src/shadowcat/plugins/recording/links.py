@@ -8,6 +8,7 @@ from shadowcat.plugins.recording.entry import Entry, ends_request, names_request
 from shadowcat.wire.jsonrpc import Message
 
 MAX_UNANSWERED = 20_000
+MAX_UNANSWERED_BYTES = 64 * 1024 * 1024
 
 
 class Linked(msgspec.Struct, frozen=True, gc=False):
@@ -23,11 +24,14 @@ class _Asked(msgspec.Struct, frozen=True, gc=False):
     at_s: float
     messages: tuple[Message, ...]
     """Held, so that no other message gets the identity by which this one is found."""
+    size: int
+    """What they take in memory, roughly."""
 
 
 class Links:
     def __init__(self) -> None:
         self._asked: dict[int, _Asked] = {}
+        self.held_bytes = 0
 
     def link(self, entry: Entry) -> Linked | None:
         """None for the failure of a request whose end was seen already."""
@@ -47,10 +51,13 @@ class Links:
 
     def _note(self, entry: Entry, message: Message) -> None:
         changed = names_request(entry.outcome)
-        asked = _Asked(entry.seq, entry.at_s, (message,) if changed is None else (message, changed))
-        for one in asked.messages:
+        messages = (message,) if changed is None else (message, changed)
+        asked = _Asked(entry.seq, entry.at_s, messages, entry.size)
+        for one in messages:
+            self._ended(one)
             self._asked[id(one)] = asked
-        while len(self._asked) > MAX_UNANSWERED:
+        self.held_bytes += asked.size
+        while len(self._asked) > MAX_UNANSWERED or self.held_bytes > MAX_UNANSWERED_BYTES:
             # Nobody will answer the oldest any more: it was cancelled, or its session ended.
             self._forget(next(iter(self._asked.values())))
 
@@ -61,5 +68,6 @@ class Links:
         return asked
 
     def _forget(self, asked: _Asked) -> None:
+        self.held_bytes -= asked.size
         for message in asked.messages:
             self._asked.pop(id(message), None)

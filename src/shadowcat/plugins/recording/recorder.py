@@ -123,7 +123,10 @@ class Recorder:
             recorded=self._recorded,
             dropped=self._dropped,
             redacted=self._redacted,
-            held_bytes=self._taken_bytes - self._done_bytes + (self._ring.held_bytes if self._ring else 0),
+            held_bytes=self._taken_bytes
+            - self._done_bytes
+            + self._links.held_bytes
+            + (self._ring.held_bytes if self._ring else 0),
             is_failing=self._is_failing,
         )
 
