@@ -226,6 +226,19 @@ async def test_a_rule_for_what_a_tool_finds_holds_after_the_crash_too() -> None:
         assert (await again.messages())[-1]["result"] == {"content": [], "hidden": True}
 
 
+async def test_so_does_one_for_what_a_client_answers() -> None:
+    rule = '[[rule]]\nname = "no"\nmethod = "elicitation/create"\ndirection = "to_server"\nblock = true'
+    async with crash_rig(interceptors=[Rules(read_rules(rule))]) as rig:
+        await rig.client.initialize(capabilities={"elicitation": {}})
+        reply, stream = await rig.begin()
+        await stream.request("q1", "elicitation/create", {"message": "?"})
+        question = await reply.message()
+        await rig.written()
+        await rig.crash()
+        assert (await rig.client.send(result(question["id"]))).status == 202
+        assert (await rig.server.answer_to("q1")).json["error"]["code"] == -31006
+
+
 async def test_nothing_leaves_before_the_store_knows_how_to_ask_for_the_rest(rig: Crash) -> None:
     """Where a client has heard a part, it must not lose the rest for want of a cursor."""
     reply, stream = await rig.begin()

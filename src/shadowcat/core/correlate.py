@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from shadowcat.errors import Fault, FaultKind
+from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import BoundedId, Message, RequestId
 from shadowcat.wire.mcp import Method
 
@@ -71,7 +72,7 @@ class ServerRequest(msgspec.Struct, Generic[S], eq=False):
     asked_at: float
     stream: S | None = None
     request: Message | None = None
-    """As the upstream asked it; unknown of one that is restored."""
+    """As the upstream asked it; of one that is restored, only what it asked for."""
     is_restored: bool = False
     """By an earlier process, and not answered since."""
     is_being_answered: bool = False
@@ -214,7 +215,14 @@ class Correlator(Generic[S]):
     ) -> None:
         """One that an earlier process asked: its answer may come yet."""
         self._asked[client_id] = ServerRequest(
-            client_id, upstream_id, method, self.epoch, now, stream, is_restored=True
+            client_id,
+            upstream_id,
+            method,
+            self.epoch,
+            now,
+            stream,
+            jsonrpc.request(upstream_id, method),
+            is_restored=True,
         )
 
     def skip_questions_to(self, client_id: int) -> None:
