@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from shadowcat.core.exchange import Answer
+from shadowcat.demo.call import MAX_QUESTIONS
 from shadowcat.demo.offers import NOTE
 from shadowcat.demo.server import DemoServer, DemoSession
 from shadowcat.errors import Fault
@@ -119,6 +120,15 @@ async def test_it_asks_in_both_eras(tool: str, reply: Any, text: str) -> None:
     assert asked["inputRequests"][key]["method"] == question.method
     second = await server.exchange(modern("tools/call", ASKS, name=tool, inputResponses={key: reply}), ())
     assert said(second) == text
+
+
+async def test_who_ends_calls_once_they_asked_may_go_on_asking() -> None:
+    session = await session_of(DemoServer(), **ASKS)
+    for _ in range(MAX_QUESTIONS + 1):
+        answer = await session.exchange(call("ask"))
+        assert answer.stream is not None
+        await anext(answer.stream)
+        await answer.stream.aclose()
 
 
 async def test_a_client_that_cannot_be_asked_is_told() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 from shadowcat.demo.asked import Object
 from shadowcat.demo.note import Note
@@ -14,6 +15,10 @@ from shadowcat.wire.mcp import Method
 
 MAX_QUESTIONS = 100
 """Open ones, of one session."""
+
+
+Questions = WeakValueDictionary[RequestId, asyncio.Future[Object]]
+"""Each lives as long as the call that asks it: one that is ended may never come to wait for its answer."""
 
 
 class Call(Protocol):
@@ -73,12 +78,13 @@ class LegacyCall(_Answering):
         token: RequestId | None,
         note: Note,
         capabilities: Object,
-        questions: dict[RequestId, asyncio.Future[Object]],
+        questions: Questions,
         said: int = 0,
     ) -> None:
         super().__init__(id, token, note, capabilities, said)
         self._questions = questions
         self._question_id = f"ask-{id}"
+        self._answered: asyncio.Future[Object] | None = None
 
     def result(self, text: str, *, is_error: bool = False) -> Message:
         return jsonrpc.result(self._id, _content(text, is_error))
@@ -88,14 +94,12 @@ class LegacyCall(_Answering):
             return self.result(f"This client cannot be asked: it has no {CAPABILITY[method]}.", is_error=True)
         if len(self._questions) >= MAX_QUESTIONS:
             raise Fault(FaultKind.OVER_CAPACITY, reason="too_many_questions")
-        self._questions[self._question_id] = asyncio.get_running_loop().create_future()
+        self._answered = self._questions[self._question_id] = asyncio.get_running_loop().create_future()
         return jsonrpc.request(self._question_id, method, params)
 
     async def answer(self) -> Object:
-        try:
-            return await self._questions[self._question_id]
-        finally:
-            del self._questions[self._question_id]
+        assert self._answered is not None, "nothing was asked"
+        return await self._answered
 
 
 class ModernCall(_Answering):

@@ -6,7 +6,6 @@ cursor, so that a server which was killed goes on where it was.
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 
 import msgspec
@@ -14,7 +13,7 @@ import msgspec
 from shadowcat.core.exchange import Answer, Forwarded, MessageStream
 from shadowcat.demo import offers
 from shadowcat.demo.asked import Asked, Filter, Object, asked_by
-from shadowcat.demo.call import LegacyCall, ModernCall
+from shadowcat.demo.call import LegacyCall, ModernCall, Questions
 from shadowcat.demo.note import Note
 from shadowcat.demo.run import Run
 from shadowcat.demo.tools import Steps, listed, tool_of
@@ -144,7 +143,7 @@ class DemoSession:
         self.is_subscribed = False
         self._server = server
         self._capabilities = capabilities
-        self._questions: dict[RequestId, asyncio.Future[Object]] = {}
+        self._questions = Questions()
 
     async def exchange(self, request: Message) -> Answer:
         assert request.id is not None
