@@ -9,6 +9,7 @@ from collections.abc import Callable
 from bench import (
     allocations,
     bridges_contest,
+    calls,
     cold_start,
     delivery,
     envelope,
@@ -36,6 +37,7 @@ from bench.machine import CannotMeasure, describe
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "relay": relay.run,
     "reverse": reverse.run,
+    "calls": calls.run,
     "hooks": hooks.run,
     "sessions": sessions.run,
     "stream": stream.run,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from shadowcat.app.process import run, until_stopped
 from shadowcat.http.client import Client, Origin
@@ -14,10 +16,7 @@ _OURS = HOP_BY_HOP | {b"host", b"content-length", b"date"}
 _MAX_BODY_BYTES = 4 * 1024 * 1024
 
 
-async def main(upstream_port: int) -> None:
-    client = Client()
-    origin = Origin("http", "127.0.0.1", upstream_port)
-
+def relay_to(client: Client, origin: Origin) -> Callable[[Request], Coroutine[Any, Any, Response]]:
     async def relay(request: Request) -> Response:
         answer = await client.send(
             origin,
@@ -29,7 +28,12 @@ async def main(upstream_port: int) -> None:
         body = await answer.read(_MAX_BODY_BYTES)
         return Response(answer.status, [field for field in answer.headers if field[0] not in _OURS], body)
 
-    server = Server(relay)
+    return relay
+
+
+async def main(upstream_port: int) -> None:
+    client = Client()
+    server = Server(relay_to(client, Origin("http", "127.0.0.1", upstream_port)))
     await server.listen("127.0.0.1")
     await until_stopped(lambda: server.drain(1.0), lambda: print(server.port, flush=True))
     await client.aclose()
