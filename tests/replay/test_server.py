@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ from shadowcat.core.interceptor import Interceptor, Judgement
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.replay.conversation import Conversation
 from shadowcat.replay.options import ReplayOptions
+from shadowcat.replay.pipe import TapePipe
+from shadowcat.replay.server import TapeServer
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Message
 from tests.replay.kit import played, recorded
 from tests.rig.server import Call, McpServer
+from tests.rig.wait import until
 
 
 def counting(server: McpServer) -> None:
@@ -289,3 +293,25 @@ async def test_nothing_is_held_of_what_is_not_on_the_tape(tmp_path: Path) -> Non
             await conversation.answer(jsonrpc.request(number, "tools/call", params(y=number)))
             conversation.heard(jsonrpc.notification(f"notifications/made-up-{number}"))
         assert (len(conversation._asked), len(conversation._told)) == (0, 0)
+
+
+async def test_a_client_on_stdio_that_reads_nothing_is_held_within_bounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shadowcat.replay.pipe.MAX_IN_FLIGHT", 5)
+    async with recorded(tmp_path) as rig:
+        await rig.client.initialize()
+    options = ReplayOptions()
+    with recording_at(str(tmp_path), options) as recording:
+        waiting: list[bytes] = []
+
+        async def never(line: bytes) -> None:
+            waiting.append(line)
+            await asyncio.Event().wait()
+
+        pipe = TapePipe(TapeServer(recording, options), never)
+        pipe.heard([jsonrpc.request(number, "ping").raw for number in range(50)])
+        pipe.heard([b"{"] * 50)
+        await until(lambda: len(waiting) == 10)
+        await pipe.aclose()
+        assert len(waiting) == 10

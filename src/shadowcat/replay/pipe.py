@@ -41,7 +41,7 @@ class TapePipe:
             try:
                 found = jsonrpc.parse_body(line)
             except Fault as fault:
-                self._spawn(self._say(jsonrpc.error(jsonrpc.readable_id(line), fault.error())))
+                self._refuse(jsonrpc.readable_id(line), fault)
                 continue
             for message in found if isinstance(found, list) else [found]:
                 if isinstance(message, Message):
@@ -53,11 +53,15 @@ class TapePipe:
     def _spawn(self, work: Coroutine[Any, Any, None]) -> Callable[[], object]:
         return self._tasks.spawn(work, "answer").cancel
 
+    def _refuse(self, id: RequestId | None, fault: Fault) -> None:
+        """Not a client that writes on and on and reads none of it: that would be held without end."""
+        if len(self._tasks) < 2 * MAX_IN_FLIGHT:
+            self._spawn(self._say(jsonrpc.error(id, fault.error())))
+
     def _take(self, message: Message) -> None:
         if message.is_request and message.id is not None:
             if len(self._tasks) >= MAX_IN_FLIGHT:
-                fault = Fault(FaultKind.OVER_CAPACITY, reason="too_many_requests_in_flight")
-                self._spawn(self._say(jsonrpc.error(message.id, fault.error())))
+                self._refuse(message.id, Fault(FaultKind.OVER_CAPACITY, reason="too_many_requests_in_flight"))
                 return
             self._running[message.id] = self._spawn(self._answer(message, message.id))
             return
