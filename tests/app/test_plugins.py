@@ -215,6 +215,8 @@ def test_a_bad_file_of_rules_is_named(tmp_path: Path) -> None:
     path = tmp_path / "rules.toml"
     with pytest.raises(PluginError, match=f"rules {path} cannot be read: No such file"):
         load("rules", file=str(path))
+    with pytest.raises(PluginError, match="cannot be read: embedded null"):
+        load("rules", file="a\0b")
     path.write_bytes(b"\xff")
     with pytest.raises(PluginError, match="not UTF-8"):
         load("rules", file=str(path))

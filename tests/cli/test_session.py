@@ -192,3 +192,9 @@ async def test_a_store_that_cannot_be_used(store: str, because: str) -> None:
         assert err.startswith("Error: the store cannot be used: ")
         assert because in err
         assert err.count("\n") == 1
+
+
+def test_a_row_steers_no_terminal() -> None:
+    from shadowcat.cli.session import _in_a_line
+
+    assert _in_a_line({"level": "\x1b[2J", "method": "a\nb"}) == r"level=\x1b[2J  method=a\nb"

@@ -14,7 +14,7 @@ from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Message
 from shadowcat.wire.mcp import Era
 from tests.rig.cases import refused
-from tests.rig.client import rpc
+from tests.rig.client import modern, routing, rpc
 from tests.rig.everywhere import Everywhere
 from tests.rig.server import Call
 from tests.rig.stand import stand
@@ -298,6 +298,29 @@ async def test_a_modern_notification_on_a_stream() -> None:
 
         reply = await rig.client.ask("tools/call", {"name": "t"}, id=1)
         assert [m.get("method") for m in await reply.messages()] == ["notifications/other", None]
+
+
+def with_argument(message: Message, value: str) -> Verdict:
+    return Replace(message.with_params({**message.params(), "arguments": {"region": value}}))
+
+
+@pytest.mark.parametrize("value", ["eu", "us"], ids=["another", "the same"])
+async def test_no_argument_is_changed_beside_a_header_that_may_repeat_it(value: str) -> None:
+    """Which one it repeats only the server's tool says; what a server is told must not depend on where it looks."""
+    async with stand(interceptors=[Rule(lambda message: with_argument(message, value))]) as rig:
+
+        @rig.server.on("tools/call")
+        async def answer(call: Call) -> None:
+            await call.result(TEXT)
+
+        message = modern("tools/call", {"name": "t", "arguments": {"region": "us"}}, 7)
+        reply = await rig.client.post(message, *routing("tools/call", "t"), ("Mcp-Param-Region", "us"))
+        if value == "us":
+            assert reply.status == 200
+        else:
+            error = await refused(reply, 500, -32603, 7)
+            assert error["data"]["reason"] == "interceptor_changed_what_a_header_repeats"
+            assert rig.server.requests == []
 
 
 @pytest.mark.parametrize("verdict", [None, Replace(None)], ids=["none", "of nothing"])  # type: ignore[arg-type]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shadowcat.wire.hosts import host_of, is_loopback
+from shadowcat.wire.hosts import Address, host_of, is_loopback
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.9.9.9", "::1"])
@@ -34,3 +34,11 @@ def test_somebody_else(host: str) -> None:
 )
 def test_the_host_of_a_url(url: bytes, host: str | None) -> None:
     assert host_of(url) == host
+
+
+@pytest.mark.parametrize(
+    "text", ["", "8080", "h:", "h:port", "h:-1", "h:65536", "h:+80", "h:٨٠", f"h:{'9' * 5_000}", "::1:80"]
+)
+def test_no_address_to_listen_on(text: str) -> None:
+    with pytest.raises(ValueError, match=r"is not HOST:PORT|in brackets"):
+        Address(text)

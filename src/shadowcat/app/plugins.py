@@ -146,6 +146,9 @@ class _RuleFile:
             raise PluginError(f"{self.label}: it is not UTF-8") from error
         except RuleFileError as error:
             raise PluginError(f"{self.label}: {error}") from error
+        except ValueError as error:
+            # A path that can be none, with a NUL in it.
+            raise PluginError(f"{self.label!r} cannot be read: {error}") from error
         return Rules(rules, self._desk)
 
 
@@ -155,6 +158,6 @@ def _signature(file: str | None) -> tuple[int, int, int] | None:
         return None
     try:
         found = os.stat(file)
-    except OSError:
+    except (OSError, ValueError):
         return None
     return found.st_mtime_ns, found.st_size, found.st_ino

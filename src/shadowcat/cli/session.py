@@ -10,6 +10,7 @@ import click
 
 from shadowcat.cli.options import CannotStart
 from shadowcat.errors import StoreUnusable
+from shadowcat.wire.text import on_one_line
 
 T = TypeVar("T")
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -50,9 +51,7 @@ def list_(store: str | None, as_json: bool) -> None:
     from shadowcat.app.stored import list_sessions
 
     def tell(row: dict[str, Any]) -> None:
-        click.echo(
-            json.dumps(row) if as_json else "  ".join(f"{name}={value}" for name, value in row.items())
-        )
+        click.echo(json.dumps(row) if as_json else _in_a_line(row))
 
     _asked(list_sessions(_url(store), tell))
 
@@ -77,9 +76,9 @@ def show(id: str, store: str | None, as_json: bool) -> None:
     for name, value in found.items():
         if name == "streams":
             for stream in value:
-                click.echo("  ".join(f"{part}={what}" for part, what in stream.items()))
+                click.echo(_in_a_line(stream))
         else:
-            click.echo(f"{name}: {value}")
+            click.echo(on_one_line(f"{name}: {value}"))
 
 
 @session.command()
@@ -95,6 +94,11 @@ def end(id: str, store: str | None) -> None:
     from shadowcat.app.stored import end_session
 
     click.echo(f"ended {_asked(end_session(_url(store), id))}")
+
+
+def _in_a_line(row: dict[str, Any]) -> str:
+    """What clients and servers call things is in it: nothing of that may steer a terminal."""
+    return on_one_line("  ".join(f"{name}={value}" for name, value in row.items()))
 
 
 def _url(store: str | None) -> str:

@@ -19,7 +19,7 @@ from shadowcat.core.exchange import (
 )
 from shadowcat.core.ports import ClientSession, Link
 from shadowcat.core.session import SessionRecord, promise_of
-from shadowcat.errors import Fault, FaultKind
+from shadowcat.errors import Fault, FaultKind, Side
 from shadowcat.proxy.ending import EndingStream, Running
 from shadowcat.proxy.registry import Registry
 from shadowcat.proxy.session import Session
@@ -144,7 +144,7 @@ class Relay:
         if isinstance(judged, Reply):
             return Answer(whole=judged.message.with_id(request.id))
         if judged is not request:
-            forwarded = _renamed(judged, forwarded)
+            forwarded = _renamed(request, judged, forwarded)
         try:
             upstream, answer = await self._running.until(
                 self._shared.upstreams.first_reachable(
@@ -250,12 +250,19 @@ class Relay:
             self._shared.pipeline.failed(context, fault)
 
 
-def _renamed(request: Message, forwarded: Forwarded) -> Forwarded:
-    """The routing headers of a request that an interceptor changed: they repeat its body, whatever it says now."""
-    parameter = NAMED_BY.get(request.method)
-    name = request.params().get(parameter) if parameter is not None else None
+def _renamed(request: Message, judged: Message, forwarded: Forwarded) -> Forwarded:
+    """The routing headers of a request that an interceptor changed: they repeat its body, whatever it says now.
+
+    Which argument a `Mcp-Param-…` header repeats only the server's tool says. So arguments that one may repeat cannot
+    be changed: a server would be told one thing by the header, and another by the body. Raises `Fault`.
+    """
+    repeats = any(name.startswith(Header.PARAM_PREFIX) for name, _ in forwarded)
+    if repeats and judged.params().get("arguments") != request.params().get("arguments"):
+        raise Fault(FaultKind.INTERNAL, reason="interceptor_changed_what_a_header_repeats", side=Side.OURS)
+    parameter = NAMED_BY.get(judged.method)
+    name = judged.params().get(parameter) if parameter is not None else None
     kept = tuple(field for field in forwarded if field[0] not in (Header.METHOD, Header.NAME))
-    routing = ((Header.METHOD, request.method.encode()),)
+    routing = ((Header.METHOD, judged.method.encode()),)
     if isinstance(name, str):
         routing += ((Header.NAME, encode_value(name)),)
     return kept + routing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import ip_address
 from typing import Self
 from urllib.parse import urlsplit
@@ -14,7 +15,7 @@ class Address(str):
 
     def __new__(cls, text: str) -> Self:
         host, colon, port = text.rpartition(":")
-        if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65535:
+        if not colon or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
             raise ValueError(f"{text!r} is not HOST:PORT, for example 127.0.0.1:8080")
         if ":" in host and not (host.startswith("[") and host.endswith("]")):
             raise ValueError(f"{text!r}: write an IPv6 address in brackets, for example [::1]:8080")

@@ -14,6 +14,8 @@ import pytest
 
 from shadowcat.core.exchange import PASS, Reject, Replace, Reply
 from shadowcat.errors import Fault, FaultKind
+from shadowcat.plugins.recording.entry import Entry
+from shadowcat.plugins.recording.links import Links
 from shadowcat.plugins.recording.options import RecordOptions
 from shadowcat.plugins.recording.recorder import Recorder
 from shadowcat.replay.files import tapes_in
@@ -244,3 +246,23 @@ def test_its_thread_ends_with_it(tmp_path: Path) -> None:
         traffic.exchange()
         assert any(thread.name == "recorder" for thread in threading.enumerate())
     assert not any(thread.name == "recorder" for thread in threading.enumerate())
+
+
+def test_its_thread_outlives_what_cannot_be_linked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    link = Links.link
+
+    def broken(links: Links, entry: Entry) -> Any:
+        if entry.message is not None and entry.message.id == 1:
+            raise ZeroDivisionError
+        return link(links, entry)
+
+    monkeypatch.setattr(Links, "link", broken)
+    with recording(tmp_path) as traffic:
+        recorder = traffic.recorder
+        traffic.ask(call(1))
+        _until(lambda: recorder.statistics().dropped == 1)
+        traffic.ask(call(2))
+    assert [frame.parsed().id for frame in frames_in(tmp_path)] == [2]
+    assert "cannot be recorded" in caplog.text

@@ -173,21 +173,20 @@ class Recorder:
         self._parts.close(self._finish)
 
     def _write_slice(self) -> None:
-        linked: list[Linked] = []
+        entries: list[Entry] = []
         size = 0
-        while self._queue and len(linked) < _SLICE_MESSAGES and size < _SLICE_BYTES:
-            entry = self._queue.popleft()
-            size += entry.size
-            found = self._links.link(entry)
-            if found is not None:
-                linked.append(found)
+        while self._queue and len(entries) < _SLICE_MESSAGES and size < _SLICE_BYTES:
+            entries.append(self._queue.popleft())
+            size += entries[-1].size
+        linked: list[Linked] = []
         try:
+            linked += (found for entry in entries if (found := self._links.link(entry)) is not None)
             self._write(
                 linked if self._ring is None else [held for one in linked for held in self._ring.take(one)]
             )
         except Exception:
-            self._unwritten += len(linked)
-            log.exception("%d messages cannot be recorded", len(linked))
+            self._unwritten += len(entries)
+            log.exception("%d messages cannot be recorded", len(entries))
         self._done_bytes += size
 
     def _write(self, linked: Sequence[Linked]) -> None:
