@@ -34,6 +34,7 @@ PAGES = (ROOT / "docs/howto/team-server.md", ROOT / "README.md")
         (["--allow-target", "a", "--", "cat"], "for clients that name the server"),
         (["--allow-target", "a", "--upstream", "http://a/mcp"], "for clients that name the server"),
         (["--shared"], "are for a command"),
+        (["--"], "after -- comes a command, and there is none"),
         (["--upstream", "http://a/mcp", "--", "cat"], "give either --upstream or, after --, a command"),
         (["--upstream", "http://a/mcp", "--shared"], "are for a command"),
         (["--env", "NAME", "--", "cat"], "a variable is written NAME=VALUE"),

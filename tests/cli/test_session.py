@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from shadowcat.cli import main
+from shadowcat.cli.session import _in_a_line
 from shadowcat.clock import SystemClock
 from shadowcat.core.ledger import SessionChange
 from shadowcat.stores.urls import store_of
@@ -194,7 +198,24 @@ async def test_a_store_that_cannot_be_used(store: str, because: str) -> None:
         assert err.count("\n") == 1
 
 
-def test_a_row_steers_no_terminal() -> None:
-    from shadowcat.cli.session import _in_a_line
+async def test_a_file_that_is_no_store_stays_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "x.tape"
+    path.write_text("somebody's", "utf-8")
+    code, out, err = await session("list", "--store", f"sqlite:///{path}")
+    assert (code, out) == (2, "")
+    assert err == f"Error: the store cannot be used: {path} is no database; name the file of a store\n"
+    assert path.read_text("utf-8") == "somebody's"
+    assert os.listdir(tmp_path) == ["x.tape"]
 
+
+def test_an_interrupt_is_said_as_a_shell_says_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("shadowcat.app.stored.list_sessions", interrupted)
+    run = CliRunner().invoke(main, ["session", "list"])
+    assert (run.exit_code, run.output) == (130, "")
+
+
+def test_a_row_steers_no_terminal() -> None:
     assert _in_a_line({"level": "\x1b[2J", "method": "a\nb"}) == r"level=\x1b[2J  method=a\nb"

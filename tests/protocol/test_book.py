@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from shadowcat.core.stream import Budget, LogLimits
+from shadowcat.core.stream import MAX_AHEAD_BYTES, Budget, LogLimits
 from shadowcat.proxy.book import StreamBook
 from shadowcat.proxy.streams import Reader
 from shadowcat.wire import jsonrpc
@@ -83,6 +83,22 @@ async def test_what_was_heard_long_ago_leaves_room_for_what_may_be_on_its_way() 
         await _heard(reader)
     assert await _heard(call.read(after=0)) == 50
     assert book.held_bytes <= 64_000 + 1_000
+
+
+async def test_what_a_client_that_does_not_read_was_given_is_left_to_it() -> None:
+    """It may be in the buffers between, and is asked for again when the connection breaks."""
+    large = jsonrpc.notification("notifications/vendor", {"text": "x" * 10_000})
+    book = book_of(Budget(1 << 30), room=MAX_AHEAD_BYTES + 100_000)
+    deaf = book.new(1)
+    reader = deaf.read()
+    for _ in range(5):
+        deaf.append(large)
+        await _heard(reader)
+    while not deaf.log.must_wait:
+        deaf.append(large)
+    book.make_room()
+    book.new(2).append(large)
+    assert deaf.log.first_seq == 1
 
 
 async def test_what_was_given_to_who_listens_on_is_let_go_of_when_it_is_old() -> None:

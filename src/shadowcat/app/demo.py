@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 import tempfile
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
@@ -133,4 +134,11 @@ Give it to an editor:
 
 {indent(paste.editor(proxy), "  ")}
 
-See a stream survive the death of both: shadowcat demo --crash"""
+See a stream survive the death of both:
+
+  {_program()} demo --crash"""
+
+
+def _program() -> str:
+    """As it was called, where that can be pasted."""
+    return sys.argv[0] if Path(sys.argv[0]).name == "shadowcat" else "shadowcat"

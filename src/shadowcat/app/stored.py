@@ -12,7 +12,9 @@ from shadowcat.core import kept
 from shadowcat.core.ledger import SessionSummary, StoredSession, StoredStream
 from shadowcat.core.ports import SessionStore
 from shadowcat.errors import StoreUnusable
-from shadowcat.stores.urls import store_of
+from shadowcat.stores.sqlite import SqliteStore
+from shadowcat.stores.sqlite_file import require_database
+from shadowcat.stores.urls import sqlite_path, store_of
 
 Table = dict[str, Any]
 
@@ -34,6 +36,9 @@ async def _opened(url: str) -> AsyncGenerator[SessionStore]:
         raise StoreUnusable("sessions in memory are seen by their proxy alone")
     try:
         await store.check()
+        if isinstance(store, SqliteStore):
+            # A proxy sets aside what is broken in the place of its store. Who only looks may have named the wrong file.
+            require_database(sqlite_path(url))
         yield store
     finally:
         await store.aclose()

@@ -13,9 +13,19 @@ if TYPE_CHECKING:
 
 __all__ = ["main", "run"]
 
+_INTERRUPTED = 130
+"""128 and the number of SIGINT; loading its name is not for a program that starts with every window of an editor."""
+
 
 def run() -> None:
-    """The program."""
+    """The program. An interrupt ends it as a shell would say it, whatever it is at."""
+    try:
+        _run()
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
+
+
+def _run() -> None:
     args = sys.argv[1:]
     if (found := written_out(args, is_terminal=os.isatty(0))) is not None:
         print(f"shadowcat: this stands for: {found.told}", file=sys.stderr)

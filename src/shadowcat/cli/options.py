@@ -143,6 +143,12 @@ class SettingsCommand(click.Command):
             self._tree = None
         return super().get_params(ctx)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args[-1:] == ["--"]:
+            # A variable was empty: without its command this would mean something else.
+            raise click.UsageError("after -- comes a command, and there is none", ctx)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         ctx.params["flags"] = list(_written(self._flags, ctx.params))
         return super().invoke(ctx)

@@ -249,7 +249,7 @@ class StreamLog:
 
     def extend(self, events: Sequence[Logged]) -> int:
         """The same for events that came together. Returns the number of the last."""
-        if self._budget.is_spent and self._ahead < MAX_AHEAD_BYTES:
+        if self._budget.is_spent and not self.is_far_ahead:
             self._let_go_of_given()
         seen = max(self._handed_out - self.last_seq, 0)
         self._events.extend(events)
@@ -258,6 +258,11 @@ class StreamLog:
         self._ahead += cost if not seen else _cost(events[seen:])
         self._charge(cost, len(events))
         return self.last_seq
+
+    @property
+    def is_far_ahead(self) -> bool:
+        """So far that its client seems not to read: what it was given may be on its way still, and has to stay."""
+        return self._ahead >= MAX_AHEAD_BYTES
 
     @property
     def given_bytes(self) -> int:
@@ -302,7 +307,7 @@ class StreamLog:
             and self._budget.is_spent
             and (
                 self._first > self._handed_out
-                or self._ahead >= MAX_AHEAD_BYTES
+                or self.is_far_ahead
                 or self._budget.is_spent_without(self.given_bytes)
             )
         )

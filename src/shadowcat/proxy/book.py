@@ -182,7 +182,7 @@ class StreamBook:
 
         The standalone stream never ends and would in time fill the budget with what was heard long ago; it is cut
         down to its share. Then come finished streams, the oldest first, and then what was given on the stream that has
-        most of it, whichever stream needs the room.
+        most of it, whichever stream needs the room; but for those whose client may not have got it yet.
         """
         held = self._budget.events
         budget, standalone = self._budget, self._streams.get(STANDALONE)
@@ -190,9 +190,10 @@ class StreamBook:
             while budget.is_spent and standalone.log.given_bytes > self._limit // STANDALONE_SHARE:
                 standalone.let_go_of_some()
         self._let_go_while(lambda _: budget.is_spent)
-        while budget.is_spent and self._streams:
-            fullest = max(self._streams.values(), key=lambda stream: stream.log.given_bytes)
-            if not fullest.let_go_of_some():
+        while budget.is_spent:
+            read = (stream for stream in self._streams.values() if not stream.log.is_far_ahead)
+            fullest = max(read, key=lambda stream: stream.log.given_bytes, default=None)
+            if fullest is None or not fullest.let_go_of_some():
                 break
         budget.evict(held - budget.events)
 

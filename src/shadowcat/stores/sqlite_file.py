@@ -182,10 +182,21 @@ def set_aside(path: Path, why: object) -> None:
             beside.rename(aside.with_name(aside.name + suffix))
 
 
+def require_database(path: Path) -> None:
+    """Raises `StoreUnusable` for a file that has something in it and is no database."""
+    header = _header_of(path) if path.exists() else b""
+    if header and not header.startswith(_MAGIC):
+        raise StoreUnusable(f"{path} is no database; name the file of a store")
+
+
+def _header_of(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_HEADER_BYTES)
+
+
 def _refuse_foreign(path: Path) -> None:
     """Reads the header without SQLite, which could change a file by opening it."""
-    with path.open("rb") as file:
-        header = file.read(_HEADER_BYTES)
+    header = _header_of(path)
     if len(header) < _HEADER_BYTES or not header.startswith(_MAGIC):
         return
     pages, version, owner = (int.from_bytes(header[at : at + 4], "big") for at in (28, 60, 68))
