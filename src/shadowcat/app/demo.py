@@ -134,9 +134,7 @@ Give it to an editor:
 
 {indent(paste.editor(proxy), "  ")}
 
-See a stream survive the death of both:
-
-  {_program()} demo --crash"""
+See a stream survive the death of both: {_program()} demo --crash"""
 
 
 def _program() -> str:
