@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, NamedTuple
-
-import msgspec
+from collections.abc import Awaitable, Callable
 
 from shadowcat.aio import cancel_and_join
 from shadowcat.core.correlate import InFlight
-from shadowcat.core.exchange import Answer, Direction, MessageStream, Reply, Rest
+from shadowcat.core.exchange import Answer, Direction, Reply, Rest
 from shadowcat.core.kept import KeptSession
 from shadowcat.core.ledger import StoredSession
 from shadowcat.core.session import Event
 from shadowcat.core.stream import EventId, Gap
-from shadowcat.errors import Fault, FaultKind, Side
+from shadowcat.errors import Fault, FaultKind
 from shadowcat.proxy import direct
 from shadowcat.proxy.answering import Answering
+from shadowcat.proxy.asking import Asking, Begun
 from shadowcat.proxy.book import STANDALONE
+from shadowcat.proxy.continuing import go_on
 from shadowcat.proxy.core import SessionCore
 from shadowcat.proxy.ending import proxy_stopped
 from shadowcat.proxy.inbound import (
-    finished,
     follow,
-    give_up,
     tell_of_changes,
-    until_stopped,
 )
 from shadowcat.proxy.listening import Listening
 from shadowcat.proxy.news import What
@@ -47,13 +43,14 @@ _CANCEL_S = 2.0
 class Session:
     """Implements `core.ports.ClientSession`."""
 
-    __slots__ = ("_answering", "_listening", "_recovery", "core")
+    __slots__ = ("_answering", "_asking", "_listening", "core")
 
     def __init__(self, core: SessionCore) -> None:
         self.core = core
         self._answering = Answering(core)
-        self._recovery = Recovery(core)
-        self._listening = Listening(core, self._recovery)
+        recovery = Recovery(core)
+        self._asking = Asking(core, recovery)
+        self._listening = Listening(core, recovery)
 
     @property
     def id(self) -> str:
@@ -71,18 +68,14 @@ class Session:
     # Requests.
 
     async def request(self, message: Message) -> Message | Reader | None:
-        core = self.core
-        core.visitors += 1
-        try:
-            upgrade_after_s = core.shared.limits.upgrade_after_s
+        with self.core.visited():
+            upgrade_after_s = self.core.shared.limits.upgrade_after_s
             if upgrade_after_s is not None and self.version in PRIMING_VERSIONS:
                 return await self._request_upgraded(message, upgrade_after_s)
-            return self._readable(await self._begin(message))
-        finally:
-            core.visitors -= 1
+            return self._readable(await self._asking.begin(message))
 
-    def _readable(self, outcome: Message | _Begun | None) -> Message | Reader | None:
-        if not isinstance(outcome, _Begun):
+    def _readable(self, outcome: Message | Begun | None) -> Message | Reader | None:
+        if not isinstance(outcome, Begun):
             return outcome
         stream = self.core.book.new(outcome.request.id)
         self.core.shared.tasks.spawn(self._follow_alone(outcome, stream), "follow")
@@ -101,21 +94,21 @@ class Session:
     ) -> Message | Reader | None:
         """What a direct call leaves to be waited for."""
         with self.core.visited():
-            return self._readable(await self._conclude(message, entry, seen, asking()))
+            return self._readable(await self._asking.conclude(message, entry, seen, asking()))
 
     async def _request_upgraded(self, message: Message, after_s: float) -> Message | Reader | None:
         """A response that is long in coming is given a stream, which the client can come back to."""
         core = self.core
-        begun = core.shared.tasks.spawn(self._begin(message), "begin", awaited=True)
+        begun = core.shared.tasks.spawn(self._asking.begin(message), "begin", awaited=True)
         done, _ = await asyncio.wait((begun,), timeout=after_s)
-        if done and not isinstance(begun.result(), _Begun):
+        if done and not isinstance(begun.result(), Begun):
             return begun.result()  # type: ignore[return-value]
         stream = core.book.new(message.id)
         core.shared.tasks.spawn(self._fill(begun, message, stream), "fill")
         return stream.read()
 
     async def _fill(
-        self, begun: asyncio.Task[Message | _Begun | None], request: Message, stream: Stream
+        self, begun: asyncio.Task[Message | Begun | None], request: Message, stream: Stream
     ) -> None:
         try:
             await self._put_outcome(begun, request, stream)
@@ -134,7 +127,7 @@ class Session:
             if isinstance(element, Fault):
                 stream.append(jsonrpc.error(None, element.error()))
             elif element.is_request:
-                answering = self._put_outcome(self._begin(element), element, stream)
+                answering = self._put_outcome(self._asking.begin(element), element, stream)
                 running.append(core.shared.tasks.spawn(answering, "batch element"))
             else:
                 await self._receive_element(element)
@@ -149,7 +142,7 @@ class Session:
             log.warning("session %s: %r did not reach the upstream: %s", self.id[:8], message, fault.reason)
 
     async def _put_outcome(
-        self, asking: Awaitable[Message | _Begun | None], request: Message, stream: Stream
+        self, asking: Awaitable[Message | Begun | None], request: Message, stream: Stream
     ) -> None:
         """What becomes of a request, on a stream that others may share."""
         try:
@@ -172,90 +165,11 @@ class Session:
         finally:
             self.core.book.finish(stream)
 
-    async def _follow_alone(self, begun: _Begun, stream: Stream) -> None:
+    async def _follow_alone(self, begun: Begun, stream: Stream) -> None:
         try:
             await follow(self.core, begun.request, begun.entry, begun.source, stream)
         finally:
             self.core.book.finish(stream)
-
-    async def _begin(self, message: Message) -> Message | _Begun | None:
-        """Asks the upstream: the whole response, an answer that has begun, or None for a cancelled request."""
-        core = self.core
-        core.require_alive()
-        core.require_store()
-        core.last_used = core.shared.clock.monotonic()
-        core.shared.counters.exchanges += 1
-        assert message.id is not None
-        if message.method == Method.PING:
-            return jsonrpc.result(message.id, {})
-        if not core.passed(message, Direction.TO_SERVER):
-            judged = await core.judged(message, Direction.TO_SERVER)
-            if isinstance(judged, Reply):
-                return judged.message.with_id(message.id)
-            message = judged
-            # It may have been ended while an interceptor thought about it.
-            core.require_alive()
-        if message.method == Method.SUBSCRIBE and not core.record.has_room_to_subscribe:
-            raise Fault(FaultKind.OVER_CAPACITY, reason="too_many_subscriptions")
-        entry, outgoing = core.correlator.begin(message)
-        return await self._conclude(message, entry, core.correlator.epoch, core.link.exchange(outgoing))
-
-    async def _conclude(
-        self, message: Message, entry: InFlight[Stream], seen: int, asking: Coroutine[Any, Any, Answer]
-    ) -> Message | _Begun | None:
-        """What comes of a request that is in flight, asked for in that epoch."""
-        core = self.core
-        try:
-            answer = await self._first_answer(entry, message, seen, asking)
-        except BaseException as error:
-            core.correlator.finish(entry)
-            if isinstance(error, Fault):
-                give_up(core, message, entry, error)
-            raise
-        if answer is not None and answer.stream is not None:
-            return _Begun(message, entry, answer.stream)
-        core.correlator.finish(entry)
-        if answer is None or answer.whole is None:
-            return None
-        return await finished(core, message, entry, answer.whole)
-
-    async def _first_answer(
-        self, entry: InFlight[Stream], message: Message, seen: int, asking: Coroutine[Any, Any, Answer]
-    ) -> Answer | None:
-        """Asks the upstream once more where it is sure that the first time was not heard."""
-        core = self.core
-        try:
-            return await self._answered(entry, asking)
-        except Fault as fault:
-            if not self._may_retry(fault):
-                raise
-        await self._recovery.run(seen)
-        if entry.fault is not None:
-            raise entry.fault
-        if entry.cancelled:
-            return None
-        return await self._answered(entry, core.link.exchange(core.correlator.renew(entry, message)))
-
-    def _may_retry(self, fault: Fault) -> bool:
-        if fault.kind is FaultKind.UPSTREAM_UNAVAILABLE:
-            # Nothing was sent; with one upstream there is nowhere else to go.
-            return len(self.core.shared.upstreams) > 1 and not fault.sent
-        return fault.kind is FaultKind.UPSTREAM_SESSION_LOST
-
-    async def _answered(self, entry: InFlight[Stream], asking: Coroutine[Any, Any, Answer]) -> Answer | None:
-        """The upstream's answer; None when the client cancelled before it began."""
-        upstreams, name = self.core.shared.upstreams, self.core.record.upstream
-        try:
-            answer = await until_stopped(entry, asking)
-        except Fault as fault:
-            if fault.kind is not FaultKind.UPSTREAM_SESSION_LOST:
-                upstreams.failed(name, fault)
-            raise
-        if answer is not None:
-            upstreams.answered(name)
-        elif entry.fault is not None:
-            raise entry.fault
-        return answer
 
     # Notifications, and answers to the server's requests.
 
@@ -426,46 +340,8 @@ class Session:
     # From one process to the next.
 
     def go_on(self, held: KeptSession, stored: StoredSession) -> None:
-        """Takes up what an earlier process left: the rest of its streams is asked for, or given up in so many words.
-
-        Raises `Unreadable`.
-        """
-        core = self.core
-        unfinished = core.book.restore(stored.last_stream, stored.streams)
-        core.book.make_room()
-        # The upstream has seen the ids of the session's earlier life, and the client those of its questions.
-        now_ms = int(core.shared.clock.wall() * 1000)
-        core.correlator.skip_to(now_ms)
-        core.correlator.skip_questions_to(held.last_question)
-        now = core.shared.clock.monotonic()
-        for asked in held.questions:
-            stream = core.book.find(asked.stream)
-            core.correlator.restore_question(asked.client_id, asked.upstream_id, asked.method, stream, now)
-        standalone = core.book.find(STANDALONE)
-        if standalone is not None:
-            self._listening.go_on_from(standalone.resume())
-        for stream in unfinished:
-            # Before a client can ask for what is to come again.
-            cursor = stream.resume()
-            core.shared.tasks.spawn(self._go_on_with(stream, cursor), "go on")
-
-    async def _go_on_with(self, stream: Stream, cursor: bytes | None) -> None:
-        core = self.core
-        try:
-            for client_id, known in list(stream.unanswered.items()):
-                if known is None or cursor is None:
-                    lost = Fault(
-                        FaultKind.OUTCOME_UNKNOWN, reason="proxy_restarted", side=Side.OURS, sent=True
-                    )
-                    stream.append(jsonrpc.error(client_id, lost.error()), own=True)
-                    continue
-                request = jsonrpc.request(client_id, known.method)
-                if known.params:
-                    request = request.with_params(msgspec.Raw(known.params))
-                entry = core.correlator.restore(client_id, known.upstream_id, known.method, known.token)
-                await follow(core, request, entry, core.link.resume(cursor, standalone=False), stream)
-        finally:
-            core.book.finish(stream)
+        """Takes up what an earlier process left. Raises `Unreadable`."""
+        go_on(self.core, self._listening, held, stored)
 
     async def suspend(self) -> None:
         """The process goes, and the store has what another one needs: nobody is told that anything has ended."""
@@ -499,11 +375,3 @@ class Session:
 def _session_ended(entry: InFlight[Stream]) -> Message:
     params = {"requestId": entry.client_id, "reason": "the session ended"}
     return jsonrpc.notification(Method.CANCELLED, params)
-
-
-class _Begun(NamedTuple):
-    """A request whose answer has begun as a stream."""
-
-    request: Message
-    entry: InFlight[Stream]
-    source: MessageStream
