@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from shadowcat.core.annotations import ToolHeaders
 from shadowcat.upstream.call import Call
 from shadowcat.upstream.command import Command
-from shadowcat.upstream.conduit import Conduit, ConduitCounters, ConduitLimits
+from shadowcat.upstream.conduit import Conduit, ConduitLimits
 from shadowcat.upstream.process import ENDED, Listener, Patience, Process
+from shadowcat.upstream.readers import ConduitCounters
 from shadowcat.wire.jsonrpc import Message
 from shadowcat.wire.lines import OversizedLine
 

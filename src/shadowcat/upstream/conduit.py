@@ -20,8 +20,8 @@ from shadowcat.core.correlate import progress_token
 from shadowcat.errors import Fault, FaultKind, Side
 from shadowcat.upstream.call import Call, Party, Question
 from shadowcat.upstream.given_up import GivenUp
-from shadowcat.upstream.inbox import Inbox
 from shadowcat.upstream.interpret import messages_of
+from shadowcat.upstream.readers import ConduitCounters, Readers
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Message, RequestId
 from shadowcat.wire.mcp import LIST_CHANGED, Method
@@ -48,15 +48,6 @@ class ConduitLimits:
     """How long a server is not read because one reader is behind; after that, the reader loses notifications."""
 
 
-@dataclass(slots=True)
-class ConduitCounters:
-    """Of all conduits to one upstream."""
-
-    garbage_lines: int = 0
-    dropped_messages: int = 0
-    stalls: int = 0
-
-
 class Conduit(ABC):
     """What carries the messages is a subclass's: it implements what is abstract, and calls `_hear` and `_over`."""
 
@@ -76,8 +67,9 @@ class Conduit(ABC):
         self._parties: set[Party] = set()
         self._asked: dict[RequestId, Question] = {}
         self._given_up = GivenUp()
-        self._behind: set[Inbox] = set()
-        self._stall: asyncio.TimerHandle | None = None
+        self._readers = Readers(
+            name, limits.stall_s, counters, pause=self._pause_reading, resume=self._resume_reading
+        )
         self._look: asyncio.TimerHandle | None = None
 
     @property
@@ -105,7 +97,7 @@ class Conduit(ABC):
     # For those who use it.
 
     def join(self) -> Party:
-        party = Party(self.caught_up)
+        party = Party(self._readers.caught_up)
         self._parties.add(party)
         return party
 
@@ -124,7 +116,7 @@ class Conduit(ABC):
         if len(self._calls) >= MAX_CALLS:
             raise Fault(FaultKind.OVER_CAPACITY, reason="too_many_requests_in_flight")
         self._last_id += 1
-        call = Call(request, self._last_id, party, on_taken=self.caught_up, on_close=self.leave_call)
+        call = Call(request, self._last_id, party, on_taken=self._readers.caught_up, on_close=self.leave_call)
         outgoing, call.token = multiplex.renumbered(request, call.id)
         call.heard_at = self._loop.time()
         self._calls[call.id] = call
@@ -189,12 +181,6 @@ class Conduit(ABC):
         if call.is_sent and not call.is_cancelled and not call.is_handshake:
             params = {"requestId": call.id, "reason": "nobody waits for the answer"}
             self._say(jsonrpc.notification(Method.CANCELLED, params))
-
-    def caught_up(self, inbox: Inbox) -> None:
-        if self._behind:
-            self._behind.discard(inbox)
-            if not self._behind:
-                self._read_on()
 
     async def _settle(self) -> None:
         """Ends what runs here, when nothing is carried any more."""
@@ -284,10 +270,10 @@ class Conduit(ABC):
         if isinstance(where, Call):
             self._to_call(where, notification)
         elif where is not None:
-            self._put(where.standalone, notification)
+            self._readers.put(where.standalone, notification)
         elif notification.method in _ANYBODYS and self._parties:
             for party in self._parties:
-                self._put(party.standalone, notification)
+                self._readers.put(party.standalone, notification)
         else:
             self._drop("what could be anybody's", notification)
 
@@ -312,7 +298,7 @@ class Conduit(ABC):
     def _to_call(self, call: Call, message: Message) -> None:
         call.has_begun = True
         call.heard_at = self._loop.time()
-        self._put(call, message)
+        self._readers.put(call, message)
 
     # Questions of the server's.
 
@@ -339,7 +325,7 @@ class Conduit(ABC):
         if isinstance(where, Call):
             self._to_call(where, request)
         else:
-            self._put(inbox, request)
+            self._readers.put(inbox, request)
         self._look_later()
 
     def _withdraw(self, cancelled: Message) -> None:
@@ -352,41 +338,7 @@ class Conduit(ABC):
         where = question.inbox
         if isinstance(where, Call) and where.id not in self._calls:
             where = question.party.standalone
-        self._put(where, cancelled)
-
-    # Readers that are behind.
-
-    def _put(self, inbox: Inbox, message: Message) -> None:
-        inbox.put(message)
-        if not inbox.is_full:
-            return
-        if inbox.is_slow:
-            self._shed(inbox)
-            return
-        self._behind.add(inbox)
-        if self._stall is None:
-            self._counters.stalls += 1
-            self._pause_reading()
-            self._stall = self._loop.call_later(self._limits.stall_s, self._lose_patience)
-
-    def _lose_patience(self) -> None:
-        for inbox in self._behind:
-            inbox.is_slow = True
-            self._shed(inbox)
-        self._behind.clear()
-        self._read_on()
-
-    def _read_on(self) -> None:
-        if self._stall is not None:
-            self._stall.cancel()
-            self._stall = None
-            self._resume_reading()
-
-    def _shed(self, inbox: Inbox) -> None:
-        gone = inbox.shed()
-        if gone and isinstance(inbox, Call):
-            log.warning("upstream %s: a reader is behind; its %d oldest notifications go", self.name, gone)
-        self._counters.dropped_messages += gone
+        self._readers.put(where, cancelled)
 
     # Time.
 
@@ -414,7 +366,7 @@ class Conduit(ABC):
 
     def _over(self) -> None:
         """Nothing is carried any more, either way."""
-        self._read_on()
+        self._readers.read_on()
         for call in list(self._calls.values()):
             self._fail(call, Fault(FaultKind.OUTCOME_UNKNOWN, reason=self.ended, sent=True))
         for party in self._parties:
@@ -432,7 +384,7 @@ class Conduit(ABC):
             self._fail(call, fault)
 
     def _forget(self, call: Call) -> None:
-        self.caught_up(call)
+        self._readers.caught_up(call)
         if call.party is not None and call.party.calls.get(call.client_id) is call:
             del call.party.calls[call.client_id]
 

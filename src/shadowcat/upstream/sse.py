@@ -12,8 +12,8 @@ from shadowcat.core.statistics import UpstreamStatistics
 from shadowcat.errors import Fault, FaultKind, Side
 from shadowcat.http.client import Client
 from shadowcat.http.limits import Timeouts
-from shadowcat.upstream.conduit import ConduitCounters
 from shadowcat.upstream.link import ConduitLink
+from shadowcat.upstream.readers import ConduitCounters
 from shadowcat.upstream.requests import Requests
 from shadowcat.upstream.sse_channel import SseChannel
 from shadowcat.upstream.streamable import CALL

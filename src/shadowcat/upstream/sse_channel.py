@@ -11,9 +11,10 @@ from shadowcat.http.limits import Timeouts
 from shadowcat.http.message import HeaderList
 from shadowcat.http.outgoing import ClientResponse
 from shadowcat.upstream.call import Call
-from shadowcat.upstream.conduit import Conduit, ConduitCounters, ConduitLimits
+from shadowcat.upstream.conduit import Conduit, ConduitLimits
 from shadowcat.upstream.events import EventMessages
 from shadowcat.upstream.interpret import JSON, SSE, media_type, refusal_of
+from shadowcat.upstream.readers import ConduitCounters
 from shadowcat.upstream.requests import Requests
 from shadowcat.wire.jsonrpc import Message
 from shadowcat.wire.sse import SseEvent
