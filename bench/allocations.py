@@ -17,7 +17,8 @@ from bench.rounds import print_table
 from shadowcat.core.exchange import StreamEvent
 from shadowcat.core.stream import Budget, LogLimits, StreamLog
 from shadowcat.core.track import EventTracker
-from shadowcat.proxy.streams import Reader, Stream
+from shadowcat.proxy.reader import Reader
+from shadowcat.proxy.streams import Stream
 from shadowcat.upstream.interpret import messages_of
 from shadowcat.wire.jsonrpc import Message
 from shadowcat.wire.sse import SseDecoder, SseEvent, encode_message

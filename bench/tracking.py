@@ -18,7 +18,8 @@ from bench.path import Way, events, in_reads
 from bench.rounds import Spread, in_turn, print_table
 from shadowcat.core.exchange import StreamEvent
 from shadowcat.downstream import answers
-from shadowcat.proxy.streams import MAX_PIECE_BYTES, Reader, Stream
+from shadowcat.proxy.reader import Reader
+from shadowcat.proxy.streams import MAX_PIECE_BYTES, Stream
 from shadowcat.upstream.events import EventMessages
 from shadowcat.wire.jsonrpc import Message
 

@@ -11,7 +11,7 @@ import pytest
 
 from shadowcat.clock import SystemClock
 from shadowcat.core.stream import EventId
-from shadowcat.proxy.streams import HELD_BACK_S
+from shadowcat.proxy.reader import HELD_BACK_S
 from shadowcat.stores.urls import store_of
 from tests.faults.caller import Caller, Hearing, Tally, caller, callers, seeded
 from tests.faults.child import NumbersChild

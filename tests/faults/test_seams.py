@@ -16,7 +16,8 @@ import pytest
 from shadowcat.core.exchange import StreamEvent
 from shadowcat.core.stream import EVENT_OVERHEAD_BYTES, Budget, EventId, Gap, LogLimits, StreamLog
 from shadowcat.proxy.book import StreamBook
-from shadowcat.proxy.streams import Reader, Stream
+from shadowcat.proxy.reader import Reader
+from shadowcat.proxy.streams import Stream
 from shadowcat.wire import jsonrpc
 from tests.faults.caller import seeded
 from tests.faults.size import sized

@@ -8,7 +8,7 @@ import pytest
 
 from shadowcat.core.stream import MAX_AHEAD_BYTES, Budget, LogLimits
 from shadowcat.proxy.book import StreamBook
-from shadowcat.proxy.streams import Reader
+from shadowcat.proxy.reader import Reader
 from shadowcat.wire import jsonrpc
 from tests.rig.stand import Stand, unkept
 from tests.rig.wait import soon

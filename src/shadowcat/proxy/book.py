@@ -9,7 +9,8 @@ from typing import Protocol
 from shadowcat.core import kept
 from shadowcat.core.ledger import StoredStream
 from shadowcat.core.stream import STREAM_OVERHEAD_BYTES, Budget, EventId, Gap, LogLimits, StreamLog
-from shadowcat.proxy.streams import Keeper, Reader, Stream
+from shadowcat.proxy.reader import Reader
+from shadowcat.proxy.streams import Keeper, Stream
 from shadowcat.wire.jsonrpc import RequestId
 
 STANDALONE = 0

@@ -18,7 +18,8 @@ from shadowcat.core.exchange import TO_CLIENT, TO_SERVER, Answer, Rest
 from shadowcat.errors import Fault
 from shadowcat.proxy.core import SessionCore
 from shadowcat.proxy.inbound import REMEMBERED, give_up, judged_response
-from shadowcat.proxy.streams import Reader, Stream
+from shadowcat.proxy.reader import Reader
+from shadowcat.proxy.streams import Stream
 from shadowcat.wire.jsonrpc import Message
 from shadowcat.wire.mcp import Method
 

@@ -27,9 +27,10 @@ from shadowcat.proxy.inbound import (
 )
 from shadowcat.proxy.listening import Listening
 from shadowcat.proxy.news import What
+from shadowcat.proxy.reader import Reader
 from shadowcat.proxy.recovery import Recovery
 from shadowcat.proxy.shared import Phase
-from shadowcat.proxy.streams import Reader, Stream
+from shadowcat.proxy.streams import Stream
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Message
 from shadowcat.wire.mcp import PRIMING_VERSIONS, Method

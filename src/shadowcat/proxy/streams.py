@@ -11,10 +11,10 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from shadowcat.aio import STEP_S
 from shadowcat.core.exchange import StreamEvent
 from shadowcat.core.kept import KeptRequest, KeptStream
 from shadowcat.core.stream import EventId, Logged, StreamLog
+from shadowcat.proxy.reader import Reader
 from shadowcat.wire.jsonrpc import Message, RequestId
 
 # The code of a byte: its search is a memchr.
@@ -22,9 +22,6 @@ _CR, _LF = b"\r\n"
 
 MAX_PIECE_BYTES = 256 * 1024
 """What a reader is given at a time: one that resumes far back must not cost its whole log once more."""
-HELD_BACK_S = 5.0
-"""How long a connection waits for events that must be in the store first."""
-
 
 NOT_STORED = -1
 STORED_NOWHERE = sys.maxsize
@@ -417,54 +414,6 @@ class Stream:
         room, self._room = self._room, None
         if room is not None:
             room.set_result(None)
-
-
-class Reader:
-    """One client connection's view of a stream; iterate it for batches of events."""
-
-    __slots__ = ("_patience_s", "_stream", "farewell", "replayed_to", "unprimed")
-
-    def __init__(self, stream: Stream, replayed_to: int) -> None:
-        self._stream = stream
-        self.unprimed = stream.primed
-        self.farewell: StreamEvent | None = None
-        """What is said at last to a client that is to come back."""
-        self.replayed_to = replayed_to
-        self._patience_s = HELD_BACK_S
-
-    def __aiter__(self) -> Reader:
-        return self
-
-    async def __anext__(self) -> list[StreamEvent]:
-        stream = self._stream
-        while True:
-            events = stream.take(self)
-            if events:
-                self._patience_s = HELD_BACK_S
-                return events
-            if events is not None:
-                if not stream.is_held_back:
-                    await stream.wait()
-                    continue
-                if await self._let_go():
-                    continue
-            stream.detach(self)
-            if self.farewell is not None:
-                farewell, self.farewell = self.farewell, None
-                return [farewell]
-            raise StopAsyncIteration
-
-    async def _let_go(self) -> bool:
-        """Waits for the store; False for one that takes too long: the client may come back for it."""
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        await self._stream.wait(min(self._patience_s, STEP_S))
-        # A process that was stopped meanwhile has not waited: see `wait_awake`.
-        self._patience_s -= min(loop.time() - began, STEP_S)
-        return self._patience_s > 0
-
-    async def aclose(self) -> None:
-        self._stream.detach(self)
 
 
 def one_line(message: Message) -> bytes:

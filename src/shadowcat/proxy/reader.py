@@ -1,0 +1,82 @@
+"""What one client connection reads of a stream."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from shadowcat.aio import STEP_S
+from shadowcat.core.exchange import StreamEvent
+
+HELD_BACK_S = 5.0
+"""How long a connection waits for events that must be in the store first."""
+
+
+class Readable(Protocol):
+    """The stream, as its reader sees it."""
+
+    @property
+    def primed(self) -> bool: ...
+
+    @property
+    def is_held_back(self) -> bool:
+        """Whether something is handed out as soon as the store has it."""
+        ...
+
+    def take(self, reader: Reader) -> list[StreamEvent] | None:
+        """What the reader has not seen, piece by piece; None when it has seen everything there will be for it."""
+        ...
+
+    async def wait(self, at_most_s: float | None = None) -> None:
+        """Returns when there may be something to take."""
+        ...
+
+    def detach(self, reader: Reader) -> None: ...
+
+
+class Reader:
+    """Iterate it for batches of events."""
+
+    __slots__ = ("_patience_s", "_stream", "farewell", "replayed_to", "unprimed")
+
+    def __init__(self, stream: Readable, replayed_to: int) -> None:
+        self._stream = stream
+        self.unprimed = stream.primed
+        self.farewell: StreamEvent | None = None
+        """What is said at last to a client that is to come back."""
+        self.replayed_to = replayed_to
+        self._patience_s = HELD_BACK_S
+
+    def __aiter__(self) -> Reader:
+        return self
+
+    async def __anext__(self) -> list[StreamEvent]:
+        stream = self._stream
+        while True:
+            events = stream.take(self)
+            if events:
+                self._patience_s = HELD_BACK_S
+                return events
+            if events is not None:
+                if not stream.is_held_back:
+                    await stream.wait()
+                    continue
+                if await self._let_go():
+                    continue
+            stream.detach(self)
+            if self.farewell is not None:
+                farewell, self.farewell = self.farewell, None
+                return [farewell]
+            raise StopAsyncIteration
+
+    async def _let_go(self) -> bool:
+        """Waits for the store; False for one that takes too long: the client may come back for it."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await self._stream.wait(min(self._patience_s, STEP_S))
+        # A process that was stopped meanwhile has not waited: see `wait_awake`.
+        self._patience_s -= min(loop.time() - began, STEP_S)
+        return self._patience_s > 0
+
+    async def aclose(self) -> None:
+        self._stream.detach(self)
