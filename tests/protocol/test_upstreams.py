@@ -12,6 +12,7 @@ from shadowcat.app.reverse import serve_reverse
 from shadowcat.app.settings import Settings
 from shadowcat.app.upstreams import ServerUrl, UpstreamOptions
 from shadowcat.cli import main
+from shadowcat.config.load import Loaded
 from shadowcat.proxy.upstreams import Upstreams
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.hosts import Address
@@ -239,7 +240,9 @@ async def test_the_listener_of_an_ipv6_address_is_announced_as_a_url() -> None:
     settings = Settings(
         listen=Address("[::1]:0"), upstreams={"a": UpstreamOptions(url=ServerUrl("http://127.0.0.1:9/mcp"))}
     )
-    serving = asyncio.create_task(serve_reverse(settings, said.put_nowait))
+    serving = asyncio.create_task(
+        serve_reverse(settings, said.put_nowait, lambda: Loaded(settings, {}, {}, ()))
+    )
     async with soon():
         assert (await said.get()).startswith("serving http://[::1]:")
     serving.cancel()

@@ -17,6 +17,7 @@ import msgspec
 
 from shadowcat.app.plugin_code import PluginCode
 from shadowcat.app.plugin_settings import PluginSettings
+from shadowcat.core.chain import Chain
 from shadowcat.core.interceptor import Interceptor
 from shadowcat.core.rule_file import RuleFileError, read_rules
 from shadowcat.errors import PluginError
@@ -56,20 +57,24 @@ class Plugins:
         # Before what is in them is read: a change meanwhile is then seen later.
         self._seen = [_signature(source.file) for source in self._sources]
         self._loaded = list(self._seen)
-        self._current = [source.make() for source in self._sources]
+        self._current = [_made(source) for source in self._sources]
 
     @property
     def interceptors(self) -> Sequence[Interceptor]:
         return tuple(self._current)
-
-    def __bool__(self) -> bool:
-        return bool(self._sources)
 
     async def watch(self, pipeline: Pipeline) -> None:
         """Looks for changes for as long as it is let."""
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             self.look(pipeline)
+
+    def become(self, other: Plugins, pipeline: Pipeline) -> None:
+        """Goes on as those, in the place that its own had."""
+        beside = [one for one in pipeline.interceptors if one not in self._current]
+        pipeline.put([*other._current, *beside])
+        self._sources, self._seen, self._loaded = other._sources, other._seen, other._loaded
+        self._current = other._current
 
     def look(self, pipeline: Pipeline) -> None:
         """Loads what has changed and is the same at a second look: until then it may be half written."""
@@ -82,14 +87,11 @@ class Plugins:
 
     def _reload(self, at: int, source: _Source, pipeline: Pipeline) -> None:
         try:
-            new = source.make()
-            pipeline.replace(self._current[at], new)
+            new = _made(source)
         except PluginError as error:
             log.error("%s; what was loaded before stays", error)
-        except Exception as error:
-            # It says which messages it wants when it is put in its place, and may be wrong about it.
-            log.error("%s: %s; what was loaded before stays", source.label, error)
         else:
+            pipeline.replace(self._current[at], new)
             self._current[at] = new
             log.info("%s is loaded anew", source.label)
 
@@ -100,12 +102,13 @@ def load_plugins(
     rules: RulesOptions | None = None,
     hold: HoldOptions | None = None,
     upstreams: Collection[str] | None = None,
+    desk: HoldDesk | None = None,
 ) -> Plugins:
     """The rules, then the others in their order; `upstreams` are the names that rules may use.
 
     Raises `PluginError`, whose one line says what is wrong, and where.
     """
-    desk = HoldDesk(hold)
+    desk = desk or HoldDesk(hold)
     first = [] if rules is None else [_RuleFile(rules, desk, upstreams)]
     return Plugins([*first, *(_source(one, desk, upstreams) for one in settings)], desk)
 
@@ -150,6 +153,16 @@ class _RuleFile:
             # A path that can be none, with a NUL in it.
             raise PluginError(f"{self.label!r} cannot be read: {error}") from error
         return Rules(rules, self._desk)
+
+
+def _made(source: _Source) -> Interceptor:
+    """Raises `PluginError`, also for one that says wrongly which messages it wants: that is asked only here."""
+    made = source.make()
+    try:
+        Chain([made])
+    except Exception as error:
+        raise PluginError(f"{source.label}: {error}") from error
+    return made
 
 
 def _signature(file: str | None) -> tuple[int, int, int] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 DRAIN_S = 10.0
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
@@ -34,22 +36,37 @@ async def until_stopped(
     begun: Callable[[], object],
     reload: Callable[[], object] | None = None,
 ) -> None:
-    """Waits for SIGINT or SIGTERM, then drains; a second signal ends the process as it would without us.
+    """Waits for SIGINT or SIGTERM, then drains; a second signal ends the process at once, whatever it is at.
 
     `begun` is called when the first will be heard: who is told earlier that we serve may stop us too early.
-    `reload` is called for a SIGHUP. Without one that ends the process, as it should when its terminal goes.
+    `reload` is called for a SIGHUP, but for the one that comes when our terminal goes: that stops us too.
     """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _STOPPING:
         loop.add_signal_handler(number, stop.set)
     if reload is not None:
-        loop.add_signal_handler(signal.SIGHUP, reload)
+        terminals = _terminals()
+
+        def hung_up() -> None:
+            if terminals and not _terminals():
+                stop.set()
+            else:
+                reload()
+
+        loop.add_signal_handler(signal.SIGHUP, hung_up)
     begun()
     await stop.wait()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _STOPPING:
         loop.remove_signal_handler(number)
+        # Not Python's handler, which would have everything closed in good order first.
+        signal.signal(number, signal.SIG_DFL)
     await drain()
+
+
+def _terminals() -> list[int]:
+    """Which of our standard streams are one; of those whose other end is gone, none is."""
+    return [fd for fd in range(3) if os.isatty(fd)]
 
 
 def collect_seldom() -> None:

@@ -116,6 +116,13 @@ class ReverseProxy:
     def _spoiled(self, upstream: Upstream) -> Upstream:
         return upstream if self._faults is None else FaultyUpstream(upstream, self._faults)
 
+    def spoil(self, options: FaultOptions) -> None:
+        """Other faults, for a proxy that was made with some."""
+        self._faults = options
+        for upstream in self.shared.upstreams:
+            if isinstance(upstream, FaultyUpstream):
+                upstream.options = options
+
     def _front(
         self, options: EndpointOptions, limits: SessionLimits, server_limits: ServerLimits | None
     ) -> Server:

@@ -114,10 +114,8 @@ def _admin(
     return Admin(proxy, options, holding=plugins.desk, recording=next(iter(recorders), None))
 
 
-async def serve_reverse(
-    settings: Settings, announce: Callable[[str], None], again: Load | None = None
-) -> None:
-    """Runs a proxy until told to stop. `again` reads the settings anew, where they can change."""
+async def serve_reverse(settings: Settings, announce: Callable[[str], None], again: Load) -> None:
+    """Runs a proxy until told to stop. `again` reads the settings anew."""
     allow_open_files()
     store = settings.store or default_store(settings.listen)
     plugins = plugins_of(settings)
@@ -137,12 +135,11 @@ async def _serve(
     recorders: Sequence[Recorder],
     store: StoreUrl,
     announce: Callable[[str], None],
-    again: Load | None,
+    again: Load,
 ) -> None:
     listen = settings.listen
     async with _admin(proxy, settings.admin, plugins, recorders) as admin, proxy:
-        if plugins:
-            proxy.shared.tasks.spawn(plugins.watch(proxy.shared.pipeline), "look for changes of plugins")
+        proxy.shared.tasks.spawn(plugins.watch(proxy.shared.pipeline), "look for changes of plugins")
 
         def serving() -> None:
             collect_seldom()
@@ -166,5 +163,4 @@ async def _serve(
             announce(f"stopping: running calls have {DRAIN_S:.0f} s to finish (Ctrl-C again ends at once)")
             await proxy.drain()
 
-        reload = reload_of(again, settings, proxy) if again is not None else None
-        await until_stopped(stop, serving, reload)
+        await until_stopped(stop, serving, reload_of(again, settings, proxy, plugins))

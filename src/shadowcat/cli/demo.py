@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from shadowcat.cli.options import LISTEN, LOG, CannotStart, cannot_listen, settings_from, with_flags
+from shadowcat.cli.said import say
 from shadowcat.errors import StoreUnusable
 from shadowcat.wire.hosts import Address
 
@@ -84,9 +85,9 @@ def _serve(server: str | None, listen: Address | None, state: Path | None) -> No
     from shadowcat.app import demo
 
     if server == "http":
-        run(demo.serve_server(listen or Address("127.0.0.1:3000"), state, click.echo))
+        run(demo.serve_server(listen or Address("127.0.0.1:3000"), state, say))
     else:
-        run(demo.serve_demo(listen, state, click.echo))
+        run(demo.serve_demo(listen, state, say))
 
 
 def _show_crash() -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import click
 
+from shadowcat.cli.said import say
 from shadowcat.errors import CannotRecord, CannotTrace, PluginError, StoreUnusable
 
 if TYPE_CHECKING:
@@ -249,7 +250,7 @@ def serve(profile: str, config: Path | None, flags: Iterable[Flag]) -> None:
     for warning in loaded.warnings:
         logs.log.warning("%s", warning)
     try:
-        run(serve_reverse(settings, click.echo, None if config is None else load))
+        run(serve_reverse(settings, say, load))
     except PluginError as error:
         raise CannotStart(str(error)) from error
     except StoreUnusable as error:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from shadowcat.cli.options import CannotStart, cannot_listen
+from shadowcat.cli.said import say
 from shadowcat.cli.tape import ignore_option, strict_option, usable
 from shadowcat.errors import Fault
 from shadowcat.wire.hosts import Address
@@ -86,7 +87,7 @@ def _serve(tape: str, options: ReplayOptions, listen: Address) -> None:
     from shadowcat.app.replay import serve_tape
 
     try:
-        run(serve_tape(tape, options, listen, click.echo))
+        run(serve_tape(tape, options, listen, say))
     except OSError as error:
         if error.filename is not None:
             raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from shadowcat.cli.options import CannotStart
+from shadowcat.cli.said import nobody_reads
 from shadowcat.wire.tape import TapeError
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -148,8 +148,7 @@ def usable() -> Generator[None]:
     except TapeError as error:
         raise CannotStart(str(error)) from error
     except BrokenPipeError:
-        # Whoever reads has enough; Python would complain once more when it flushes at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        nobody_reads()
         sys.exit(0)
     except OSError as error:
         raise CannotStart(f"{error.filename}: {error.strerror}") from error

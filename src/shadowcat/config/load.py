@@ -34,6 +34,7 @@ class Loaded(NamedTuple, Generic[T]):
     files: Mapping[str, str]
     """Of each secret that was read from a file, which."""
     warnings: tuple[str, ...]
+    file: Path | None = None
 
     def origin(self, path: str) -> Origin:
         return self.origins.get(path, DEFAULT)
@@ -65,7 +66,7 @@ def load(
     settings = decoder.section(tree, given)
     if settings is BAD or decoder.problems:
         raise ConfigError(decoder.problems)
-    return Loaded(settings, decoder.origins, decoder.files, (*variables.warnings, *decoder.warnings))
+    return Loaded(settings, decoder.origins, decoder.files, (*variables.warnings, *decoder.warnings), file)
 
 
 def read(file: Path) -> Tables:

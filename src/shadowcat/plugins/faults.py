@@ -84,8 +84,9 @@ class FaultyUpstream:
     """Implements `core.ports.Upstream`."""
 
     def __init__(self, inner: Upstream, options: FaultOptions) -> None:
+        self.options = options
+        """Others may be put in their place, for requests and streams to come."""
         self._inner = inner
-        self._options = options
         self._ordinal = 0
 
     @property
@@ -94,7 +95,7 @@ class FaultyUpstream:
 
     def next_chance(self) -> _Chance:
         self._ordinal += 1
-        return _Chance(self._options, self._ordinal)
+        return _Chance(self.options, self._ordinal)
 
     async def open(self, initialize: Message) -> tuple[Link, Message]:
         await self.next_chance().before(in_session=False)

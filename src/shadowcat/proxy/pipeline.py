@@ -48,8 +48,12 @@ class Pipeline:
             tap.saw(message, context, outcome)
 
     def replace(self, old: Interceptor, new: Interceptor) -> None:
-        """Puts another in its place, for messages to come; those under way are judged to the end by the old one."""
-        self._chain = Chain([new if one is old else one for one in self._chain.interceptors])
+        """Puts another in its place."""
+        self.put([new if one is old else one for one in self._chain.interceptors])
+
+    def put(self, interceptors: Sequence[Interceptor]) -> None:
+        """In place of all, for messages to come; those under way are judged to the end by the old ones."""
+        self._chain = Chain(interceptors)
 
     async def run(self, message: Message, context: Context) -> Message | Reply:
         """The message as it goes on, or the reply that stands in for the other side. Raises `Fault` when refused."""
