@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from shadowcat import PASS, Context, Message, Reject, Replace, Reply, Verdict
-from shadowcat.core.interceptor import Phase
+from shadowcat.core.interceptor import Judgement, Phase
 from shadowcat.wire import jsonrpc
 from tests.rig.client import rpc
 from tests.rig.everywhere import Everywhere
@@ -74,18 +74,27 @@ OF_STDIO = "notifications/message"
 
 
 class Judge(Everywhere):
-    """Gives its verdict on the one message of the scenario that is in that phase."""
+    """Gives its verdict on the one message of the scenario that is in that phase, at once or after a while."""
 
-    def __init__(self, phase: Phase, verdict: str) -> None:
+    def __init__(self, phase: Phase, verdict: str, *, waits: bool) -> None:
         self._phase = phase
         self._verdict = verdict
+        self._waits = waits
 
     def wanted(self, phase: Phase) -> Any:
         return None if phase is self._phase else ()
 
-    def judge(self, message: Message, context: Context) -> Verdict:
+    def judge(self, message: Message, context: Context) -> Judgement:
         if not self._is_meant(message, context):
             return PASS
+        verdict = self._given(message)
+        return self._later(verdict) if self._waits else verdict
+
+    async def _later(self, verdict: Verdict) -> Verdict:
+        await asyncio.sleep(0)
+        return verdict
+
+    def _given(self, message: Message) -> Verdict:
         match self._verdict:
             case "replace" if message.method:
                 return Replace(message.with_params({**message.params(), "n": REPLACED}))
@@ -248,8 +257,9 @@ WAYS: dict[str, Callable[[Judge, str], Coroutine[Any, Any, Seen]]] = {
 
 
 @pytest.mark.parametrize(("phase", "verdict"), CASES, ids=lambda value: getattr(value, "value", value))
+@pytest.mark.parametrize("waits", [False, True], ids=["at once", "later"])
 @pytest.mark.parametrize("way", WAYS)
-async def test_a_verdict(phase: Phase, verdict: str, way: str) -> None:
+async def test_a_verdict(phase: Phase, verdict: str, way: str, waits: bool) -> None:
     expected = Seen() if verdict == "pass" else TABLE[phase][verdict]
     async with soon(60):
-        assert await WAYS[way](Judge(phase, verdict), way) == expected
+        assert await WAYS[way](Judge(phase, verdict, waits=waits), way) == expected

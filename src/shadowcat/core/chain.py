@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
-from shadowcat.core.exchange import Context, Direction
+from shadowcat.core.exchange import TO_SERVER, Context, Direction
 from shadowcat.core.interceptor import Interceptor, Judgement, Phase
-from shadowcat.wire.jsonrpc import Kind, Message
+from shadowcat.wire.jsonrpc import NOTIFICATION, REQUEST, Kind, Message
 
 
 class Step(NamedTuple):
@@ -21,11 +21,8 @@ class Step(NamedTuple):
 Steps = tuple[Step, ...]
 
 
-class _Table(NamedTuple):
-    """For one phase: who wants every method, and what is different for those that some want by name."""
-
-    every: Steps
-    by_method: dict[str, Steps]
+_Table = tuple[Steps, dict[str, Steps]]
+"""For one phase: who wants every method, and what is different for those that some want by name."""
 
 
 class Chain:
@@ -42,9 +39,9 @@ class Chain:
 
     def steps(self, kind: Kind, method: str, direction: Direction) -> Steps:
         """`method` is the message's or, for a response, that of the request it answers."""
-        tables = self._to_server if direction is Direction.TO_SERVER else self._to_client
-        table = tables[0 if kind is Kind.REQUEST else 1 if kind is Kind.NOTIFICATION else 2]
-        return table.by_method.get(method, table.every)
+        tables = self._to_server if direction is TO_SERVER else self._to_client
+        table = tables[0 if kind is REQUEST else 1 if kind is NOTIFICATION else 2]
+        return table[1].get(method, table[0])
 
     def _table(self, phase: Phase) -> _Table:
         steps: list[tuple[Step, Collection[str] | None]] = []
@@ -62,4 +59,4 @@ class Chain:
         }
         # Nobody knows what it answers, so it may be what somebody wants.
         by_method[""] = tuple(step for step, _ in steps)
-        return _Table(tuple(step for step, wanted in steps if wanted is None), by_method)
+        return tuple(step for step, wanted in steps if wanted is None), by_method

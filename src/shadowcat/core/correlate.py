@@ -40,6 +40,8 @@ class InFlight(msgspec.Struct, Generic[S], eq=False):
     """Where its answer goes, once it has begun as a stream."""
     interrupt: Callable[[], object] | None = None
     """Wakes whoever works on it, whatever that one waits for."""
+    is_considered: bool = False
+    """By interceptors: the upstream has not heard of it."""
     cancelled: bool = False
     fault: Fault | None = None
     """Why it was ended from here, if not because the client cancelled it."""
@@ -112,6 +114,12 @@ class Correlator(Generic[S]):
             entry.unread = request.raw_params
         self._note(entry)
         return entry, request.with_id(upstream_id)
+
+    def consider(self, request: Message) -> InFlight[S]:
+        """Notes one that interceptors have yet to judge, so that it can be cancelled; likewise. `begin` comes later."""
+        entry, _ = self.begin(request)
+        entry.is_considered = True
+        return entry
 
     def renew(self, entry: InFlight[S], request: Message) -> Message:
         """The same request under a new id: it was not processed under the old one."""

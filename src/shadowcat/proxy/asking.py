@@ -10,6 +10,7 @@ from shadowcat.core.exchange import Answer, Direction, MessageStream, Reply
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.proxy.core import SessionCore
 from shadowcat.proxy.inbound import finished, give_up, until_stopped
+from shadowcat.proxy.pipeline import Undecided
 from shadowcat.proxy.recovery import Recovery
 from shadowcat.proxy.streams import Stream
 from shadowcat.wire import jsonrpc
@@ -39,22 +40,46 @@ class Asking:
         core = self._core
         core.require_alive()
         core.require_store()
-        core.last_used = core.shared.clock.monotonic()
-        core.shared.counters.exchanges += 1
+        core.note_request()
         assert message.id is not None
         if message.method == Method.PING:
             return jsonrpc.result(message.id, {})
-        if not core.passed(message, Direction.TO_SERVER):
-            judged = await core.judged(message, Direction.TO_SERVER)
-            if isinstance(judged, Reply):
-                return judged.message.with_id(message.id)
-            message = judged
-            # It may have been ended while an interceptor thought about it.
-            core.require_alive()
-        if message.method == Method.SUBSCRIBE and not core.record.has_room_to_subscribe:
+        return await self._pass_on(message, core.judge(message, Direction.TO_SERVER))
+
+    async def judged(self, message: Message, judged: Message | Reply | Undecided) -> Message | Begun | None:
+        """The same for one that interceptors have judged, or are about to."""
+        self._core.note_request()
+        return await self._pass_on(message, judged)
+
+    async def _pass_on(self, message: Message, judged: Message | Reply | Undecided) -> Message | Begun | None:
+        core = self._core
+        outcome = await self._decided(message, judged) if isinstance(judged, Undecided) else judged
+        # It may have been ended while an interceptor thought about it.
+        core.require_alive()
+        if outcome is None:
+            return None
+        if isinstance(outcome, Reply):
+            return outcome.message.with_id(message.id)
+        if outcome.method == Method.SUBSCRIBE and not core.record.has_room_to_subscribe:
             raise Fault(FaultKind.OVER_CAPACITY, reason="too_many_subscriptions")
-        entry, outgoing = core.correlator.begin(message)
-        return await self.conclude(message, entry, core.correlator.epoch, core.link.exchange(outgoing))
+        entry, outgoing = core.correlator.begin(outcome)
+        return await self.conclude(outcome, entry, core.correlator.epoch, core.link.exchange(outgoing))
+
+    async def _decided(self, message: Message, judged: Undecided) -> Message | Reply | None:
+        """What interceptors make of it; None when the client cancelled it before they were done."""
+        correlator = self._core.correlator
+        try:
+            entry = correlator.consider(message)
+        except Fault:
+            judged.let_go()
+            raise
+        try:
+            outcome = await until_stopped(entry, judged.outcome())
+        finally:
+            correlator.finish(entry)
+        if outcome is None and entry.fault is not None:
+            raise entry.fault
+        return outcome
 
     async def conclude(
         self, message: Message, entry: InFlight[Stream], seen: int, asking: Coroutine[Any, Any, Answer]

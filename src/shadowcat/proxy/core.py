@@ -15,6 +15,7 @@ from shadowcat.errors import Fault, FaultKind
 from shadowcat.proxy.book import StreamBook
 from shadowcat.proxy.ledger import SessionLedger
 from shadowcat.proxy.news import What
+from shadowcat.proxy.pipeline import Undecided
 from shadowcat.proxy.shared import Shared
 from shadowcat.proxy.streams import Stream
 from shadowcat.wire.jsonrpc import Message
@@ -83,6 +84,10 @@ class SessionCore:
         finally:
             self.visitors -= 1
 
+    def note_request(self) -> None:
+        self.last_used = self.shared.clock.monotonic()
+        self.shared.counters.exchanges += 1
+
     def touch(self) -> None:
         """Tells the store that the session is in use: its calls alone change nothing there."""
         now = self.shared.clock.monotonic()
@@ -125,34 +130,37 @@ class SessionCore:
 
     def passed(self, message: Message, direction: Direction, request: Message | None = None) -> bool:
         """Whether it goes on as it is, because no interceptor wants it. Taps have been told of it then."""
-        if not self.shared.pipeline:
+        pipeline = self.shared.pipeline
+        if not pipeline.is_used:
             return True
-        if self.is_wanted(message, direction, request):
-            return False
-        self.tell_taps(message, direction, request)
-        return True
-
-    def is_wanted(self, message: Message, direction: Direction, request: Message | None = None) -> bool:
-        """Whether an interceptor wants to judge it."""
-        pipeline = self.shared.pipeline
-        if not pipeline:
-            return False
         method = message.method or ("" if request is None else request.method)
-        return pipeline.wants(message.kind, method, direction)
-
-    def tell_taps(self, message: Message, direction: Direction, request: Message | None = None) -> None:
-        """Tells the taps of what no interceptor wants."""
-        pipeline = self.shared.pipeline
+        if pipeline.steps(message.kind, method, direction):
+            return False
         if pipeline.is_tapped:
             pipeline.tell(message, self._context(direction, request))
+        return True
+
+    def judge(
+        self, message: Message, direction: Direction, request: Message | None = None
+    ) -> Message | Reply | Undecided:
+        """The message as the interceptors leave it. Raises `Fault` when it is refused."""
+        pipeline = self.shared.pipeline
+        if not pipeline.is_used:
+            return message
+        method = message.method or ("" if request is None else request.method)
+        steps = pipeline.steps(message.kind, method, direction)
+        if steps:
+            return pipeline.begin(message, self._context(direction, request), steps)
+        if pipeline.is_tapped:
+            pipeline.tell(message, self._context(direction, request))
+        return message
 
     async def judged(
         self, message: Message, direction: Direction, request: Message | None = None
     ) -> Message | Reply:
-        """The message as the interceptors leave it. Raises `Fault` when it is refused."""
-        if self.passed(message, direction, request):
-            return message
-        return await self.shared.pipeline.run(message, self._context(direction, request))
+        """The same, with what has to be waited for."""
+        judged = self.judge(message, direction, request)
+        return await judged.outcome() if isinstance(judged, Undecided) else judged
 
     def _context(self, direction: Direction, request: Message | None) -> Context:
         record = self.record
@@ -168,7 +176,7 @@ class SessionCore:
 
     def failed(self, request: Message, fault: Fault) -> None:
         """Tells the taps of a request that the upstream did not answer."""
-        if self.shared.pipeline:
+        if self.shared.pipeline.is_tapped:
             self.shared.pipeline.failed(self._context(Direction.TO_CLIENT, request), fault)
 
     def _kept(self) -> bytes:

@@ -1,12 +1,13 @@
 """A call that is asked and answered without a task: what nearly all calls are.
 
 Nothing is decided here that a request with a task would not decide the same way. What is not settled at once by a
-whole answer (a stream, a refusal, a fault, an interceptor that wants to see it) goes on where such a request would be
-by then. Measured: a task, the futures it waits for and its coroutines are a third of what a call costs.
+whole answer (a stream, a refusal, a fault, an interceptor that has to be waited for) goes on where such a request would
+be by then. Measured: a task, the futures it waits for and its coroutines are a third of what a call costs.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
@@ -14,32 +15,68 @@ from typing import Any
 import msgspec
 
 from shadowcat.core.correlate import InFlight
-from shadowcat.core.exchange import TO_CLIENT, TO_SERVER, Answer, Rest
+from shadowcat.core.exchange import TO_CLIENT, TO_SERVER, Answer, Reply, Rest
+from shadowcat.core.ports import DirectLink
 from shadowcat.errors import Fault
 from shadowcat.proxy.core import SessionCore
-from shadowcat.proxy.inbound import REMEMBERED, give_up, judged_response
+from shadowcat.proxy.inbound import REMEMBERED, give_up
+from shadowcat.proxy.pipeline import Undecided
 from shadowcat.proxy.reader import Reader
 from shadowcat.proxy.streams import Stream
 from shadowcat.wire.jsonrpc import Message
 from shadowcat.wire.mcp import Method
 
 Outcome = Message | Reader | None
+Judged = Message | Reply | Undecided
 GoOn = Callable[[Message, InFlight[Stream], int, Rest[Answer]], Coroutine[Any, Any, Outcome]]
 """Waits for what an answer, asked for in that epoch, comes to."""
+Ask = Callable[[Message, Judged], Coroutine[Any, Any, Outcome]]
+"""Waits for what a request comes to of which interceptors have made that, or are about to."""
 
 _NOT_JUST_PASSED_ON = frozenset({Method.PING, *REMEMBERED})
 
 
 def ask(
-    core: SessionCore, message: Message, go_on: GoOn, then: Callable[[Message | Rest[Outcome]], object]
+    core: SessionCore,
+    message: Message,
+    go_on: GoOn,
+    ask: Ask,
+    then: Callable[[Message | Rest[Outcome]], object],
 ) -> Callable[[], object] | None:
     """See `core.ports.ClientSession.ask`."""
     link = core.direct
     if link is None or message.method in _NOT_JUST_PASSED_ON or core.ledger.refuses:
         return None
-    is_seen = bool(core.shared.pipeline)
-    if is_seen and core.is_wanted(message, TO_SERVER):
-        return None
+    if not core.shared.pipeline.is_used:
+        return _sent(core, link, message, go_on, then)
+    try:
+        judged = core.judge(message, TO_SERVER)
+    except Fault as fault:
+        core.note_request()
+        return _left(partial(_raised, fault), then)
+    # It was judged, once: whatever stops it from here on, nobody begins with it anew.
+    if isinstance(judged, Undecided):
+        cancel = _left(partial(ask, message, judged), then)
+        return lambda: (cancel(), judged.let_go())
+    if isinstance(judged, Message) and judged.method not in _NOT_JUST_PASSED_ON:
+        give_up = _sent(core, link, judged, go_on, then)
+        if give_up is not None:
+            return give_up
+    return _left(partial(ask, message, judged), then)
+
+
+def _left(rest: Rest[Outcome], then: Callable[[Message | Rest[Outcome]], object]) -> Callable[[], object]:
+    """For a task to go on with. Not from in here: who asks is not ready for it."""
+    return asyncio.get_running_loop().call_soon(then, rest).cancel
+
+
+def _sent(
+    core: SessionCore,
+    link: DirectLink,
+    message: Message,
+    go_on: GoOn,
+    then: Callable[[Message | Rest[Outcome]], object],
+) -> Callable[[], object] | None:
     try:
         entry, outgoing = core.correlator.begin(message)
     except Fault:
@@ -51,10 +88,7 @@ def ask(
         return None
     call.give_up = give_up
     entry.interrupt = call.stopped
-    core.last_used = core.shared.clock.monotonic()
-    core.shared.counters.exchanges += 1
-    if is_seen:
-        core.tell_taps(message, TO_SERVER)
+    core.note_request()
     return call.cancel
 
 
@@ -87,9 +121,10 @@ class _Call(msgspec.Struct, eq=False):
         assert answer.whole is not None
         core.shared.upstreams.answered(core.record.upstream)
         response = answer.whole.with_id(self.entry.client_id)
-        if core.passed(response, TO_CLIENT, self.request):
-            return response
-        return partial(judged_response, core, self.request, response)
+        judged = core.judge(response, TO_CLIENT, self.request)
+        if isinstance(judged, Undecided):
+            return partial(_decided, judged)
+        return judged.message if isinstance(judged, Reply) else judged
 
     def stopped(self) -> None:
         """The client has cancelled it, or it has failed from here: nobody waits for the answer."""
@@ -107,6 +142,11 @@ class _Call(msgspec.Struct, eq=False):
         if self.give_up is not None:
             self.give_up()
         self.core.correlator.finish(self.entry)
+
+
+async def _decided(judged: Undecided) -> Outcome:
+    outcome = await judged.outcome()
+    return outcome.message if isinstance(outcome, Reply) else outcome
 
 
 async def _raised(error: Exception) -> Outcome:

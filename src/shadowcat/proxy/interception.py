@@ -101,7 +101,7 @@ class Interception:
     async def _judged(self, message: Message, is_up: bool, request: Message | None) -> Message | Reply:
         pipeline = self.pipeline
         method = message.method or ("" if request is None else request.method)
-        if pipeline.wants(message.kind, method, _direction(is_up)):
+        if pipeline.steps(message.kind, method, _direction(is_up)):
             return await pipeline.run(message, self._context(is_up, request))
         if pipeline.is_tapped:
             pipeline.tell(message, self._context(is_up, request))

@@ -1,6 +1,7 @@
 """What every message passes: the interceptors, in order, and the taps that are told what became of it.
 
-Whoever has a message asks `wants` first. Where nobody wants it, there is nothing to wait for and no `Context` to make.
+Whoever has a message looks first for the steps that want it. Where there are none, there is nothing to wait for and no
+`Context` to make. Where all hooks judge at once there is nothing to wait for either: see `begin`.
 """
 
 from __future__ import annotations
@@ -9,43 +10,34 @@ import asyncio
 import inspect
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
-from shadowcat.core.chain import Chain, Step
-from shadowcat.core.exchange import PASS, Context, Direction, Pass, Reject, Replace, Reply, Verdict
+from shadowcat.core.chain import Chain, Step, Steps
+from shadowcat.core.exchange import PASS, Context, Reject, Replace, Reply, Verdict
 from shadowcat.core.interceptor import Interceptor
+from shadowcat.core.judging import Judging, Unusable
 from shadowcat.core.ports import TapSink
 from shadowcat.errors import Fault, FaultKind, Side
-from shadowcat.wire.jsonrpc import Kind, Message
+from shadowcat.wire.jsonrpc import Message
 
 log = logging.getLogger("shadowcat.pipeline")
 
 
 class Pipeline:
     def __init__(self, interceptors: Sequence[Interceptor] = (), taps: Sequence[TapSink] = ()) -> None:
-        self._chain = Chain(interceptors)
         self._taps = tuple(taps)
         self.is_tapped = bool(taps)
+        self.put(interceptors)
         self.failures: Counter[tuple[str, str]] = Counter()
-        """How often an interceptor failed, by its name and how."""
+        """How often an interceptor or a tap failed, by its name and how."""
 
     def __bool__(self) -> bool:
-        """False where there is nobody at all."""
-        return bool(self._chain.interceptors or self._taps)
+        return self.is_used
 
     @property
     def interceptors(self) -> Sequence[Interceptor]:
         return self._chain.interceptors
-
-    def wants(self, kind: Kind, method: str, direction: Direction) -> bool:
-        """Whether an interceptor wants to judge it. `method`: of the request it answers, if it is a response."""
-        return bool(self._chain.steps(kind, method, direction))
-
-    def tell(self, message: Message, context: Context, outcome: Verdict = PASS) -> None:
-        """Tells the taps; of a message that interceptors judge, they are told by `run`."""
-        for tap in self._taps:
-            tap.saw(message, context, outcome)
 
     def replace(self, old: Interceptor, new: Interceptor) -> None:
         """Puts another in its place."""
@@ -54,127 +46,138 @@ class Pipeline:
     def put(self, interceptors: Sequence[Interceptor]) -> None:
         """In place of all, for messages to come; those under way are judged to the end by the old ones."""
         self._chain = Chain(interceptors)
+        self.steps = self._chain.steps
+        """Which hooks want a message, by its kind, its method (that of the request it answers), its direction."""
+        self.is_used = bool(interceptors or self._taps)
+        """False where there is nobody at all."""
 
-    async def run(self, message: Message, context: Context) -> Message | Reply:
-        """The message as it goes on, or the reply that stands in for the other side. Raises `Fault` when refused."""
+    # Interceptors.
+
+    def begin(self, message: Message, context: Context, steps: Steps) -> Message | Reply | Undecided:
+        """What `steps` make of it: the message as it goes on, or the reply that stands in for the other side.
+
+        Raises `Fault` when it is refused. Taps are told of all that is decided.
+        """
+        judging = Judging(self._chain, steps, message, context, self._failed)
         try:
-            judged = await self._judged(message, context)
+            waited_for = judging.go_on()
         except Fault as fault:
             self.tell(message, context, Reject(fault))
             raise
+        if waited_for is not None:
+            return Undecided(self, judging, message, waited_for)
+        return self._decided(judging, message)
+
+    async def run(self, message: Message, context: Context) -> Message | Reply:
+        """The same, with what has to be waited for."""
+        steps = self.steps(message.kind, message.method or context.answers, context.direction)
+        judged = self.begin(message, context, steps)
+        return await judged.outcome() if isinstance(judged, Undecided) else judged
+
+    async def finish(self, judging: Judging, message: Message, waited_for: Awaitable[Any]) -> Message | Reply:
+        """For `Undecided`."""
+        waiting: Awaitable[Any] | None = waited_for
+        try:
+            while waiting is not None:
+                await judging.settle(_in_time(judging.steps[judging.at - 1], waiting))
+                waiting = judging.go_on()
+        except Fault as fault:
+            self.tell(message, judging.context, Reject(fault))
+            raise
+        return self._decided(judging, message)
+
+    def _decided(self, judging: Judging, message: Message) -> Message | Reply:
+        outcome = judging.outcome
         if self._taps:
-            self.tell(message, context, PASS if judged is message else _changed(judged))
-        return judged
-
-    def failed(self, context: Context, fault: Fault) -> None:
-        """Tells the taps that a request which went on was answered with a fault."""
-        for tap in self._taps:
-            tap.failed(context, fault)
-
-    async def _judged(self, message: Message, context: Context) -> Message | Reply:
-        chain = self._chain
-        steps = chain.steps(message.kind, message.method or context.answers, context.direction)
-        at = 0
-        while at < len(steps):
-            step = steps[at]
-            at += 1
-            try:
-                verdict = step.hook(message, context)
-                if verdict is PASS:
-                    continue
-                if not isinstance(verdict, Verdict):
-                    verdict = await _in_time(step, verdict)
-                judged = _outcome(message, verdict)
-            except Fault:
-                raise
-            except Exception as error:
-                self._failed(step, error)
-                continue
-            if isinstance(judged, Reply):
-                return judged
-            if judged.method != message.method:
-                # Those that come later and want what it is called now must not be evaded by the change.
-                renamed = chain.steps(judged.kind, judged.method, context.direction)
-                steps, at = tuple(later for later in renamed if later.place > step.place), 0
-            message = judged
-        return message
+            self.tell(message, judging.context, PASS if outcome is message else _changed(outcome))
+        return outcome
 
     def _failed(self, step: Step, error: Exception) -> None:
         """Refuses, unless it was said that this one may fail: a policy that crashed has judged nothing."""
         interceptor = step.interceptor
-        how = error.reason if isinstance(error, _Unusable) else type(error).__name__
-        known = interceptor.name, how
-        if known not in self.failures:
+        how = error.reason if isinstance(error, Unusable) else type(error).__name__
+        if self._is_first_time(interceptor.name, how):
             log.error(
                 "interceptor %s failed on a %s (%s); what it fails on %s. It is not logged again.",
                 interceptor.name,
                 step.phase.value.replace("_", " "),
                 how,
                 "passes" if interceptor.fails_open else "is refused",
-                exc_info=None if isinstance(error, _Unusable) else error,
+                exc_info=None if isinstance(error, Unusable) else error,
             )
-        self.failures[known] += 1
         if interceptor.fails_open:
             return
         kind = FaultKind.DEADLINE if isinstance(error, _Late) else FaultKind.INTERNAL
-        reason = error.reason if isinstance(error, _Unusable) else "interceptor_failed"
+        reason = error.reason if isinstance(error, Unusable) else "interceptor_failed"
         raise Fault(kind, reason=reason, side=Side.OURS) from error
 
+    def _is_first_time(self, name: str, how: str) -> bool:
+        self.failures[name, how] += 1
+        return self.failures[name, how] == 1
 
-class _Unusable(Exception):
-    """What an interceptor gave that cannot be done."""
+    # Taps.
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    def tell(self, message: Message, context: Context, outcome: Verdict = PASS) -> None:
+        """Tells the taps; of a message that interceptors judge, they are told by whoever has them judge it."""
+        for tap in self._taps:
+            try:
+                tap.saw(message, context, outcome)
+            except Exception as error:
+                self._tap_failed(tap, error)
+
+    def failed(self, context: Context, fault: Fault) -> None:
+        """Tells the taps that a request which went on was answered with a fault."""
+        for tap in self._taps:
+            try:
+                tap.failed(context, fault)
+            except Exception as error:
+                self._tap_failed(tap, error)
+
+    def _tap_failed(self, tap: TapSink, error: Exception) -> None:
+        """What it was told of may be on its way already: whoever only looks on stops nothing."""
+        name, how = type(tap).__name__, type(error).__name__
+        if self._is_first_time(name, how):
+            log.error(
+                "tap %s failed (%s); the traffic goes on. It is not logged again.", name, how, exc_info=error
+            )
 
 
-class _Late(_Unusable):
+class Undecided:
+    """A message whose judgement has to be waited for. Its outcome is awaited, once, or it is let go of."""
+
+    __slots__ = ("_judging", "_message", "_pipeline", "_waited_for")
+
+    def __init__(
+        self, pipeline: Pipeline, judging: Judging, message: Message, waited_for: Awaitable[Any]
+    ) -> None:
+        self._pipeline = pipeline
+        self._judging = judging
+        self._message = message
+        self._waited_for = waited_for
+
+    async def outcome(self) -> Message | Reply:
+        """Raises `Fault` when it is refused."""
+        return await self._pipeline.finish(self._judging, self._message, self._waited_for)
+
+    def let_go(self) -> None:
+        if inspect.iscoroutine(self._waited_for):
+            self._waited_for.close()
+
+
+class _Late(Unusable):
     pass
 
 
-async def _in_time(step: Step, judgement: Any) -> Verdict:
-    """What a hook gave that is no verdict: it will be one, or the hook is wrong."""
-    if not inspect.isawaitable(judgement):
-        raise _Unusable(reason="interceptor_gave_no_verdict")
+async def _in_time(step: Step, judgement: Awaitable[Any]) -> Any:
     limit = asyncio.timeout(step.interceptor.deadline_s)
     try:
         async with limit:
-            verdict: Any = await judgement
+            return await judgement
     except TimeoutError as error:
         if limit.expired():
             raise _Late(reason="interceptor_deadline") from error
         raise
-    if not isinstance(verdict, Verdict):
-        raise _Unusable(reason="interceptor_gave_no_verdict")
-    return verdict
-
-
-def _outcome(message: Message, verdict: Verdict) -> Message | Reply:
-    match verdict:
-        case Pass():
-            return message
-        case Replace(message=changed):
-            return _same_place(message, changed)
-        case Reply(message=answer):
-            return Reply(_answering(message, answer))
-        case Reject(fault=fault):
-            raise fault
 
 
 def _changed(judged: Message | Reply) -> Verdict:
     return judged if isinstance(judged, Reply) else Replace(judged)
-
-
-def _answering(message: Message, answer: Message) -> Message:
-    """Whatever id an interceptor gave it: the answer to a request, or in place of one, bears that one's."""
-    if not answer.is_response:
-        raise _Unusable(reason="interceptor_replied_no_response")
-    return answer if message.id is None or answer.id == message.id else answer.with_id(message.id)
-
-
-def _same_place(message: Message, changed: Message) -> Message:
-    """A replacement answers to the same id and is the same kind of message: the parts around it count on that."""
-    if changed.kind is not message.kind:
-        raise _Unusable(reason="interceptor_changed_kind")
-    return changed if changed.id == message.id else changed.with_id(message.id)

@@ -229,14 +229,14 @@ class Relay:
     ) -> Message | Reply:
         """The message as the interceptors leave it; `request` is itself, or what it comes back for."""
         pipeline = self._shared.pipeline
-        wanted = pipeline.wants(message.kind, message.method or request.method, direction)
-        if not wanted and not pipeline.is_tapped:
+        steps = pipeline.steps(message.kind, message.method or request.method, direction)
+        if not steps and not pipeline.is_tapped:
             return message
         asked = None if message is request else request
         context = Context(
             era, direction, caller, upstream, session_id, asked, status, introduction=request.raw_params
         )
-        if wanted:
+        if steps:
             return await pipeline.run(message, context)
         pipeline.tell(message, context)
         return message

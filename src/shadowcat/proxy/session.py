@@ -27,6 +27,7 @@ from shadowcat.proxy.inbound import (
 )
 from shadowcat.proxy.listening import Listening
 from shadowcat.proxy.news import What
+from shadowcat.proxy.pipeline import Undecided
 from shadowcat.proxy.reader import Reader
 from shadowcat.proxy.recovery import Recovery
 from shadowcat.proxy.shared import Phase
@@ -88,7 +89,13 @@ class Session:
         limits = self.core.shared.limits
         if limits.upgrade_after_s is not None and self.version in PRIMING_VERSIONS:
             return None
-        return direct.ask(self.core, message, self._go_on, then)
+        return direct.ask(self.core, message, self._go_on, self._ask_judged, then)
+
+    async def _ask_judged(
+        self, message: Message, judged: Message | Reply | Undecided
+    ) -> Message | Reader | None:
+        with self.core.visited():
+            return self._readable(await self._asking.judged(message, judged))
 
     async def _go_on(
         self, message: Message, entry: InFlight[Stream], seen: int, asking: Rest[Answer]
@@ -214,6 +221,11 @@ class Session:
             core.shared.counters.dropped_messages += 1
             return
         entry, renamed = cancelled
+        if entry.is_considered:
+            # Interceptors have it, and the upstream knows nothing of it.
+            if entry.interrupt is not None:
+                entry.interrupt()
+            return
         # What still comes for it is for nobody; a server that honours the cancellation may send nothing at all,
         # and one that hangs may not even take the notification.
         if entry.interrupt is not None:
