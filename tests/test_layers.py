@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "doctor": f"{BASE} wire http upstream",
     "config": "errors secret",
     "app": ALL_BUT_CLI,
-    "cli": "app config errors wire",
+    "cli": "app config errors secret wire",
     # The library's front, what it offers to its users' tests, and python -m shadowcat.
     "__init__": f"{ALL_BUT_CLI} app",
     "testing": f"{ALL_BUT_CLI} app",

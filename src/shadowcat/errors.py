@@ -187,5 +187,9 @@ class CannotTrace(Exception):
     """What tracing needs is not there; says in one line what."""
 
 
+class CannotAdminister(OSError):
+    """The address of the admin listener cannot be had. It is the `filename`."""
+
+
 class PluginError(Exception):
     """A plugin that cannot be loaded; says in one line what is wrong with it, and where."""

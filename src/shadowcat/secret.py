@@ -1,4 +1,4 @@
-"""A value that is used and never shown."""
+"""A value that is used and never shown, and what may be shown of a URL."""
 
 from __future__ import annotations
 
@@ -22,3 +22,13 @@ class Secret:
 
     def __hash__(self) -> int:
         return hash(self._text)
+
+
+def shown_url(url: str) -> str:
+    """Without who asks, and without what it asks with: both hold secrets. Other text is as it was."""
+    scheme, mark, rest = url.partition("://")
+    if not mark:
+        return url
+    authority, slash, path = rest.partition("/")
+    shown = f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
+    return shown.partition("?")[0].partition("#")[0]

@@ -71,6 +71,25 @@ def test_what_is_shown_loads_back(file: Path, tmp_path: Path) -> None:
     assert tomllib.loads(again.stdout) == tomllib.loads(first.stdout)
 
 
+def test_what_may_be_a_secret_is_not_shown(file: Path) -> None:
+    file.write_text(
+        """
+        upstreams.main.url = "http://127.0.0.1:3000/mcp?key=hush"
+        upstreams.files.command = ["cat", "--key", "hush"]
+        [plugins.mine]
+        use = "mine.py"
+        options = { token = "hush", more = { b = ["hush"] } }
+        """
+    )
+    run = config("show", "--config", str(file))
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "hush" not in run.stdout
+    lines = [line.split("  ")[0] for line in run.stdout.splitlines()]
+    assert '# url = "http://127.0.0.1:3000/mcp" and what may be secret' in lines
+    assert '# command = ["cat"] and what may be secret' in lines
+    assert lines[lines.index("[plugins.mine.options]") :][1:3] == ["# token is secret", "# more is secret"]
+
+
 def test_a_schema(file: Path) -> None:
     run = config("schema")
     assert (run.returncode, run.stderr) == (0, "")

@@ -35,7 +35,11 @@ PAGES = (ROOT / "docs/howto/team-server.md", ROOT / "README.md")
         (["--allow-target", "a", "--upstream", "http://a/mcp"], "for clients that name the server"),
         (["--shared"], "are for a command"),
         (["--"], "after -- comes a command, and there is none"),
-        (["--upstream", "http://a/mcp", "--", "cat"], "give either --upstream or, after --, a command"),
+        (
+            ["--upstream", "http://a/mcp", "--", "cat"],
+            "--upstream names the server, and 'cat' would be another",
+        ),
+        (["--", __file__], "is no program that can be run; give its interpreter before it, or chmod +x"),
         (["--upstream", "http://a/mcp", "--shared"], "are for a command"),
         (["--env", "NAME", "--", "cat"], "a variable is written NAME=VALUE"),
         (["--env", "1=secret", "--", "cat"], "a variable is written NAME=VALUE"),

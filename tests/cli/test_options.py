@@ -37,6 +37,22 @@ SERVER = ["--upstream", "http://127.0.0.1:3000/mcp"]
         ([*SERVER, "--allow-host", "https://a.example"], "is not a host name"),
         ([*SERVER, "--session-idle", "nan"], "is not a number above 0"),
         ([*SERVER, "--call-deadline", "inf"], "is not a number above 0"),
+        ([*SERVER, "--upstream", "b=http://b:x/mcp?key=hush"], "'http://b:x/mcp' is not a URL"),
+        (
+            [*SERVER, "--admin", "0.0.0.0:0"],
+            "set SHADOWCAT_ADMIN_TOKEN, or name a file with it in admin.token_file",
+        ),
+        (
+            [*SERVER, "--tls-cert", "/no/cert", "--tls-key", "/no/key"],
+            "tls: /no/cert cannot be read: No such file",
+        ),
+        (
+            [*SERVER, "--tls-cert", __file__, "--tls-key", "/no/key"],
+            "tls: /no/key cannot be read: No such file",
+        ),
+        ([*SERVER, "--tls-cert", __file__, "--tls-key", __file__], f"in {__file__} are not in PEM"),
+        ([*SERVER, "--upstream-ca", "/no/ca"], "upstream_tls: /no/ca cannot be read: No such file"),
+        ([*SERVER, "--upstream-ca", __file__], f"there is no certificate in PEM in {__file__}"),
         ([*SERVER, "--max-body", "0"], "--max-body: '0' is not a whole number of 1 or more"),
     ],
 )
@@ -44,6 +60,7 @@ def test_a_wrong_option(arguments: list[str], told: str) -> None:
     run = CliRunner().invoke(main, ["reverse", *arguments])
     assert (run.exit_code, run.output.splitlines()[-1].startswith("Error: ")) == (2, True), run.output
     assert told in run.output
+    assert "hush" not in run.output
 
 
 def test_a_port_in_use() -> None:

@@ -8,8 +8,16 @@ import signal
 import ssl
 from pathlib import Path
 
+import pytest
 import trustme
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
+from shadowcat.http.tls import ServerTls
 from tests.rig.client import client_of
 from tests.rig.program import program
 from tests.rig.server import mcp_server
@@ -80,3 +88,20 @@ async def test_a_certificate_is_renewed_without_a_file_of_settings(tmp_path: Pat
         proxy.process.send_signal(signal.SIGHUP)
         assert (await proxy.says("read again")).endswith("--config names none; the certificate was\n")
         assert await serial(proxy.port, ca_file) != first
+
+
+def test_a_key_with_a_password_is_refused_and_nobody_is_asked_for_it(tmp_path: Path) -> None:
+    cert, key = issue(trustme.CA(), tmp_path)
+    made = load_pem_private_key(Path(key).read_bytes(), None)
+    locked = made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"hush"))
+    Path(key).write_bytes(locked)
+    with pytest.raises(ValueError, match=f"{key}: the key has a password; write it there without one"):
+        ServerTls(cert, key).context()
+
+
+def test_a_key_of_another_certificate_is_told_as_that(tmp_path: Path) -> None:
+    cert, _ = issue(trustme.CA(), tmp_path)
+    (tmp_path / "other").mkdir()
+    _, other = issue(trustme.CA(), tmp_path / "other")
+    with pytest.raises(ValueError, match=f"in {cert} and {other} do not belong together"):
+        ServerTls(cert, other).context()

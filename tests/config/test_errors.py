@@ -29,7 +29,7 @@ NO_PLACE = "a secret has no place here; write it to a file and its path to door.
         ("tags = ['new', 3]", ["tags[1]: 3 is not a text"]),
         ("sizes = [1, 'a', true]", ["sizes[1]: 'a' is not a whole number", "sizes[2]: true is not a whole number"]),
         ("walls = 1", ["walls: 1 is not a table"]),
-        ("walls.north = 1", ["walls.north: 1 is not a table"]),
+        ("walls.north = 1", ["walls.north: 1 is not a table with settings such as colour"]),
         ("walls.north.height_m = nan", [
             "walls.north.colour is missing: it is a text",
             "walls.north.height_m: nan is not a number above 0",
@@ -39,7 +39,7 @@ NO_PLACE = "a secret has no place here; write it to a file and its path to door.
             "rails[0].is_firm: 'yes' is not true or false",
             "rails[1].lenght_m: there is no such setting; did you mean length_m?",
         ]),
-        ("rails = [1]", ["rails[0]: 1 is not a table"]),
+        ("rails = [1]", ["rails[0]: 1 is not a table with settings such as length_m"]),
         (f"rail.length_m = {'1' * 400}", [f"rail.length_m: {'1' * 60}… is not a number of 0 or more"]),
         ("rail.length_m = -1", ["rail.length_m: -1 is not a number of 0 or more"]),
         ("door.width_cm = 300", [
@@ -56,6 +56,14 @@ NO_PLACE = "a secret has no place here; write it to a file and its path to door.
         ("onwer = 'Ann'\nattic = 1", [
             "onwer: there is no such setting; did you mean owner?",
             "attic: there is no such setting",
+        ]),
+        ("width_cm = 80\nrail.height_m = 1\ndoor_kind = 'slide'", [
+            "width_cm: there is no such setting; did you mean door.width_cm?",
+            "door_kind: there is no such setting; did you mean door.kind?",
+            "rail.height_m: there is no such setting; did you mean walls.NAME.height_m?",
+        ]),
+        ("owner = 'https://ann:hush@a.example/x?key=hush'", [
+            "owner: 'https://a.example/x' is not a name, for example Ann"
         ]),
     ],
 )  # fmt: skip
@@ -77,7 +85,7 @@ def test_what_fields_must_not_be_together(tmp_path: Path) -> None:
     file.write_text(f"door = {{ width_cm = 180, kind = 'slide', code_file = '{tmp_path / 'code'}' }}")
     with pytest.raises(ConfigError) as error:
         load(House, file=file)
-    assert error.value.problems == ("door: a door that slides has 150 cm or less",)
+    assert error.value.problems == (f"{file}: door: a door that slides has 150 cm or less",)
 
 
 @pytest.mark.parametrize(

@@ -90,8 +90,23 @@ def test_a_variable_alone_brings_no_section_into_being() -> None:
 
 
 def test_variables_that_are_not_ours() -> None:
-    """Kubernetes sets the second of these for a service that is called shadowcat."""
-    variables = {"PATH": "/", "SHADOWCAT_PORT": "tcp://10.0.0.1:8080", "SHADOWCAT_FLOOR": "3"}
+    """Kubernetes sets most of these for a service that is called shadowcat."""
+    variables: dict[str, str] = dict.fromkeys(
+        ("PATH", "SHADOWCAT_CONFIG", "SHADOWCAT_PORT", "SHADOWCAT_PORT_8080_TCP_ADDR", "SHADOWCAT_SERVICE_HOST",
+         "SHADOWCAT_SERVICE_PORT_HTTP"), "3",
+    )  # fmt: skip
+    loaded = load(House, environment=variables)
+    assert (loaded.settings, loaded.warnings) == (House(), ())
+
+
+def test_variables_that_are_meant_for_us_and_mean_nothing() -> None:
+    variables: dict[str, str] = dict.fromkeys(
+        ("SHADOWCAT_FLOOR", "SHADOWCAT_WIDTH_CM", "SHADOWCAT_BOGUS"), "3"
+    )
     loaded = load(House, environment=variables)
     assert loaded.settings == House()
-    assert loaded.warnings == ("SHADOWCAT_FLOOR: there is no such setting; did you mean SHADOWCAT_FLOORS?",)
+    assert loaded.warnings == (
+        "SHADOWCAT_FLOOR: there is no such setting; did you mean SHADOWCAT_FLOORS?",
+        "SHADOWCAT_WIDTH_CM: there is no such setting; did you mean SHADOWCAT_DOOR_WIDTH_CM?",
+        "SHADOWCAT_BOGUS: there is no such setting",
+    )

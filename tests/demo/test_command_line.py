@@ -28,6 +28,15 @@ def test_a_wrong_command_line(arguments: list[str], told: str) -> None:
 
 
 @pytest.mark.parametrize("options", [[], ["--server", "http"]])
+def test_a_place_for_its_state_that_is_none(options: list[str]) -> None:
+    """It was the address of the admin listener that was blamed."""
+    state = f"{__file__}/state"
+    run = CliRunner().invoke(main, ["demo", *options, "--listen", "127.0.0.1:0", "--state", state])
+    assert run.exit_code == 2
+    assert run.output == f"Error: the store cannot be used: {__file__} is not a directory\n"
+
+
+@pytest.mark.parametrize("options", [[], ["--server", "http"]])
 def test_a_port_that_was_asked_for_and_is_taken(options: list[str]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -30,6 +30,7 @@ from shadowcat.admin.page import show_page
 from shadowcat.admin.paging import BadParameter
 from shadowcat.admin.watched import Recording, Watched
 from shadowcat.aio import cancel_and_join
+from shadowcat.errors import CannotAdminister
 from shadowcat.wire.hosts import Address
 
 MAX_CONNECTIONS = 100
@@ -78,7 +79,7 @@ class Admin:
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     async def __aenter__(self) -> Admin:
-        """Raises `OSError` with the address for its `filename` where that cannot be had."""
+        """Raises `CannotAdminister`, an `OSError`, where its address cannot be had."""
         self._socket = _bound(self._listen)
         try:
             await self._server.start(self._socket)
@@ -160,7 +161,7 @@ def _bound(listen: Address) -> socket.socket:
             raise
         return sock
     except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), str(listen)) from error
+        raise CannotAdminister(error.errno, error.strerror or str(error), str(listen)) from error
 
 
 def _config(app: Gate, stall_s: float) -> uvicorn.Config:

@@ -56,4 +56,7 @@ class AdminOptions(Struct, frozen=True, kw_only=True):
         if self.token is not None and len(self.token.reveal()) < MIN_TOKEN_CHARS:
             raise ValueError(f"token needs {MIN_TOKEN_CHARS} characters or more")
         if self.token is None and self.listen.is_on and not is_loopback(self.listen.host):
-            raise ValueError(f"others than this machine reach {self.listen}: that needs a token")
+            raise ValueError(
+                f"others than this machine reach {self.listen}, so it needs a token of {MIN_TOKEN_CHARS} characters "
+                "or more: set SHADOWCAT_ADMIN_TOKEN, or name a file with it in admin.token_file"
+            )

@@ -86,8 +86,7 @@ async def serve_demo(listen: Address | None, state: Path | None, announce: Annou
 @contextmanager
 def _directory(state: Path | None) -> Generator[Path]:
     if state is not None:
-        state.mkdir(parents=True, exist_ok=True)
-        yield state
+        yield state  # made by the store, which says what is wrong with it
         return
     with tempfile.TemporaryDirectory(prefix="shadowcat-demo-") as made:
         yield Path(made)

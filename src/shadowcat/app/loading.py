@@ -48,8 +48,10 @@ def _problems(settings: Settings, profile: str) -> Iterator[str]:
         try:
             if tls is not None:
                 tls.context()
-        except (OSError, ValueError) as error:
-            yield f"{path}: its files cannot be used: {error}"
+        except OSError as error:
+            yield f"{path}: {error.filename} cannot be read: {error.strerror}"
+        except ValueError as error:
+            yield f"{path}: {error}"
 
 
 def _warnings(loaded: Loaded[Settings]) -> Iterator[str]:

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
+from shadowcat.secret import Secret
+
 
 class PluginSettings(Struct, frozen=True, kw_only=True):
     use: Annotated[
@@ -15,3 +17,7 @@ class PluginSettings(Struct, frozen=True, kw_only=True):
         ),
     ]
     options: Annotated[dict[str, Any], Meta(description="What it is to be configured with.")] = {}
+
+    def shown(self) -> dict[str, Any]:
+        """What they are for is known to the plugin alone, so any of them may be secret."""
+        return {"options": {name: Secret("") for name in self.options}}

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
 from msgspec import Meta, Struct
 
-from shadowcat.secret import Secret
+from shadowcat.secret import Secret, shown_url
 from shadowcat.upstream.command import Command
 
 
@@ -20,18 +20,22 @@ class ServerUrl(str):
     __slots__ = ()
 
     def __new__(cls, text: str) -> Self:
+        shown = shown_url(text)
         try:
             parts = urlsplit(text)
             parts.port  # noqa: B018 - raises for a port that is none
         except ValueError as error:
-            raise ValueError(f"{text!r} is not a URL: {error}") from error
+            raise ValueError(f"{shown!r} is not a URL: {error}") from error
         if parts.username is not None or parts.password is not None:
             raise ValueError("credentials do not belong into a URL")
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"{text!r} is not a URL, for example http://127.0.0.1:3000/mcp")
+            raise ValueError(f"{shown!r} is not a URL, for example http://127.0.0.1:3000/mcp")
         if not text.isascii() or len(text.split()) != 1:
-            raise ValueError(f"{text!r}: write spaces and other letters as %XX")
+            raise ValueError(f"{shown!r}: write spaces and other letters as %XX")
         return super().__new__(cls, text)
+
+    def shown(self) -> str:
+        return shown_url(self)
 
 
 class UpstreamOptions(Struct, frozen=True):
@@ -47,9 +51,12 @@ class UpstreamOptions(Struct, frozen=True):
 
     def __post_init__(self) -> None:
         if (self.url is None) == (not self.command):
-            raise ValueError("a server has either a url or a command")
+            raise ValueError(
+                'it has either a url, for example "http://127.0.0.1:3000/mcp", '
+                'or a command, for example ["python", "my_server.py"]'
+            )
         if self.url is not None and (self.env or self.cwd or self.shared):
-            raise ValueError("shared, env and cwd are for a command")
+            raise ValueError("shared, env and cwd are for a command; a server with a url has none of them")
         if self.command:
             self._look_for_it()
 
@@ -57,11 +64,19 @@ class UpstreamOptions(Struct, frozen=True):
         """As the operating system will: from its directory, or along its PATH."""
         program = self.command[0]
         if self.cwd is not None and not Path(self.cwd).is_dir():
-            raise ValueError(f"there is no directory {self.cwd!r}")
+            raise ValueError(f"there is no directory {self.cwd!r} for its command to run in")
         where = str(Path(self.cwd or ".") / program) if "/" in program else program
         path = self.env.get("PATH")
         if shutil.which(where, path=None if path is None else path.reveal()) is None:
-            raise ValueError(f"there is no program {program!r}")
+            if "/" in program and Path(where).exists():
+                raise ValueError(
+                    f"{program!r} is no program that can be run; give its interpreter before it, or chmod +x"
+                )
+            raise ValueError(f"there is no program {program!r}; is it installed, and on the PATH?")
+
+    def shown(self) -> dict[str, Any]:
+        """Some take secrets as arguments."""
+        return {"command": self.command[:1]}
 
     def server(self) -> str | Command:
         if self.url is not None:

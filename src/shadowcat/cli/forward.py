@@ -120,7 +120,9 @@ def http(
     """
     has_upstream = any(flag.path == UPSTREAM.path for flag in flags)
     if has_upstream and command:
-        raise click.UsageError("give either --upstream or, after --, a command")
+        raise click.UsageError(
+            f"--upstream names the server, and {command[0]!r} would be another: a command, after --; give one of them"
+        )
     if not command and (shared or env or cwd):
         raise click.UsageError("--shared, --env and --cwd are for a command")
     if command:

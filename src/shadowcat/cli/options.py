@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 import click
 
 from shadowcat.cli.said import say
-from shadowcat.errors import CannotRecord, CannotTrace, PluginError, StoreUnusable
+from shadowcat.errors import CannotAdminister, CannotRecord, CannotTrace, PluginError, StoreUnusable
 
 if TYPE_CHECKING:
     from msgspec import Struct
@@ -274,7 +274,9 @@ def cannot_record(error: CannotRecord) -> click.ClickException:
 
 
 def cannot_listen(listen: str, error: OSError) -> click.ClickException:
+    if isinstance(error, CannotAdminister):
+        listen, flag = error.filename, "--admin"
+    else:
+        flag = "--listen"
     because = os.strerror(error.errno) if error.errno else str(error)
-    # Only the admin listener names its address.
-    where, flag = (error.filename, "--admin") if error.filename else (listen, "--listen")
-    return click.ClickException(f"cannot listen on {where}: {because}; choose another with {flag}")
+    return click.ClickException(f"cannot listen on {listen}: {because}; choose another with {flag}")

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from shadowcat.secret import shown_url
+
 TAPE_SUFFIX = ".tape"
 """Not from wire.tape, which takes longer to load than all of this."""
 
@@ -29,7 +31,7 @@ def written_out(args: list[str], *, is_terminal: bool) -> WrittenOut | None:
         dots = " …" if len(args) > 2 else ""
         return WrittenOut(["forward", mode, *args], f"shadowcat forward {mode} -- {args[1]}{dots}")
     if args and args[0].startswith(("http://", "https://")):
-        told = f"shadowcat forward http --upstream {_without_secrets(args[0])}"
+        told = f"shadowcat forward http --upstream {shown_url(args[0])}"
         return WrittenOut(["forward", "http", "--upstream", *args], told)
     if args and args[0].endswith(TAPE_SUFFIX):
         # Something that starts us with pipes wants the server that it would otherwise have started.
@@ -38,9 +40,3 @@ def written_out(args: list[str], *, is_terminal: bool) -> WrittenOut | None:
             ["replay", args[0], *mode, *args[1:]], f"shadowcat replay {args[0]} {' '.join(mode)}"
         )
     return None
-
-
-def _without_secrets(url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    host, slash, path = rest.partition("?")[0].partition("/")
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"

@@ -10,7 +10,7 @@ from msgspec import NODEFAULT, Struct
 from msgspec.structs import FieldInfo
 from msgspec.structs import fields as struct_fields
 
-from shadowcat.config.fields import default_of
+from shadowcat.config.fields import called, default_of
 from shadowcat.config.given import DEFAULT, Given, Origin, Tables, origin_in, plain, tables_of
 from shadowcat.config.problem import FILE_SUFFIX, did_you_mean, quoted, told
 from shadowcat.config.shape import Shape, expected, fits, shape_of
@@ -30,7 +30,8 @@ BAD: Final = _Bad()
 class Decoder:
     """`origins` tells of each value where it came from, by its path; what is not in there is a default."""
 
-    def __init__(self) -> None:
+    def __init__(self, tree: type[Struct]) -> None:
+        self._tree = tree
         self.problems: list[str] = []
         self.warnings: list[str] = []
         self.origins: dict[str, Origin] = {}
@@ -53,14 +54,17 @@ class Decoder:
         try:
             return kind(**values)
         except ValueError as error:
-            return self._bad(f"{path}: {error}")
+            origin = origin_in(given)
+            where = origin.where(path) if origin is not None and origin.is_file else path
+            return self._bad(f"{where}: {error}")
 
     def _find_unknown(self, given: Tables, path: str, known: list[str]) -> None:
         for name, node in given.items():
             if name not in known:
                 origin = origin_in(node) or DEFAULT
                 full = f"{path}.{name}" if path else name
-                self._bad(f"{origin.where(full)}: there is no such setting{did_you_mean(name, known)}")
+                meant = did_you_mean(name, known, elsewhere=called(self._tree, name))
+                self._bad(f"{origin.where(full)}: there is no such setting{meant}")
 
     def _field(self, field: FieldInfo, given: Tables, path: str, defaults: Struct | None) -> Any:
         shape = shape_of(field.type)
@@ -115,7 +119,7 @@ class Decoder:
         if isinstance(node, Given):
             value: Any = node.value
             if not isinstance(value, dict):
-                return self._bad(told(node, path, f"{quoted(value)} is not a table"))
+                return self._bad(told(node, path, f"{quoted(value)} is not {expected(shape)}"))
             node = tables_of(cast(dict[str, Any], value), node.origin)
         if shape.is_section:
             return self.section(shape.base, node, path, defaults)

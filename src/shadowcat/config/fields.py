@@ -55,6 +55,15 @@ def _setting(field: FieldInfo, path: tuple[str, ...], defaults: Struct | None) -
     return Setting((*path, field.encode_name), shape_of(field.type), default)
 
 
+def called(tree: type[Struct], name: str) -> list[str]:
+    """The settings that are called so in one section or another, or with all of their path written as one name."""
+    return [
+        setting.name.replace(ANY, "NAME")
+        for setting in settings_of(tree)
+        if name in (setting.path[-1], "_".join(setting.path))
+    ]
+
+
 def default_of(field: FieldInfo) -> Any:
     return field.default_factory() if field.default_factory is not NODEFAULT else field.default
 

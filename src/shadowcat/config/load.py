@@ -62,7 +62,7 @@ def load(
         given = merged(given, read(file))
     variables = from_environment(tree, environment or {})
     given = merged(merged(given, variables.tables), from_flags(flags))
-    decoder = Decoder()
+    decoder = Decoder(tree)
     settings = decoder.section(tree, given)
     if settings is BAD or decoder.problems:
         raise ConfigError(decoder.problems)

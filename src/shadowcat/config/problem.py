@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any
 
 from shadowcat.config.given import Given
 from shadowcat.config.shape import SCALARS
+from shadowcat.secret import shown_url
 
 FILE_SUFFIX = "_file"
 """A secret called `key` stands in the file that `key_file` names."""
 _SHOWN_CHARS = 60
+_MAX_MEANT = 3
 
 
 class ConfigError(Exception):
@@ -26,13 +28,16 @@ def quoted(value: Any) -> str:
     """What was given, as far as it tells a person something."""
     if not isinstance(value, SCALARS):
         return "a table" if isinstance(value, dict) else "a list" if isinstance(value, list) else "this"
-    text = repr(value) if isinstance(value, str) else str(value).lower()
+    text = repr(shown_url(value)) if isinstance(value, str) else str(value).lower()
     return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}…"
 
 
-def did_you_mean(word: str, known: Iterable[str], likeness: float = 0.6) -> str:
-    close = get_close_matches(word, list(known), n=1, cutoff=likeness)
-    return f"; did you mean {close[0]}?" if close else ""
+def did_you_mean(
+    word: str, known: Iterable[str], likeness: float = 0.6, elsewhere: Sequence[str] = ()
+) -> str:
+    """`elsewhere`: what is called just that, in another place. Of more than a few, none was meant."""
+    close = elsewhere or get_close_matches(word, list(known), n=1, cutoff=likeness)
+    return f"; did you mean {' or '.join(close)}?" if 0 < len(close) <= _MAX_MEANT else ""
 
 
 def told(given: Given, path: str, what: str) -> str:

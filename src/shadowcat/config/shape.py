@@ -7,6 +7,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from msgspec import Meta, Struct
+from msgspec.structs import fields
 
 from shadowcat.secret import Secret
 
@@ -74,7 +75,9 @@ def expected(shape: Shape) -> str:
     """In words, after "is not"."""
     if shape.choices:
         return "one of " + ", ".join(map(str, shape.choices))
-    if shape.is_section or shape.is_table:
+    if shape.is_section:
+        return f"a table with settings such as {fields(shape.base)[0].encode_name}"
+    if shape.is_table:
         return "a table"
     if shape.is_list:
         return "a list"

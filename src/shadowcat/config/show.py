@@ -31,25 +31,27 @@ def shown(loaded: Loaded[Any]) -> str:
 
 def _table(loaded: Loaded[Any], table: Any, path: str, names: tuple[str, ...]) -> Iterator[_Line]:
     inside = members(table)
-    values = {name: value for name, value in inside.items() if not is_table(value)}
+    # A section may know that secrets are written where others have none.
+    shown = {**inside, **table.shown()} if hasattr(table, "shown") else inside
+    values = [name for name, value in inside.items() if not is_table(value)]
     if names and values:
         yield _Line(f"\n[{'.'.join(map(_key, names))}]")
-    for name, value in values.items():
-        yield _value(loaded, f"{path}.{name}" if path else name, name, value)
+    for name in values:
+        yield _value(loaded, f"{path}.{name}" if path else name, name, inside[name], shown[name])
     for name, value in inside.items():
         if is_table(value):
-            yield from _table(loaded, value, f"{path}.{name}" if path else name, (*names, name))
+            yield from _table(loaded, shown[name], f"{path}.{name}" if path else name, (*names, name))
 
 
-def _value(loaded: Loaded[Any], path: str, name: str, value: Any) -> _Line:
+def _value(loaded: Loaded[Any], path: str, name: str, value: Any, shown: Any) -> _Line:
     origin = loaded.origin(path).name
     if isinstance(value, Secret):
         return _secret(loaded, path, name)
     if value is None:
         return _Line(f"# {name} is not set")
-    told = value.shown() if hasattr(value, "shown") else value
+    told = shown.shown() if hasattr(shown, "shown") else shown
     if told != value:
-        return _Line(f"# {name} = {_encoded(told)} and what is secret", origin)
+        return _Line(f"# {name} = {_encoded(told)} and what may be secret", origin)
     return _Line(f"{_key(name)} = {_encoded(value)}", origin)
 
 

@@ -8,13 +8,17 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from shadowcat.config.fields import ANY, Setting, settings_of
+from shadowcat.config.fields import ANY, Setting, called, settings_of
 from shadowcat.config.given import Given, Origin, Tables, put
 from shadowcat.config.problem import FILE_SUFFIX, did_you_mean
 
 PREFIX = "SHADOWCAT_"
 _LIKENESS = 0.9
 """Of whole names, which all begin alike."""
+_OF_OTHERS = re.compile(
+    r"SHADOWCAT_(CONFIG|SERVICE_HOST|(SERVICE_)?PORT(_[A-Z0-9_]+)?)",
+)
+"""The file itself; and what Kubernetes sets for a service that is called shadowcat."""
 
 
 def variable_of(path: str) -> str:
@@ -32,10 +36,7 @@ class FromEnvironment(NamedTuple):
 
 
 def from_environment(tree: type[Struct], environment: Mapping[str, str]) -> FromEnvironment:
-    """Lists are words with spaces between. What is not known is left alone, unless it looks like a slip of the pen.
-
-    Others have names that begin like ours: Kubernetes sets SHADOWCAT_PORT for a service called shadowcat.
-    """
+    """Lists are words with spaces between. What is not known is left alone, with a warning."""
     known = list(_known(tree))
     plain = [variable_of(".".join(found.path)) for found in known]
     tables: Tables = {}
@@ -45,7 +46,9 @@ def from_environment(tree: type[Struct], environment: Mapping[str, str]) -> From
             continue
         if (path := _path_of(name, known)) is not None:
             put(tables, path, Given(value, Origin(name), is_text=True))
-        elif meant := did_you_mean(name, plain, _LIKENESS):
+        elif not _OF_OTHERS.fullmatch(name):
+            elsewhere = [variable_of(path) for path in called(tree, name.removeprefix(PREFIX).lower())]
+            meant = did_you_mean(name, plain, _LIKENESS, elsewhere)
             warnings.append(f"{name}: there is no such setting{meant}")
     return FromEnvironment(tables, warnings)
 

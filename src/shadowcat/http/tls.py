@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Annotated
 
 from msgspec import Meta, Struct
@@ -26,13 +28,14 @@ class ServerTls(Struct, frozen=True):
         context.set_alpn_protocols(["http/1.1"])
         self.load_into(context)
         if self.client_ca_file is not None:
-            context.load_verify_locations(self.client_ca_file)
+            with _trusting(self.client_ca_file):
+                context.load_verify_locations(self.client_ca_file)
             context.verify_mode = ssl.CERT_REQUIRED
         return context
 
     def load_into(self, context: ssl.SSLContext) -> None:
         """The certificate as it is now, for connections to come."""
-        context.load_cert_chain(self.cert_file, self.key_file)
+        _show(context, self.cert_file, self.key_file)
 
 
 class ClientTls(Struct, frozen=True):
@@ -48,9 +51,47 @@ class ClientTls(Struct, frozen=True):
     key_file: Annotated[str | None, Meta(description="Its key, in PEM and without a password.")] = None
 
     def context(self) -> ssl.SSLContext:
-        context = ssl.create_default_context(cafile=self.ca_file)
+        if self.ca_file is None:
+            context = ssl.create_default_context()
+        else:
+            with _trusting(self.ca_file):
+                context = ssl.create_default_context(cafile=self.ca_file)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["http/1.1"])
         if self.cert_file is not None:
-            context.load_cert_chain(self.cert_file, self.key_file)
+            _show(context, self.cert_file, self.key_file)
         return context
+
+
+# ssl names no file in its errors, and asks the terminal for a key's password.
+
+
+def _show(context: ssl.SSLContext, cert_file: str, key_file: str | None) -> None:
+    """Raises `OSError` for what cannot be read, `ValueError` for what is not what it should be; both name the file."""
+    files = list(dict.fromkeys([cert_file, key_file or cert_file]))
+    for file in files:
+        _require(file)
+
+    def no_password() -> str:
+        raise ValueError(f"{files[-1]}: the key has a password; write it there without one")
+
+    try:
+        context.load_cert_chain(cert_file, key_file, password=no_password)
+    except ssl.SSLError as error:
+        told = "do not belong together" if error.reason == "KEY_VALUES_MISMATCH" else "are not in PEM"
+        raise ValueError(f"the certificate and the key in {' and '.join(files)} {told}") from error
+
+
+@contextmanager
+def _trusting(ca_file: str) -> Generator[None]:
+    """Raises as `_show` does."""
+    _require(ca_file)
+    try:
+        yield
+    except ssl.SSLError as error:
+        raise ValueError(f"there is no certificate in PEM in {ca_file}") from error
+
+
+def _require(file: str) -> None:
+    with open(file, "rb"):
+        pass

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from urllib.parse import unquote
 
 from shadowcat.clock import Clock
 from shadowcat.core.ports import SessionStore
 from shadowcat.errors import StoreUnusable
+from shadowcat.secret import shown_url
 from shadowcat.stores.sqlite import SqliteStore
 
 
@@ -19,8 +19,7 @@ class StoreUrl(str):
 
     def shown(self) -> str:
         """As it may stand in a log."""
-        scheme, colon, rest = self.partition(":")
-        return scheme + colon + re.sub(r"//[^/]*@", "//", rest).partition("?")[0]
+        return shown_url(self)
 
 
 FORMS = "memory:, sqlite:///PATH, redis://HOST, rediss://HOST or redis+unix:///PATH"
