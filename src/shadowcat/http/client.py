@@ -20,6 +20,7 @@ from shadowcat.http.limits import ClientLimits, Timeouts
 from shadowcat.http.message import HeaderList, encode_fields
 from shadowcat.http.outgoing import ClientResponse, OutgoingConnection
 from shadowcat.http.pool import Claim, Grant, Pool, PoolStatistics
+from shadowcat.http.turn import Turn
 
 _SWEEP_S = 0.25
 _NO_TIMEOUTS = Timeouts()
@@ -96,6 +97,7 @@ class Client:
         self._tls = tls
         self._pools: dict[Origin, _OriginPool] = {}
         self._connections: set[OutgoingConnection] = set()
+        self._turn = Turn()
         self._sweeper: Sweeper | None = None
         self._closed = False
 
@@ -240,7 +242,7 @@ class Client:
 
         def protocol() -> OutgoingConnection:
             return OutgoingConnection(
-                self._limits, partial(self._freed, pool), partial(self._idle_lost, pool)
+                self._limits, self._turn, partial(self._freed, pool), partial(self._idle_lost, pool)
             )
 
         tls = self._context() if origin.scheme == "https" else None

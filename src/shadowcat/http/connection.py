@@ -20,6 +20,7 @@ from shadowcat.http.later import Later
 from shadowcat.http.limits import ServerLimits
 from shadowcat.http.message import Peer, Request, Response, encode_fields, encode_head, status_line
 from shadowcat.http.reader import RequestReader
+from shadowcat.http.turn import Sender, Turn
 
 log = logging.getLogger("shadowcat.http")
 
@@ -56,6 +57,7 @@ class Serving:
     limits: ServerLimits
     forwarding: Forwarding | None = None
     connections: set[Connection] = field(default_factory=set["Connection"])
+    turn: Turn = field(default_factory=Turn)
     draining: bool = False
     """No more is accepted, and each connection ends with what it asks for next or runs now."""
     closed: bool = False
@@ -87,6 +89,7 @@ class Connection(asyncio.Protocol):
         "_queue",
         "_reader",
         "_running",
+        "_sender",
         "_serving",
         "_spoke_at",
         "_streamed",
@@ -119,6 +122,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._sender = Sender(self._transport, self._serving.turn, self._loop)
         self._peer = Peer(
             _address(transport.get_extra_info("peername")), transport.get_extra_info("peercert")
         )
@@ -176,7 +180,7 @@ class Connection(asyncio.Protocol):
     def _send_continue(self) -> None:
         # Behind a running request the client would take it for that one's; it sends its body after a while anyway.
         if self._running is None:
-            self._transport.write(_CONTINUE)
+            self._sender.write(_CONTINUE)
 
     def _start(self, item: Request | Refusal, keep_alive: bool) -> None:
         if isinstance(item, Refusal):
@@ -313,11 +317,11 @@ class Connection(asyncio.Protocol):
         has_body = response.status not in _NO_BODY
         framing = b"content-length: %d\r\n" % len(body) if has_body else b""
         if not has_body or request.method == "HEAD":
-            self._transport.write(self._head(response, keep_alive, framing))
+            self._sender.write(self._head(response, keep_alive, framing))
         elif len(body) < _JOIN_BELOW:
-            self._transport.write(self._head(response, keep_alive, framing, body))
+            self._sender.write(self._head(response, keep_alive, framing, body))
         else:
-            self._transport.writelines((self._head(response, keep_alive, framing), body))
+            self._sender.write_two(self._head(response, keep_alive, framing), body)
         return keep_alive
 
     def _write_tunnel(self, request: Request, response: Response, body: bytes) -> bool:
@@ -325,14 +329,14 @@ class Connection(asyncio.Protocol):
         if not 200 <= response.status < 300:
             return self._write_whole(request, response, body, keep_alive=False)
         # RFC 9110 9.3.6: nothing here says how long a body is.
-        self._transport.write(self._head(response, True, b""))
+        self._sender.write(self._head(response, True, b""))
         self._peer = replace(self._peer, tunnel=request.target)
         return True
 
     async def _write_stream(
         self, request: Request, response: Response, body: AsyncIterator[bytes], keep_alive: bool
     ) -> bool:
-        transport = self._transport
+        sender = self._sender
         gate = self._gate
         # HTTP/1.0 knows no chunks: the end of the body is the end of the connection.
         chunked = request.chunked_responses and response.status not in _NO_BODY
@@ -342,7 +346,7 @@ class Connection(asyncio.Protocol):
                 return False
             head = self._head(response, keep_alive, b"transfer-encoding: chunked\r\n" if chunked else b"")
             self._streaming = True
-            transport.write(head)
+            sender.write(head)
             if request.method == "HEAD" or response.status in _NO_BODY:
                 return keep_alive
             self._spoke_at = self._loop.time()
@@ -352,11 +356,11 @@ class Connection(asyncio.Protocol):
                     return False
                 if chunk:
                     self._spoke_at = self._loop.time()
-                    transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
+                    sender.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
                     if gate.is_closed:
                         await gate.wait_open()
             if chunked and not self._lost:
-                transport.write(b"0\r\n\r\n")
+                sender.write(b"0\r\n\r\n")
             return keep_alive
         finally:
             close = getattr(body, "aclose", None)
@@ -372,7 +376,7 @@ class Connection(asyncio.Protocol):
         fields = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(why))]
         if refusal.status == 503:
             fields.append((b"retry-after", b"5"))
-        self._transport.write(
+        self._sender.write(
             status_line(refusal.status) + encode_fields(fields) + self._serving.date + _CLOSE + b"\r\n" + why
         )
         self._close()
@@ -383,6 +387,7 @@ class Connection(asyncio.Protocol):
             return
         self._closing = True
         self._queue.clear()
+        self._sender.flush()
         limits = self._serving.limits
         if self._transport.can_write_eof() and not self._transport.is_closing():
             # From here on the gate is closed while anything is unsent, and only then; see sweep.
@@ -411,6 +416,7 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         self._closing = True
+        self._sender.flush()
         self._transport.abort()
 
     def end(self) -> None:
@@ -451,7 +457,7 @@ class Connection(asyncio.Protocol):
         self._spoke_at = now
         chunk = response.idle_chunk
         chunked = self._running is not None and self._running.chunked_responses
-        self._transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
+        self._sender.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
 
 
 def _nothing() -> None:

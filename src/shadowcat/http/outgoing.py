@@ -18,6 +18,7 @@ from shadowcat.http.flow import WriteGate, has_arrived, notice_vanished
 from shadowcat.http.limits import ClientLimits, Timeouts
 from shadowcat.http.memo import HeadMemo
 from shadowcat.http.message import HeaderList, Headers, size_of
+from shadowcat.http.turn import Sender, Turn
 
 _FOREVER = float("inf")
 _NO_HEADERS = Headers()
@@ -144,8 +145,10 @@ class OutgoingConnection(asyncio.Protocol):
         "_phase_deadline",
         "_read_bytes",
         "_response",
+        "_sender",
         "_total_deadline",
         "_transport",
+        "_turn",
         "_was_kept",
         "idle_since",
         "keep_s",
@@ -155,6 +158,7 @@ class OutgoingConnection(asyncio.Protocol):
     def __init__(
         self,
         limits: ClientLimits,
+        turn: Turn,
         on_free: Callable[[OutgoingConnection, bool], None],
         on_idle_lost: Callable[[OutgoingConnection], None],
     ) -> None:
@@ -162,6 +166,7 @@ class OutgoingConnection(asyncio.Protocol):
         self.keep_s = limits.idle_s
         """How long the server lets it be idle: what its Keep-Alive header says, within our own bound."""
         self._limits = limits
+        self._turn = turn
         self._on_free = on_free
         self._on_idle_lost = on_idle_lost
         self._gate = WriteGate(self.loop)
@@ -218,15 +223,16 @@ class OutgoingConnection(asyncio.Protocol):
         self._reset_head()
         response = self._response = ClientResponse(self, on_head)
         if len(body) < 65536:
-            self._transport.write(request + body)
+            self._sender.write(request + body)
         else:
-            self._transport.writelines((request, body))
+            self._sender.write_two(request, body)
         return response
 
     # The transport's callbacks.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._sender = Sender(self._transport, self._turn, self.loop)
         notice_vanished(transport.get_extra_info("socket"), self._limits.vanished_s, ask=True)
 
     def data_received(self, data: bytes) -> None:
@@ -234,6 +240,10 @@ class OutgoingConnection(asyncio.Protocol):
         if response is None:
             # Nobody asked: the server says something between requests, most often that it closes.
             self.abort()
+            return
+        if self._sender.is_holding:
+            # Said before the request has left, it cannot be the answer: most often the server is about to close.
+            self._fail(_not_sent())
             return
         starts = self._in_head and self._fed == 0
         if (starts and self._recall(response, data)) or self._parse(response, data, starts):
@@ -295,6 +305,8 @@ class OutgoingConnection(asyncio.Protocol):
         self._closed = True
         if self._response is None:
             self._on_idle_lost(self)
+        elif self._sender.is_holding:
+            self._fail(_not_sent(), exc)
         else:
             self._fail(Fault(FaultKind.OUTCOME_UNKNOWN, reason="upstream_connection_lost", sent=True), exc)
 
@@ -420,3 +432,7 @@ class OutgoingConnection(asyncio.Protocol):
         elif now >= self._phase_deadline and not self._paused:
             # While it is paused the wait is our reader's, not the server's.
             self._fail(Fault(FaultKind.DEADLINE, reason="head" if self._in_head else "gap", sent=True))
+
+
+def _not_sent() -> Fault:
+    return Fault(FaultKind.UPSTREAM_UNAVAILABLE, reason="upstream_connection_lost")
