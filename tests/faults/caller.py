@@ -12,7 +12,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
@@ -260,7 +260,10 @@ def _taken_apart(id: str) -> tuple[str, int]:
 
 
 class Caller:
-    """One session with the endpoint on `port`; every request has a connection of its own."""
+    """One session with the endpoint on `port`; every request has a connection of its own.
+
+    A context, at the end of which they are all closed: one left open fails the tests that come after.
+    """
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -268,6 +271,12 @@ class Caller:
         self.version = ""
         self._last = 0
         self._hearings: list[Hearing] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
     # HTTP.
 
@@ -433,12 +442,9 @@ class Caller:
 
 @asynccontextmanager
 async def caller(port: int, version: str = "2025-11-25") -> AsyncIterator[Caller]:
-    found = Caller(port)
-    try:
+    async with Caller(port) as found:
         await found.initialize(version)
         yield found
-    finally:
-        await found.close()
 
 
 @asynccontextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +97,11 @@ async def _nothing_was_ended(counting: NumbersChild, sessions: int) -> None:
 async def test_a_session_of_a_killed_node_is_soon_served_by_the_other(
     counting: NumbersChild, redis: RedisServer
 ) -> None:
-    async with two_nodes(counting.url, redis.url, lease_s=LEASE_BY_DEFAULT_S) as nodes:
-        session = Session(Caller(nodes.one.port), "1", counting)
+    async with (
+        two_nodes(counting.url, redis.url, lease_s=LEASE_BY_DEFAULT_S) as nodes,
+        Caller(nodes.one.port) as client,
+    ):
+        session = Session(client, "1", counting)
         await session.begin()
         await nodes.written()
         await nodes.one.kill()
@@ -108,7 +112,6 @@ async def test_a_session_of_a_killed_node_is_soon_served_by_the_other(
         await session.go_on(nodes.two.port)
         assert (await counting.control("tell"))["answers"][session.asking.label] == 1
         await _nothing_was_ended(counting, 1)
-        await session.client.close()
 
 
 async def test_whichever_node_is_killed_every_client_goes_on(nodes: Nodes, counting: NumbersChild) -> None:
@@ -171,35 +174,35 @@ async def _busy_while(
 async def test_a_node_that_slept_past_its_lease_gives_its_sessions_up(
     nodes: Nodes, counting: NumbersChild
 ) -> None:
-    sessions = [Session(Caller(nodes.one.port), f"{number}", counting) for number in range(sized(2, 20))]
-    for session in sessions:
-        await session.begin()
-    await nodes.written()
-    nodes.one.child.stop()
-    for session in sessions:
-        await session.go_on(nodes.two.port)
-    nodes.one.child.go_on()
-    await nodes.one.child.says(lambda told: told["sessions_lost"] == len(sessions))
-    assert (await nodes.one.child.statistics())["sessions"] == 0
-    for session in sessions:
-        # Who still speaks to the old one is passed on.
-        client = session.client
-        client.port = nodes.one.port
-        assert await client.ask("tools/list") == {"jsonrpc": "2.0", "id": client._last, "result": {}}
-        plan = CallPlan(label=f"after-{client.session_id}", count=10, ask_after=5)
-        tally = Tally(plan.label)
-        hearing = await client.begun(await client.call(plan))
-        await client.follow(hearing, tally, lambda tally=tally: bool(tally.asked))
-        await answer(client, tally.asked[0])
-        await client.follow(hearing, tally)
-        tally.check_result(plan)
-        for ended in (session.call, session.ask):
-            assert await _status(client.listen(ended.last_id)) == 204
-    told = await counting.control("tell")
-    assert all(told["answers"][session.asking.label] == 1 for session in sessions)
-    await _nothing_was_ended(counting, len(sessions))
-    for session in sessions:
-        await session.client.close()
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(Caller(nodes.one.port)) for _ in range(sized(2, 20))]
+        sessions = [Session(client, f"{number}", counting) for number, client in enumerate(clients)]
+        for session in sessions:
+            await session.begin()
+        await nodes.written()
+        nodes.one.child.stop()
+        for session in sessions:
+            await session.go_on(nodes.two.port)
+        nodes.one.child.go_on()
+        await nodes.one.child.says(lambda told: told["sessions_lost"] == len(sessions))
+        assert (await nodes.one.child.statistics())["sessions"] == 0
+        for session in sessions:
+            # Who still speaks to the old one is passed on.
+            client = session.client
+            client.port = nodes.one.port
+            assert await client.ask("tools/list") == {"jsonrpc": "2.0", "id": client._last, "result": {}}
+            plan = CallPlan(label=f"after-{client.session_id}", count=10, ask_after=5)
+            tally = Tally(plan.label)
+            hearing = await client.begun(await client.call(plan))
+            await client.follow(hearing, tally, lambda tally=tally: bool(tally.asked))
+            await answer(client, tally.asked[0])
+            await client.follow(hearing, tally)
+            tally.check_result(plan)
+            for ended in (session.call, session.ask):
+                assert await _status(client.listen(ended.last_id)) == 204
+        told = await counting.control("tell")
+        assert all(told["answers"][session.asking.label] == 1 for session in sessions)
+        await _nothing_was_ended(counting, len(sessions))
 
 
 async def test_whichever_node_sleeps_every_client_goes_on(nodes: Nodes, counting: NumbersChild) -> None:

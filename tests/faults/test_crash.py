@@ -124,19 +124,18 @@ async def _store_has_all_that_was_heard(proxy: Restarting, heard: list[tuple[str
 
 async def test_a_session_that_the_client_was_told_of_is_known(proxy: Restarting) -> None:
     for _ in range(sized(3, 30)):
-        client = Caller(proxy.port)
-        opening = await client.post(client.request("initialize", INITIALIZE))
-        answered = await client.answered(opening)
-        await proxy.kill()
-        client.session_id = opening.headers["mcp-session-id"]
-        client.version = answered["result"]["protocolVersion"]
-        await proxy.start()
-        await client.accepted({"jsonrpc": "2.0", "method": "notifications/initialized"})
-        plan = CallPlan(label=client.session_id, count=3)
-        tally = Tally(plan.label)
-        await client.gather(await client.call(plan), tally)
-        tally.check_result(plan)
-        await client.close()
+        async with Caller(proxy.port) as client:
+            opening = await client.post(client.request("initialize", INITIALIZE))
+            answered = await client.answered(opening)
+            await proxy.kill()
+            client.session_id = opening.headers["mcp-session-id"]
+            client.version = answered["result"]["protocolVersion"]
+            await proxy.start()
+            await client.accepted({"jsonrpc": "2.0", "method": "notifications/initialized"})
+            plan = CallPlan(label=client.session_id, count=3)
+            tally = Tally(plan.label)
+            await client.gather(await client.call(plan), tally)
+            tally.check_result(plan)
 
 
 async def test_a_session_that_was_ended_stays_so(proxy: Restarting, counting: NumbersChild) -> None:
@@ -265,14 +264,12 @@ async def test_the_first_resume_does_not_wait_for_what_others_have_in_the_store(
     await fill(filled, SESSIONS, EVENTS // SESSIONS)
     await filled.aclose()
     began = time.monotonic()
-    async with kept_proxy_before(counting.url, store) as proxy:
-        client = Caller(proxy.port)
+    async with kept_proxy_before(counting.url, store) as proxy, Caller(proxy.port) as client:
         client.session_id, client.version = filled_id(SESSIONS // 2), "2025-11-25"
         tally = Tally("filled", 100, last_id=f"{EPOCH}.1.0")
         await client.gather(await client.listen(tally.last_id), tally)
         assert tally.number == EVENTS // SESSIONS - 1
         assert time.monotonic() - began <= RESUMED_S
-        await client.close()
 
 
 async def _status(sending: Awaitable[Hearing]) -> int:

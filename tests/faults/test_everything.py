@@ -174,13 +174,10 @@ class Stage:
     async def _dawdle(self, number: int, is_over: asyncio.Event) -> None:
         """Stops reading in the middle of a flood, and comes back for the rest."""
         while not is_over.is_set():
-            client = Caller(self.before.port)
-            try:
+            async with Caller(self.before.port) as client:
                 if await _opened(client):
                     await self._be_flooded(client, f"flood-{number}-{client.session_id}")
                     await _ended(client)
-            finally:
-                await client.close()
 
     async def _be_flooded(self, client: Caller, label: str) -> None:
         plan = CallPlan(label=label, count=1_000, size=2_000)
@@ -202,8 +199,7 @@ class Stage:
         """One session after another: of some the server forgets the half, some end, and some are left lying."""
         draws = seeded(f"comes and goes {number} {len(self.rests)}")
         while not is_over.is_set():
-            client = Caller(self.before.port)
-            try:
+            async with Caller(self.before.port) as client:
                 if not await _opened(client):
                     continue
                 if draws.random() < 0.5:
@@ -212,8 +208,6 @@ class Stage:
                 await self._ask_a_little(client)
                 if draws.random() < 0.7:
                     await _ended(client)
-            finally:
-                await client.close()
 
     async def _ask_a_little(self, client: Caller) -> None:
         for _ in range(3):

@@ -116,6 +116,7 @@ async def test_a_proxy_without_files_says_so_and_recovers(counting: NumbersChild
     async with (
         kept_proxy_before(counting.url, sqlite_url) as proxy,
         callers(proxy.port, 2) as (client, other),
+        Caller(proxy.port) as late,
     ):
         plan, tally = await _held(client)
         await proxy.written()
@@ -127,7 +128,6 @@ async def test_a_proxy_without_files_says_so_and_recovers(counting: NumbersChild
         began = time.monotonic()
         await _to_its_end(client, plan, tally, counting)
         assert (await insist(lambda: other.ask("tools/list")))["result"] == {}
-        late = Caller(proxy.port)
         await insist(late.initialize)
         assert time.monotonic() - began <= RECOVERY_S
         for _, writer in early:
@@ -135,7 +135,6 @@ async def test_a_proxy_without_files_says_so_and_recovers(counting: NumbersChild
         await proxy.written()
         await proxy.restart()
         assert (await late.ask("tools/list"))["result"] == {}
-        await late.close()
 
 
 async def _connected(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

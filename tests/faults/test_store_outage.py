@@ -97,7 +97,7 @@ async def _goes_on_without_it(
     *,
     is_noticed: bool = True,
 ) -> None:
-    async with caller(proxy.port) as client, caller(proxy.port) as other:
+    async with caller(proxy.port) as client, caller(proxy.port) as other, Caller(proxy.port) as newcomer:
         running = Running(client, counting)
         await running.begin()
         await proxy.written()
@@ -105,7 +105,6 @@ async def _goes_on_without_it(
             await running.goes_on()
             await running.ends()
             await _a_new_call(other, "a-new-call")
-            newcomer = Caller(proxy.port)
             await newcomer.initialize()
             await _a_new_call(newcomer, "a-call-of-a-new-session")
             assert (await proxy.child.statistics())["store_failing"] == is_noticed
@@ -116,7 +115,6 @@ async def _goes_on_without_it(
         await running.is_all_there()
         assert await counting.counted("GET") <= upstream_calls + 1, "a call was not wholly in the store"
         await _a_new_call(newcomer, "after-the-crash")
-        await newcomer.close()
 
 
 @pytest.mark.parametrize("outage", [outages.killed, outages.stalled, outages.out_of_memory])
@@ -170,7 +168,7 @@ async def test_a_crash_while_redis_is_away_costs_nothing_that_a_server_would_rep
 async def _pauses(
     proxy: Restarting, counting: NumbersChild, outage: AbstractAsyncContextManager[None]
 ) -> None:
-    async with caller(proxy.port) as client:
+    async with caller(proxy.port) as client, Caller(proxy.port) as newcomer:
         running = Running(client, counting)
         await running.begin()
         await proxy.written()
@@ -180,12 +178,10 @@ async def _pauses(
             assert await _rest(running) == []
             assert time.monotonic() - began <= PAUSE_S + SPARE_S
             await proxy.child.says(lambda told: told["store_failing"])
-            newcomer = Caller(proxy.port)
             refused = await newcomer.post(newcomer.request("initialize", {"protocolVersion": "2025-11-25"}))
             await newcomer.answered(refused)
             assert refused.status == 503
             assert int(refused.headers["retry-after"]) > 0
-            await newcomer.close()
             answer = await client.ask("tools/list")
             assert answer["error"]["code"] == STORE_UNAVAILABLE, answer
         await proxy.written()

@@ -11,10 +11,11 @@ import pytest
 from shadowcat import ReverseProxy
 from shadowcat.app import proxy
 from shadowcat.core.ledger import Held, Refusal, SessionChange, StoredSession
+from shadowcat.proxy import aside
 from shadowcat.proxy.writer import Durability
 from shadowcat.stores.memory import MemoryStore
 from tests.rig.cases import refused
-from tests.rig.client import client_of
+from tests.rig.client import Client, client_of
 from tests.rig.stand import Stand, stand
 from tests.rig.wait import soon, until
 
@@ -28,6 +29,9 @@ class FailingStore(MemoryStore):
     def __init__(self) -> None:
         super().__init__()
         self.failing = ""
+        self.chokes_on: str | None = None
+        """A session that it does not take, as a full one does not take what is large."""
+        self.writes_until_it_hangs = -1
         self.closed = 0
         self.gate = asyncio.Event()
         self.gate.set()
@@ -43,6 +47,12 @@ class FailingStore(MemoryStore):
 
     async def write(self, changes: Sequence[SessionChange]) -> Mapping[str, Refusal]:
         await self._try("write")
+        if self.writes_until_it_hangs == 0:
+            self.gate.clear()
+            await self.gate.wait()
+        self.writes_until_it_hangs -= 1
+        if any(change.session_id == self.chokes_on for change in changes):
+            raise OSError("too much")
         return await super().write(changes)
 
     async def aclose(self) -> None:
@@ -97,6 +107,80 @@ async def test_what_was_missed_is_written_when_the_store_is_back(rig: Stand, sto
     stored = await store.read(rig.client.session_id)
     assert stored is not None
     assert b"info" in stored.record
+
+
+async def test_what_is_on_its_way_to_the_store_is_not_there_yet(rig: Stand, store: FailingStore) -> None:
+    """After the first success two are written at once: none waits any more, and a crash would lose both."""
+    clients = [rig.client, await rig.another_client(), await rig.another_client()]
+    store.failing = "write"
+    for client in clients:
+        await client.initialize()
+    store.writes_until_it_hangs, store.failing = 1, ""
+    await until(lambda: not store.gate.is_set())
+    assert not rig.writer.is_failing
+    assert len(rig.writer) == 2
+    store.gate.set()
+    await until(lambda: not len(rig.writer))
+    for client in clients:
+        assert client.session_id is not None
+        assert await store.read(client.session_id) is not None
+
+
+async def _is_set_aside(rig: Stand, store: FailingStore) -> Client:
+    """The first client's session is refused, while that of the one returned is taken."""
+    other = await rig.another_client()
+    await rig.client.initialize()
+    await other.initialize()
+    store.chokes_on = rig.client.session_id
+    rig.session().core.ledger.record_changed()
+    async with soon():
+        while not rig.writer.set_aside:
+            taken = rig.writer.changes_written
+            rig.session(other).core.ledger.record_changed()
+            await until(lambda taken=taken: rig.writer.changes_written > taken)
+    await until(lambda: not rig.writer.is_failing)
+    return other
+
+
+async def test_a_session_that_the_store_does_not_take_is_offered_again(
+    rig: Stand, store: FailingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aside, "ASIDE_S", 0.05)
+    await _is_set_aside(rig, store)
+    await rig.client.call("logging/setLevel", {"level": "info"})
+    assert len(rig.writer)
+    store.chokes_on = None
+    await until(lambda: not len(rig.writer))
+    assert rig.client.session_id is not None
+    stored = await store.read(rig.client.session_id)
+    assert stored is not None
+    assert b"info" in stored.record
+
+
+async def test_a_session_that_the_store_does_not_take_is_offered_at_the_end(
+    rig: Stand, store: FailingStore
+) -> None:
+    await _is_set_aside(rig, store)
+    assert not await rig.writer.flush(5.0)
+    await rig.client.call("logging/setLevel", {"level": "info"})
+    store.chokes_on = None
+    assert await rig.writer.flush(5.0)
+    assert rig.client.session_id is not None
+    stored = await store.read(rig.client.session_id)
+    assert stored is not None
+    assert b"info" in stored.record
+
+
+async def test_strict_a_session_that_the_store_does_not_take_is_refused_alone(
+    strict_rig: Stand, store: FailingStore
+) -> None:
+    rig = strict_rig
+    other = await _is_set_aside(rig, store)
+    assert (await rig.client.call())["error"]["data"]["reason"] == "store_unavailable"
+    assert "result" in await other.call()
+    store.chokes_on = None
+    assert await rig.writer.flush(5.0)
+    assert "result" in await rig.client.call(id=2)
 
 
 async def test_a_store_that_hangs_holds_nothing_up_for_long(rig: Stand, store: FailingStore) -> None:

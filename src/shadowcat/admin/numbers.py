@@ -19,6 +19,7 @@ from shadowcat.core.ports import Counting
 from shadowcat.core.session import State
 from shadowcat.core.statistics import UpstreamStatistics
 from shadowcat.proxy.shared import Phase
+from shadowcat.proxy.writer import StoreWriter
 
 _KNOWN_STATUSES = frozenset(status.value for status in HTTPStatus)
 OTHER = "other"
@@ -148,24 +149,12 @@ def _connections_of(watching: Watching) -> Iterable[Sample]:
 # The store's; zeros where there is none.
 
 
-def _store_failing(watching: Watching) -> float:
-    writer = watching.proxy.shared.writer
-    return writer is not None and writer.is_failing
+def _stored(read: Callable[[StoreWriter], float]) -> Callable[[Watching], float]:
+    def found(watching: Watching) -> float:
+        writer = watching.proxy.shared.writer
+        return 0 if writer is None else read(writer)
 
-
-def _store_waiting(watching: Watching) -> float:
-    writer = watching.proxy.shared.writer
-    return 0 if writer is None else len(writer)
-
-
-def _store_written(watching: Watching) -> float:
-    writer = watching.proxy.shared.writer
-    return 0 if writer is None else writer.changes_written
-
-
-def _store_failures(watching: Watching) -> float:
-    writer = watching.proxy.shared.writer
-    return 0 if writer is None else writer.failures
+    return found
 
 
 # The recording's; zeros where nobody records.
@@ -249,10 +238,28 @@ _STREAMS = (
     _counted("streams_abandoned_total", "calls ended because nobody read their stream", "streams_abandoned"),
 )
 _STORE = (
-    _gauge("store_failing", "whether the store fails", _store_failing),
-    _gauge("store_waiting_sessions", "sessions with something that is to be written", _store_waiting),
-    _counter("store_changes_written_total", "changes of sessions written", _store_written),
-    _counter("store_write_failures_total", "writes that failed", _store_failures),
+    _gauge("store_failing", "whether the store fails", _stored(lambda writer: writer.is_failing)),
+    _gauge(
+        "store_waiting_sessions",
+        "sessions with something that the store does not have yet",
+        _stored(len),
+    ),
+    _gauge(
+        "store_set_aside_sessions",
+        "those of them that the store refuses while it takes others; each is offered again every 30 s",
+        _stored(lambda writer: writer.set_aside),
+    ),
+    _counter(
+        "store_sessions_given_up_total",
+        "sessions that cannot be stored at all, and go on without",
+        _stored(lambda writer: writer.given_up),
+    ),
+    _counter(
+        "store_changes_written_total",
+        "changes of sessions written",
+        _stored(lambda writer: writer.changes_written),
+    ),
+    _counter("store_write_failures_total", "writes that failed", _stored(lambda writer: writer.failures)),
     _counted("store_read_failures_total", "other calls of the store that failed", "store_failures"),
 )
 _RECORDING = (

@@ -56,6 +56,7 @@ class SessionLedger:
         "_describe",
         "_fence",
         "_is_given_up",
+        "_is_set_aside",
         "_is_whole",
         "_news",
         "_node",
@@ -89,6 +90,8 @@ class SessionLedger:
         self._on_refused = on_refused
         self._is_whole = fence == 0
         self._is_given_up = False
+        self._is_set_aside = False
+        """The store takes others and not this one, for the time being."""
         self._stage = _Stage.OPEN
         self._news = _News()
         self._under_way: _News | None = None
@@ -108,11 +111,13 @@ class SessionLedger:
 
     @property
     def is_lenient(self) -> bool:
-        return self._writer is None or self._writer.is_lenient or self._is_given_up
+        if self._writer is None or self._writer.is_lenient or self._is_given_up:
+            return True
+        return self._is_set_aside and not self.is_strict
 
     @property
     def refuses(self) -> bool:
-        return self._writer is not None and self._writer.refuses
+        return self._writer is not None and (self._writer.refuses or (self._is_set_aside and self.is_strict))
 
     @property
     def is_written(self) -> bool:
@@ -122,7 +127,7 @@ class SessionLedger:
         """True once the store has what there is to be had now; False where it cannot take it for the time being."""
         if self._writer is None or self.is_written:
             return True
-        if self._writer.is_failing:
+        if self._writer.is_failing or self._is_set_aside:
             return False
         waiter: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._news.waiters.append(waiter)
@@ -204,7 +209,7 @@ class SessionLedger:
 
     def written(self) -> None:
         news = self._taken_back()
-        self._is_whole = False
+        self._is_whole = self._is_set_aside = False
         for stream, last_seq in zip(news.streams.values(), news.stored_to, strict=False):
             stream.stored(last_seq)
         news.settle(True)
@@ -246,6 +251,10 @@ class SessionLedger:
             self._under_way.settle(False)
         for stream in self._streams():
             stream.wake_reader()
+
+    def set_aside(self) -> None:
+        self._is_set_aside = True
+        self.give_up_waiting()
 
     def give_up(self) -> None:
         self._under_way = None

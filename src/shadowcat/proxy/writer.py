@@ -18,6 +18,7 @@ from shadowcat.aio import Tasks, wait_awake
 from shadowcat.core.backoff import Backoff
 from shadowcat.core.ledger import Refusal, SessionChange
 from shadowcat.core.ports import SessionStore
+from shadowcat.proxy.aside import ASIDE_S, SetAside
 from shadowcat.proxy.news import News, What
 
 log = logging.getLogger("shadowcat.store")
@@ -25,8 +26,6 @@ log = logging.getLogger("shadowcat.store")
 _MAX_SESSIONS = 200
 _MAX_BYTES = 4 * 1024 * 1024
 """Of one write, as far as the changes of one session do not exceed it: the next ones wait for its end."""
-_MAX_REFUSED_ALONE = 5
-"""How often a session may be refused while others are taken."""
 
 
 class Durability(Struct, frozen=True):
@@ -65,6 +64,10 @@ class Source(Protocol):
         """The store fails, and nobody is to wait for it."""
         ...
 
+    def set_aside(self) -> None:
+        """The store takes others and not this one, which nobody is to wait for until it is written."""
+        ...
+
     def give_up(self) -> None:
         """The session cannot be stored at all, and goes on without."""
         ...
@@ -82,11 +85,13 @@ class StoreWriter:
         self.is_failing = False
         self.failures = 0
         self.changes_written = 0
+        self.given_up = 0
         self._closed = False
         self._waiting: dict[Source, None] = {}
+        self._under_way: Batch = []
+        self._aside: SetAside[Source] = SetAside(self.mark)
         self._at_once = _MAX_SESSIONS
         """One at a time after a failure: a session that the store chokes on must not cost the others theirs."""
-        self._refused_alone: dict[Source, int] = {}
         self._woken = asyncio.Event()
         self._hurried = asyncio.Event()
         self._idle = asyncio.Event()
@@ -104,17 +109,24 @@ class StoreWriter:
         return self.is_failing and self.durability.strict
 
     def __len__(self) -> int:
-        """How many sessions wait to be written."""
-        return len(self._waiting)
+        """How many sessions have what the store does not, be it on its way there."""
+        under_way = sum(source not in self._waiting for source, _ in self._under_way)
+        return len(self._waiting) + len(self._aside) + under_way
+
+    @property
+    def set_aside(self) -> int:
+        """How many sessions the store does not take, while it takes others."""
+        return len(self._aside)
 
     def mark(self, source: Source) -> None:
-        if not self._closed:
+        if not self._closed and source not in self._aside:
             self._waiting[source] = None
             self._idle.clear()
             self._woken.set()
 
     def forget(self, source: Source) -> None:
         self._waiting.pop(source, None)
+        self._aside.forget(source)
 
     def hurry(self) -> None:
         """Somebody waits for what was marked."""
@@ -130,7 +142,9 @@ class StoreWriter:
             while self._waiting:
                 batch = self._next_batch()
                 if batch:
+                    self._under_way = batch
                     await self._write(batch)
+                    self._under_way = []
             self._idle.set()
 
     async def _gather(self) -> None:
@@ -150,6 +164,7 @@ class StoreWriter:
                 change = source.change()
             except Exception:
                 log.exception("session %s: cannot be stored, and goes on without", source.session_id[:8])
+                self.given_up += 1
                 source.give_up()
                 continue
             if change is not None:
@@ -199,12 +214,15 @@ class StoreWriter:
 
     def _refuse_alone(self, source: Source) -> None:
         """The store has taken what others had to say, and not this."""
-        times = self._refused_alone[source] = self._refused_alone.get(source, 0) + 1
-        if times >= _MAX_REFUSED_ALONE:
-            log.error("session %s: the store does not take it; it goes on without", source.session_id[:8])
-            del self._refused_alone[source]
-            self.forget(source)
-            source.give_up()
+        if not self._aside.is_refused(source):
+            return
+        log.error(
+            "session %s: the store does not take it; offered again in %g s", source.session_id[:8], ASIDE_S
+        )
+        del self._waiting[source]
+        source.set_aside()
+        # It takes what others have to say. Where none has anything, nothing else would show that.
+        self._note_works()
 
     def _note_failure(self, because: str, batch: Batch) -> None:
         self.failures += 1
@@ -221,26 +239,31 @@ class StoreWriter:
         self._backoff.succeeded()
         self._at_once = min(2 * self._at_once, _MAX_SESSIONS)
         for source, _ in batch:
-            self._refused_alone.pop(source, None)
+            self._aside.forget(source)
         if self.is_failing:
-            self.is_failing = False
-            log.warning("the store works again; %d sessions are still to be written", len(self._waiting))
-            self._news.tell(What.STORE_WORKS)
+            self._note_works()
+
+    def _note_works(self) -> None:
+        self.is_failing = False
+        log.warning("the store works again; %d sessions are still to be written", len(self._waiting))
+        self._news.tell(What.STORE_WORKS)
 
     async def flush(self, within_s: float) -> bool:
         """Whether the store has everything, at the latest after that time."""
+        self._aside.offer_all()
         self.hurry()
         try:
             async with asyncio.timeout(within_s):
                 await self._idle.wait()
         except TimeoutError:
-            log.error("%d sessions could not be written to the store in time", len(self._waiting))
+            log.error("%d sessions could not be written to the store in time", len(self))
             return False
-        return True
+        return not self._aside
 
     def close(self) -> None:
         """From now on nothing is written: what happens next happens to a process that goes."""
         self._closed = True
+        self._aside.clear()
         self._waiting.clear()
 
 
