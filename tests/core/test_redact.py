@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shadowcat.core.redact import MASK, Redactor
+from shadowcat.core.redact import MASK, Redactor, shown
 from shadowcat.wire import jsonrpc
 
 REDACTOR = Redactor(["my_pin"])
@@ -146,11 +146,33 @@ def test_what_is_around_a_secret_stays_as_it_was() -> None:
             b'{"jsonrpc":"2.0","id":1,"result":{}}',
         ),
         (b'{"jsonrpc":"2.0","method":"token"}', b'{"jsonrpc":"2.0","method":"token"}'),
+        # The same text twice, and only one of them is a result.
+        (
+            b'{"jsonrpc":"2.0","result":"sk-abcdefghijklmnopqrstuv", "id":"sk-abcdefghijklmnopqrstuv"}',
+            b'{"jsonrpc":"2.0","result":"[redacted]","id":"sk-abcdefghijklmnopqrstuv"}',
+        ),
+        (
+            b'{"jsonrpc":"2.0","id":"sk-abcdefghijklmnopqrstuv","result":"sk-abcdefghijklmnopqrstuv"}',
+            b'{"jsonrpc":"2.0","id":"sk-abcdefghijklmnopqrstuv","result":"[redacted]"}',
+        ),
     ],
 )
 def test_a_whole_message(raw: bytes, out: bytes) -> None:
     assert REDACTOR.redact_message(jsonrpc.parse(raw)) == out
     jsonrpc.parse(out)
+
+
+@pytest.mark.parametrize("noise", ["", "x" * 190, "x" * 198])
+def test_what_is_shown_of_a_line_that_is_no_message(noise: str) -> None:
+    raw = (
+        f'{noise}{{"api_key": "hunter2", \x1b[31m "k": "sk-abcdefghijklmnopqrstuv'.encode() + b"\xff" * 5_000
+    )
+    told = shown(raw, 200)
+    assert len(told) <= 300
+    assert "hunter2" not in told
+    assert "sk-abc" not in told
+    assert "\x1b" not in told
+    assert told.startswith(noise)
 
 
 json_values = st.recursive(

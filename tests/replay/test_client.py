@@ -7,8 +7,13 @@ from typing import Any
 
 import pytest
 
+from shadowcat.app.replay import recording_at
+from shadowcat.replay.files import tapes_in
+from shadowcat.replay.options import ReplayOptions
+from shadowcat.wire.tape import TapeError
 from tests.replay.kit import against, recorded
 from tests.rig.server import Call, McpServer, mcp_server
+from tests.rig.wait import soon
 
 
 def params(name: str = "t", **arguments: Any) -> dict[str, Any]:
@@ -105,8 +110,120 @@ async def test_a_question_that_was_not_on_the_tape_is_refused(tmp_path: Path) ->
         await rig.client.call(params=params())
     async with mcp_server(name="a") as server:
         talkative(server, steps=0)
-        _, told = await against(tmp_path, server, wait_s=0.5)
-        assert told == ["tools/call t: expected a result, got none in 0.5 s"]
+        # Nobody waits for an answer that the tape does not have.
+        async with soon(60):
+            _, told = await against(tmp_path, server, wait_s=600)
+        assert told[0] == "roots/list: asked by the server, and not on the tape"
+        assert any(line.startswith("tools/call t /result") for line in told)
+
+
+@pytest.mark.parametrize("how", ["failed", "unanswered"])
+async def test_what_the_proxy_said_on_the_tape_is_not_taken_for_the_server_s(
+    tmp_path: Path, how: str
+) -> None:
+    async with recorded(tmp_path) as rig:
+
+        @rig.server.on("tools/call")
+        async def cut(call: Call) -> None:
+            if call.params["name"] != "bad":
+                await call.result({"content": []})
+            elif how == "failed":
+                call.seen.cut()
+            else:
+                stream = await call.stream()
+                await stream.notify("notifications/message", {"level": "info", "data": "began"})
+                await stream.over.wait()
+
+        await rig.client.initialize()
+        await rig.client.call(params=params())
+        reply = await rig.client.begin("tools/call", params("bad"), 2)
+        if how == "failed":
+            assert (await reply.json())["error"]["code"] == -31004
+        else:
+            await reply.message()
+    async with mcp_server(name="a") as server:
+        found, told = await against(tmp_path, server, wait_s=5.0)
+        whose = {
+            "failed": "on the tape the proxy answered it",
+            "unanswered": "the tape has no answer to it",
+        }
+        assert f"tools/call bad: not compared, {whose[how]}" in told
+        assert (found.exchanges, found.uncompared) == (3, 1)
+
+
+@pytest.mark.parametrize("listed", ["tape", "server", "nowhere"])
+async def test_arguments_are_repeated_in_the_headers_that_their_tool_wants(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, listed: str
+) -> None:
+    def with_tools(server: McpServer, header: str) -> None:
+        schema = {"type": "object", "properties": {"region": {"type": "string", "x-mcp-header": header}}}
+
+        @server.on("tools/list")
+        async def tools(call: Call) -> None:
+            await call.result({"tools": [{"name": "t", "inputSchema": schema}]})
+
+    async with recorded(tmp_path) as rig:
+        with_tools(rig.server, "Region")
+        if listed != "nowhere":
+            await rig.client.ask("tools/list")
+        answer = await rig.client.ask(
+            "tools/call", params(region="ø"), ("Mcp-Param-Region", "=?base64?w7g=?=")
+        )
+        assert (await answer.json())["result"]
+    async with mcp_server(name="a") as server:
+        with_tools(server, "Region" if listed == "tape" else "Place")
+        await against(tmp_path, server)
+        [called] = server.got("tools/call")
+        sent = {name: value for name, value in called.headers if name.startswith("mcp-param-")}
+        assert (
+            sent
+            == {
+                "tape": {"mcp-param-region": "=?base64?w7g=?="},
+                "server": {"mcp-param-place": "=?base64?w7g=?="},
+                "nowhere": {},
+            }[listed]
+        )
+    assert ("1 calls went without the Mcp-Param-* headers" in caplog.text) is (listed == "nowhere")
+
+
+CALLED = b'"kind":"request","method":"tools/call"'
+
+
+@pytest.mark.parametrize(
+    ("was", "lie", "told"),
+    [
+        (CALLED, b'"kind":"result","method":"tools/call"', "its line says 'result' 'tools/call'"),
+        (CALLED, b'"kind":"request","method":"tools/list"', "its line says 'request' 'tools/list'"),
+        (b'"seq":4,"ms":', b'"seq":4,"ms":1e300,"was":', "line 5"),
+        (b'"seq":4,"ms":', b'"seq":4,"ms":-1,"was":', "line 5"),
+        (CALLED, CALLED + b',"outcome":"rejected"', "no error"),
+        (CALLED, CALLED + b',"outcome":"rejected","became":[1]', "no error"),
+        (CALLED, CALLED + b',"outcome":"invented"', "'invented' is not known"),
+        (
+            CALLED,
+            CALLED + b',"outcome":"replaced","became":{"jsonrpc":"2.0","method":"m"}',
+            "became another kind",
+        ),
+        (CALLED, CALLED + b',"outcome":"replied","became":{"jsonrpc":"2.0","method":"m"}', "is no answer"),
+    ],
+)
+async def test_a_line_that_lies_is_an_error(tmp_path: Path, was: bytes, lie: bytes, told: str) -> None:
+    async with recorded(tmp_path) as rig:
+        await rig.client.initialize()
+        await rig.client.call(params=params())
+    [path] = tapes_in(tmp_path)
+    content = path.read_bytes()
+    assert content.count(was) == 1
+    path.write_bytes(content.replace(was, lie))
+    with pytest.raises(TapeError, match=told), recording_at(str(tmp_path), ReplayOptions()):
+        pass
+
+
+def test_a_pause_is_bounded() -> None:
+    options = ReplayOptions(speed=1e-300)
+    assert (options.pause_s(1.0), options.pause_s(-5.0)) == (3_600.0, 0.0)
+    assert ReplayOptions(speed=2.0).pause_s(1_000) == 0.5
+    assert ReplayOptions().pause_s(1e13) == 0.0
 
 
 async def test_a_cancelled_call_is_cancelled_again(tmp_path: Path) -> None:

@@ -157,6 +157,16 @@ def test_verify_finds_what_is_missing_torn_and_secret(tmp_path: Path) -> None:
     ]
 
 
+def test_verify_says_that_a_recording_was_not_ended(tmp_path: Path) -> None:
+    tape_of(tmp_path, "a")
+    [sidecar] = tmp_path.glob("*.json")
+    written = json.loads(sidecar.read_bytes())
+    sidecar.write_text(json.dumps({**written, "ended": None}))
+    found = verify_tape(str(tmp_path))
+    assert "the recording was not ended" in found.told
+    assert found.complaints == []
+
+
 def test_a_line_that_is_damaged_is_named(tmp_path: Path) -> None:
     tape_of(tmp_path, "a")
     [path] = tapes_in(tmp_path)

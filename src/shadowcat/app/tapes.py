@@ -12,7 +12,7 @@ from typing import Any
 from shadowcat.core.likeness import Likeness
 from shadowcat.plugins.recording.parts import is_written
 from shadowcat.replay import verify as verifying
-from shadowcat.replay.catalog import Unreadable, catalog, tallied
+from shadowcat.replay.catalog import UNENDED, WRITTEN, Unreadable, catalog, end_of, tallied
 from shadowcat.replay.compare import differences
 from shadowcat.replay.files import TapeFile, frames_of, open_all, tapes_of
 from shadowcat.replay.har import har_of
@@ -79,7 +79,14 @@ def verify_tape(place: str) -> Verdict:
     with _opened(place) as files:
         found = verifying.verify(files)
         parts = f" in {len(files)} files" if len(files) > 1 else ""
-        return Verdict(f"{found.frames} messages{parts}, {found.redacted} of them redacted", found.complaints)
+        told = f"{found.frames} messages{parts}, {found.redacted} of them redacted"
+        return Verdict(told + _UNFINISHED.get(end_of(files[-1], is_written), ""), found.complaints)
+
+
+_UNFINISHED = {
+    UNENDED: "; the recording was not ended, so what came last may be missing",
+    WRITTEN: "; it is being written",
+}
 
 
 def diff_tapes(first: str, second: str, *, ignore: Sequence[str], strict: bool) -> Iterator[str]:

@@ -56,7 +56,8 @@ def replay(
     """Play a tape: as the server, or as the client against a server.
 
     As the client it prints what the server answers differently than on the tape, and ends with 1 if anything does,
-    with 2 if the tape or the server cannot be used.
+    with 2 if the tape or the server cannot be used. What the proxy itself answered on the tape is not compared, and
+    counted.
 
     \b
     Examples:
@@ -105,5 +106,6 @@ def _play(tape: str, options: ReplayOptions, server: str | Command) -> None:
         found = run(play_client(tape, options, server, click.echo))
     except Fault as fault:
         raise CannotStart(f"the server cannot be asked: {fault.message}") from fault
-    click.echo(f"{found.exchanges} requests, {found.differences or 'no'} differences")
+    aside = f", {found.uncompared} of them not compared" if found.uncompared else ""
+    click.echo(f"{found.exchanges} requests{aside}, {found.differences or 'no'} differences")
     sys.exit(1 if found.differences else 0)

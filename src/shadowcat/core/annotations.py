@@ -41,6 +41,14 @@ class ToolHeaders:
     def knows(self, call: Message) -> bool:
         return _name_of(call) in self._known
 
+    def headers_of(self, call: Message) -> Iterator[tuple[bytes, bytes]]:
+        """Those that a client sends with it."""
+        arguments = call.params().get("arguments")
+        for header, path in self._known.get(_name_of(call), {}).items():
+            value = _at(arguments, path)
+            if isinstance(value, str | int | bool):
+                yield header, codec.encode_value(value)
+
     def check(self, call: Message, headers: Mapping[bytes, bytes]) -> None:
         """Raises `Fault` where the headers say something else than the arguments."""
         repeated = self._known.get(_name_of(call))

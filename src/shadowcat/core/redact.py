@@ -18,6 +18,7 @@ from shadowcat.core.looks import Looks
 from shadowcat.wire import json_strict
 from shadowcat.wire.json_strict import JsonError
 from shadowcat.wire.jsonrpc import Message
+from shadowcat.wire.text import printable
 
 MASK = "[redacted]"
 
@@ -71,7 +72,10 @@ class Redactor:
             return message.raw
         if part[:1] == b"{" and edited[:1] != b"{":
             edited = b"{}"  # it cannot be told what is in it, and must stay an object
-        before, _, after = message.raw.rpartition(part)
+        if message.raw.count(part) > 1:
+            # An id may hold the same text, before it or behind.
+            return _with_part(message, edited)
+        before, _, after = message.raw.partition(part)
         return before + edited + after
 
     # Values.
@@ -151,6 +155,19 @@ class Redactor:
             return None
         edited = self._edited(raw, depth + 1)
         return text if edited == raw else edited.decode()
+
+
+def shown(raw: bytes, max_chars: int) -> str:
+    """What a peer wrote, as it may stand in a log: cut, on one line, without secrets."""
+    # More of it than is shown: of a secret that is cut off nobody could tell that it is one.
+    text = Redactor().text(raw[: max_chars * 8].decode("utf-8", "backslashreplace"))
+    return printable(text.encode("utf-8", "backslashreplace"), max_chars)
+
+
+def _with_part(message: Message, part: bytes) -> bytes:
+    name = "params" if message.raw_params else message.kind.value
+    found = json_strict.members(message.raw)
+    return _object(found, [part if key == name else bytes(value) for key, value in found.items()])
 
 
 def _plain(key: str) -> str:

@@ -17,7 +17,6 @@ from shadowcat.proxy.way import End, Line, Rest, Way
 from shadowcat.wire.glance import cancelled_id, early_id, glance
 from shadowcat.wire.lines import OversizedLine
 from shadowcat.wire.mcp import Method
-from shadowcat.wire.text import printable
 
 if TYPE_CHECKING:
     # Not loaded before something needs it: this starts with every window of an editor.
@@ -117,7 +116,7 @@ class Passage:
 
     async def _refuse_long(self, line: OversizedLine) -> None:
         told = f"a line of the client's is dropped: {line.size} bytes are too many"
-        log.warning("%s: %s", told, printable(line.start, 200))
+        log.warning("%s: %s", told, _shown(line.start))
         id = early_id(line.start)
         if id is not None and b'"method"' in line.start:
             await self._refuse([id], Fault(FaultKind.BODY_TOO_LARGE))
@@ -152,9 +151,7 @@ class Passage:
         self._dropped += 1
         if self._dropped <= DROPS_LOGGED:
             last = "; no more of them are told" if self._dropped == DROPS_LOGGED else ""
-            log.warning(
-                "a line on the command's stdout is dropped (%s): %s%s", why, printable(line, 200), last
-            )
+            log.warning("a line on the command's stdout is dropped (%s): %s%s", why, _shown(line), last)
         id = self._answered_by(line, is_cut)
         if id is not None:
             fault = Fault(FaultKind.UPSTREAM_INVALID, reason="upstream_sent_garbage", sent=True)
@@ -181,6 +178,12 @@ class Passage:
                 rest = self._write_up(message.line(), asked)
             if rest is not None:
                 await rest
+
+
+def _shown(line: bytes) -> str:
+    from shadowcat.core.redact import shown
+
+    return shown(line, 200)
 
 
 def _error(id: RequestId | None, fault: Fault) -> bytes:

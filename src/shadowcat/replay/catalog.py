@@ -78,12 +78,14 @@ def _tallied(path: Path, size: int, file: TapeFile, is_written: IsWritten) -> Ta
             sessions.add(frame.session)
     began_at = first.at if first is not None else file.head.started
     ended_at = last.at if last is not None else began_at
-    end = _end(path, file, is_written)
+    end = end_of(file, is_written)
     found = frames, requests, errors, len(sessions), missing, began_at, ended_at, end
     return Tallied(path, size, file.head, *found)
 
 
-def _end(path: Path, file: TapeFile, is_written: IsWritten) -> str:
+def end_of(file: TapeFile, is_written: IsWritten) -> str:
+    """How a file ends that was gone through."""
+    path = file.path
     if is_written(path):
         return WRITTEN
     if file.tape.is_torn:

@@ -23,6 +23,8 @@ log = logging.getLogger("shadowcat.replay")
 class Found(NamedTuple):
     exchanges: int
     differences: int
+    uncompared: int
+    """Requests whose answers could not be compared."""
 
 
 class TapeClient:
@@ -33,13 +35,14 @@ class TapeClient:
         options: ReplayOptions,
         tell: Callable[[str], object],
     ) -> None:
-        """`tell` gets a line for each difference."""
+        """`tell` gets a line for each difference, and for what cannot be compared."""
         self._recording = recording
         self._upstream = upstream
         self._options = options
         self._tell = tell
         self._exchanges = 0
         self._differences = 0
+        self._uncompared = 0
 
     async def run(self) -> Found:
         """One session after the other, then what had none. Raises `Fault` for a server that cannot be reached."""
@@ -50,10 +53,12 @@ class TapeClient:
             await self._walk(SessionWalk, session)
         if self._recording.stateless.steps:
             await self._walk(StatelessWalk, self._recording.stateless)
-        return Found(self._exchanges, self._differences)
+        return Found(self._exchanges, self._differences, self._uncompared)
 
     async def _walk(self, kind: type[Walk], session: RecordedSession) -> None:
-        walk = kind(self._recording, session, self._upstream, self._options, self._differs)
+        walk = kind(
+            self._recording, session, self._upstream, self._options, self._differs, self._is_uncompared
+        )
         try:
             await walk.run()
         except Fault as fault:
@@ -63,6 +68,10 @@ class TapeClient:
         finally:
             self._exchanges += walk.exchanges
             await walk.aclose()
+
+    def _is_uncompared(self, line: str) -> None:
+        self._uncompared += 1
+        self._tell(on_one_line(line))
 
     def _differs(self, line: str) -> None:
         self._differences += 1

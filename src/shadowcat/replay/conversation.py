@@ -158,7 +158,7 @@ class Conversation:
             place = exchange.steps.index(step)
             if place:
                 before = exchange.steps[place - 1]
-            await asyncio.sleep(max(0.0, step.ms - before.ms) / 1_000 / self._options.speed)
+            await asyncio.sleep(self._options.pause_s(step.ms - before.ms))
 
     # What no request brings.
 

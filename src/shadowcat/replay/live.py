@@ -7,10 +7,9 @@ stream is the session's: a server that has one pipe for everything says such thi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
 
-from shadowcat.core.exchange import Answer
+from shadowcat.core.exchange import Answer, Rest
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.replay.recorded import Exchange
 from shadowcat.wire.jsonrpc import Message
@@ -32,9 +31,9 @@ class Live:
         self._on_other = on_other
         self._changed = asyncio.Event()
 
-    async def ask(self, asking: Coroutine[Any, Any, Answer]) -> None:
+    async def ask(self, ask: Rest[Answer]) -> None:
         try:
-            answer = await asking
+            answer = await ask()
             if answer.whole is not None:
                 self._take(answer.whole)
             elif answer.stream is not None:

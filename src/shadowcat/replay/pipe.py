@@ -10,6 +10,7 @@ from shadowcat.aio import Tasks
 from shadowcat.core.exchange import Answer
 from shadowcat.core.multiplex import request_named_by
 from shadowcat.core.negotiate import claims_of
+from shadowcat.core.redact import shown
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.replay.conversation import Conversation
 from shadowcat.replay.server import TapeServer
@@ -17,7 +18,6 @@ from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Message, RequestId
 from shadowcat.wire.lines import OversizedLine
 from shadowcat.wire.mcp import MODERN_VERSIONS, Method
-from shadowcat.wire.text import printable
 
 log = logging.getLogger("shadowcat.replay")
 
@@ -36,7 +36,7 @@ class TapePipe:
     def heard(self, lines: Iterable[bytes | OversizedLine]) -> None:
         for line in lines:
             if isinstance(line, OversizedLine):
-                log.warning("a line of %d bytes is too long: %s", line.size, printable(line.start, 200))
+                log.warning("a line of %d bytes is too long: %s", line.size, shown(line.start, 200))
                 continue
             try:
                 found = jsonrpc.parse_body(line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import msgspec
@@ -9,7 +10,6 @@ import msgspec
 from shadowcat.core.likeness import Likeness
 from shadowcat.core.multiplex import request_named_by
 from shadowcat.core.redact import Redactor
-from shadowcat.errors import Fault
 from shadowcat.replay.files import Placed, TapeFile, frames_of
 from shadowcat.wire import jsonrpc, tape
 from shadowcat.wire.jsonrpc import Message, RequestId
@@ -56,6 +56,8 @@ class RecordedSession:
         self.steps: list[Step] = []
         self.exchanges: list[Exchange] = []
         self.standalone: list[Standalone] = []
+        self.questions: Counter[str] = Counter()
+        """How often the server asked what, by method."""
         self.told: dict[str, list[int]] = {}
         """The client's notifications by method: their places on the tape."""
         self._by_key: dict[bytes, list[Exchange]] = {}
@@ -115,6 +117,8 @@ class RecordedSession:
         self._open[request.id] = self._by_seq[step.seq] = exchange
 
     def _add_down(self, step: Step, message: Message) -> None:
+        if message.is_request:
+            self.questions[message.method] += 1
         if step.request is None:
             if message.is_request:
                 self._questions[step.seq] = None
@@ -151,6 +155,7 @@ class Recording:
             if found is None:
                 found = by_label[frame.session] = RecordedSession(frame.session)
                 self.sessions.append(found)
+            frame.check()
             found.add(_step(placed), frame, frame.parsed(), likeness)
         if session and not self.sessions:
             raise TapeError(f"there is no session {session} on the tape")
@@ -171,26 +176,15 @@ class Recording:
         frame = self.frame(step)
         if frame.outcome in (tape.PASSED, tape.FAILED):
             return frame.parsed()
-        return _in_its_place(frame, is_answer=frame.kind in ("result", "error"))
+        if frame.outcome == tape.REPLACED:
+            return frame.delivered()
+        return frame.stand_in() if frame.kind in ("result", "error") else None
 
     def refusal(self, exchange: Exchange) -> Message:
         """What an interceptor answered a request with."""
-        answer = _in_its_place(self.frame(exchange.step), is_answer=True)
+        answer = self.frame(exchange.step).stand_in()
         assert answer is not None
         return answer
-
-
-def _in_its_place(frame: Frame, *, is_answer: bool) -> Message | None:
-    if frame.outcome == tape.REPLACED:
-        return frame.delivered()
-    if not is_answer:
-        return None
-    if frame.outcome == tape.REJECTED:
-        return jsonrpc.error(frame.parsed().id, msgspec.json.decode(frame.became))
-    try:
-        return jsonrpc.parse(bytes(frame.became))
-    except Fault as fault:
-        raise TapeError(f"message {frame.seq}: {fault.message}") from fault
 
 
 def _step(placed: Placed) -> Step:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+from collections import Counter
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from shadowcat.aio import Tasks
+from shadowcat.core.annotations import ToolHeaders
 from shadowcat.core.exchange import Answer, Forwarded, MessageStream
 from shadowcat.core.multiplex import request_named_by, with_request_named
 from shadowcat.core.ports import Link, Upstream
@@ -37,17 +40,22 @@ class Walk:
         upstream: Upstream,
         options: ReplayOptions,
         differs: Callable[[str], object],
+        uncompared: Callable[[str], object],
     ) -> None:
+        """`differs` hears of each difference, `uncompared` of each request whose answers cannot be compared."""
         self._recording = recording
         self._session = session
         self._upstream = upstream
         self._options = options
         self._differs = differs
+        self._uncompared = uncompared
         self._tasks = Tasks("replay")
         self._live: dict[int, Live] = {}
         self._ids = itertools.count(1)
         self._by_recorded_id: dict[RequestId, Live] = {}
         self._exchanges = iter(session.exchanges)
+        self._asked: Counter[str] = Counter()
+        """How often the server has asked what, this time."""
         self.inbox = Inbox(recording)
         self.exchanges = 0
         self.is_heard = False
@@ -63,6 +71,9 @@ class Walk:
                 await self._say(step, frame)
             else:
                 await self._hear(step, frame)
+        for live in self._live.values():
+            if not live.exchange.is_cancelled and live.exchange.method != Method.LISTEN:
+                self._uncompared(f"{named(live.request)}: not compared, the tape has no answer to it")
         for message in self.inbox.left():
             # No difference: whether it came before the client left is a matter of milliseconds.
             log.info("%s came, which is not on the tape", message.method)
@@ -71,8 +82,8 @@ class Walk:
         await self._tasks.aclose()
 
     async def _pace(self, ms: float) -> None:
-        if self._options.speed and ms > 0:
-            await asyncio.sleep(ms / 1_000 / self._options.speed)
+        if self._options.speed:
+            await asyncio.sleep(self._options.pause_s(ms))
 
     # What the client said.
 
@@ -82,7 +93,7 @@ class Walk:
             exchange = next(self._exchanges)
             if message is None:
                 return  # an interceptor refused it: the server never saw it
-            live = Live(exchange, message.with_id(next(self._ids)), self.inbox.put)
+            live = Live(exchange, message.with_id(next(self._ids)), self._heard_other)
             self._live[step.seq] = live
             if message.id is not None:
                 self._by_recorded_id[message.id] = live
@@ -116,7 +127,12 @@ class Walk:
 
     async def _hear(self, step: Step, frame: Frame) -> None:
         if frame.outcome == tape.FAILED:
-            return  # the proxy said it
+            failed = self._live.pop(step.request or 0, None)
+            if failed is not None:
+                # For what the client says next to come after it, as it did then.
+                await self._within(failed.wait_over())
+                self._uncompared(f"{named(failed.request)}: not compared, on the tape the proxy answered it")
+            return
         message = frame.parsed()
         if not belongs_to_request(message):
             await self._hear_other(step, message)
@@ -131,6 +147,17 @@ class Walk:
             self._live.pop(step.request or 0)
         else:
             await self._within(live.come_to(len(live.expected)))
+
+    def _heard_other(self, message: Message) -> None:
+        """What belongs to no request of the client's. Raises `Fault` where there is too much of it."""
+        if message.is_request:
+            self._asked[message.method] += 1
+            if self._asked[message.method] > self._session.questions[message.method]:
+                # The tape has no answer to it, and the server waits for one.
+                self._differs(f"{message.method}: asked by the server, and not on the tape")
+                self._tasks.spawn(self._send(jsonrpc.error(message.id, _NO_SUCH)), "refuse")
+                return
+        self.inbox.put(message)
 
     async def _hear_other(self, step: Step, message: Message) -> None:
         """A question, or what is told of its own accord."""
@@ -177,10 +204,10 @@ class SessionWalk(Walk):
     async def _ask(self, live: Live) -> None:
         if live.request.method != Method.INITIALIZE:
             assert self._link is not None
-            self._tasks.spawn(live.ask(self._link.exchange(live.request)), "ask")
+            self._tasks.spawn(live.ask(partial(self._link.exchange, live.request)), "ask")
             return
         self._link, answer = await self._upstream.open(live.request)
-        await live.ask(_given(answer))
+        await live.ask(partial(_given, answer))
 
     async def _send(self, message: Message) -> None:
         assert self._link is not None
@@ -201,7 +228,7 @@ class SessionWalk(Walk):
         try:
             async for batch in stream:
                 for message in batch:
-                    self.inbox.put(message)
+                    self._heard_other(message)
         finally:
             await stream.aclose()
 
@@ -217,9 +244,39 @@ class SessionWalk(Walk):
 class StatelessWalk(Walk):
     """What passed without a session: each request carries all that it needs."""
 
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self._tools = ToolHeaders()
+        for exchange in self._session.of_method(Method.TOOLS_LIST):
+            for step in exchange.steps:
+                if step.kind == "result":
+                    self._tools.learn(self._recording.frame(step).parsed())
+        self._unknown = 0
+        """Calls of tools that no list has named."""
+
+    async def run(self) -> None:
+        await super().run()
+        if self._unknown:
+            log.warning(
+                "%d calls went without the Mcp-Param-* headers that some tools ask for: "
+                "neither the tape nor the server has said which those are",
+                self._unknown,
+            )
+
     async def _ask(self, live: Live) -> None:
-        asking = self._upstream.exchange(live.request, _routing(live.request))
-        self._tasks.spawn(live.ask(asking), "ask")
+        request = live.request
+        repeated: Forwarded = ()
+        if request.method == Method.TOOLS_CALL:
+            repeated = tuple(self._tools.headers_of(request))
+            self._unknown += not self._tools.knows(request)
+        ask = partial(self._upstream.exchange, request, _routing(request) + repeated)
+        self._tasks.spawn(live.ask(ask), "ask")
+
+    def _compare(self, live: Live) -> None:
+        super()._compare(live)
+        if live.request.method == Method.TOOLS_LIST and live.got and live.got[-1].is_response:
+            # What this server wants repeated counts, and not what the one on the tape did.
+            self._tools.learn(live.got[-1])
 
     async def _send(self, message: Message) -> None:
         """Over HTTP a modern client sends nothing but requests."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from shadowcat.aio import Tasks
 from shadowcat.core import multiplex
 from shadowcat.core.correlate import progress_token
+from shadowcat.core.redact import shown
 from shadowcat.errors import Fault, FaultKind, Side
 from shadowcat.upstream.call import Call, Party, Question
 from shadowcat.upstream.given_up import GivenUp
@@ -25,7 +26,6 @@ from shadowcat.upstream.readers import ConduitCounters, Readers
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Message, RequestId
 from shadowcat.wire.mcp import LIST_CHANGED, Method
-from shadowcat.wire.text import printable
 
 log = logging.getLogger("shadowcat.upstream")
 
@@ -201,9 +201,7 @@ class Conduit(ABC):
 
     def _garbage(self, line: bytes, why: str, *, is_cut: bool = False) -> None:
         self._counters.garbage_lines += 1
-        log.warning(
-            "upstream %s: what is no message is dropped (%s): %s", self.name, why, printable(line, 200)
-        )
+        log.warning("upstream %s: what is no message is dropped (%s): %s", self.name, why, shown(line, 200))
         call = self._answered_by(line, is_cut)
         if call is not None:
             self._fail(call, Fault(FaultKind.UPSTREAM_INVALID, reason="upstream_sent_garbage", sent=True))

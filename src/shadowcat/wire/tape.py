@@ -7,7 +7,7 @@ it is written, and after its writer was killed: then its last line may be torn, 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Raw
@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from shadowcat.errors import Fault
 from shadowcat.wire import jsonrpc
-from shadowcat.wire.jsonrpc import Message
+from shadowcat.wire.jsonrpc import Message, RequestId
 
 FORMAT = "shadowcat tape"
 MAJOR = 1
@@ -31,6 +31,7 @@ REPLIED = "replied"
 REJECTED = "rejected"
 FAILED = "failed"
 """The message is the proxy's own: it stands where the server gave no answer."""
+_OUTCOMES = frozenset({PASSED, REPLACED, REPLIED, REJECTED, FAILED})
 
 SUFFIX = ".tape"
 
@@ -40,6 +41,10 @@ NOTHING = Raw(b"")
 
 Moment = Annotated[float, msgspec.Meta(ge=0, le=253_402_300_799)]
 """The wall clock, in seconds since the epoch; up to the last year that has four digits."""
+
+
+Elapsed = Annotated[float, msgspec.Meta(ge=0, le=1e13)]
+"""Milliseconds; at most some three hundred years."""
 
 
 class TapeError(ValueError):
@@ -73,7 +78,7 @@ class Frame(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     seq: int
     """Counts the messages of a recording from 1; one that is missing was left out."""
-    ms: float
+    ms: Elapsed
     """Since the recording began, by a clock that does not jump."""
     at: Moment
     direction: str
@@ -106,14 +111,45 @@ class Frame(msgspec.Struct, kw_only=True, omit_defaults=True):
         return bytes(self.message) if self.message else self.text.encode()
 
     def parsed(self) -> Message:
-        """The message. Raises `TapeError`."""
-        return _parsed(self.raw, self.seq)
+        """The message. Raises `TapeError`, also where it is not of the kind and method that the line says it is."""
+        message = _parsed(self.raw, self.seq)
+        if message.kind.value != self.kind or message.method != self.method:
+            told = f"{message.kind.value} {message.method}".strip()
+            raise TapeError(
+                f"message {self.seq}: its line says {self.kind[:40]!r} {self.method[:40]!r}, and it is {told[:80]!r}"
+            )
+        return message
 
     def delivered(self) -> Message | None:
-        """The message as it went on; None if it did not."""
+        """The message as it went on; None if it did not. Raises `TapeError`."""
         if self.outcome == PASSED:
             return self.parsed()
-        return _parsed(bytes(self.became), self.seq) if self.outcome == REPLACED else None
+        if self.outcome != REPLACED:
+            return None
+        became = _parsed(bytes(self.became), self.seq)
+        if became.kind.value != self.kind:
+            raise TapeError(f"message {self.seq}: it became another kind of message")
+        return became
+
+    def stand_in(self) -> Message | None:
+        """What it was answered with, or became as an answer, by an interceptor; None for others. Raises `TapeError`."""
+        if self.outcome == REPLIED:
+            answer = _parsed(bytes(self.became), self.seq)
+        elif self.outcome == REJECTED:
+            answer = _error(self.parsed().id, bytes(self.became), self.seq)
+        else:
+            return None
+        if not answer.is_response:
+            raise TapeError(f"message {self.seq}: what was replied is no answer")
+        return answer
+
+    def check(self) -> None:
+        """Raises `TapeError` for a line that contradicts itself."""
+        self.parsed()
+        self.delivered()
+        self.stand_in()
+        if self.outcome not in _OUTCOMES:
+            raise TapeError(f"message {self.seq}: the outcome {self.outcome[:40]!r} is not known")
 
 
 class WrittenPart(msgspec.Struct, kw_only=True):
@@ -148,6 +184,13 @@ def _parsed(raw: bytes, seq: int) -> Message:
         return jsonrpc.parse(raw)
     except Fault as fault:
         raise TapeError(f"message {seq}: {fault.message}") from fault
+
+
+def _error(id: RequestId | None, error: bytes, seq: int) -> Message:
+    try:
+        return jsonrpc.error(id, msgspec.json.decode(error, type=dict[str, Any]))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as why:
+        raise TapeError(f"message {seq}: what it was refused with is no error") from why
 
 
 _encode = msgspec.json.encode
