@@ -111,9 +111,13 @@ async def test_it_tells_what_the_page_says(proxy: Restarting, counting: NumbersC
         found = json.loads(await told("show", client.session_id, "--json", "--store", store))
         assert [stream["events"] for stream in found["streams"]] == [1, 20]
 
-        assert await told("end", client.session_id[:8], "--store", store) == re.sub(
-            r"\b[0-9a-f]{32}\b", client.session_id, ended
+        code, out, err = await session("end", client.session_id[:8], "--store", store)
+        assert code == 0
+        expected = ended.replace("5f2c81aa90d14c7e8b6f33a1c0de4477", client.session_id)
+        expected = expected.replace("2b7d10c9e4f65a38", row["node"]).replace(
+            "5f2c81aa90d1", client.session_id[:12]
         )
+        assert out + err == expected
 
 
 async def test_a_session_that_is_ended_ends_in_the_proxy_too(
@@ -122,8 +126,8 @@ async def test_a_session_that_is_ended_ends_in_the_proxy_too(
     async with caller(proxy.port) as client:
         hearing = await under_way(client, counting)
         await proxy.written()
-        await told("end", client.session_id, "--store", store)
-        assert await told("list", "--store", store) == ""
+        assert (await session("end", client.session_id, "--store", store))[0] == 0
+        assert (await session("list", "--store", store))[:2] == (0, "")
         assert await client.ask("tools/list")
         async with soon():
             while await hearing.event() is not None:
@@ -142,7 +146,7 @@ async def test_no_proxy_needs_to_run(proxy: Restarting, counting: NumbersChild, 
         await proxy.kill()
         assert client.session_id in await told("list", "--store", store)
         assert "taken over: 0" in await told("show", client.session_id, "--store", store)
-        await told("end", client.session_id, "--store", store)
+        assert (await session("end", client.session_id, "--store", store))[0] == 0
         await proxy.start()
         answer = await client.post(client.request("tools/list"))
         async with soon():
@@ -163,10 +167,27 @@ async def two_alike(store: str) -> str:
 
 @pytest.mark.parametrize("command", ["show", "end"])
 async def test_what_names_no_session_or_more_than_one(two_alike: str, command: str) -> None:
+    several = "several sessions have an id that begins with {!r}; write more of it"
+    none = "no session has an id that begins with {!r}; `shadowcat session list` has them all"
     for id in ("ab", "zz", "ab" + "0" * 31, "", "\N{SNOWMAN}", "*"):
         code, out, err = await session(command, id, "--store", two_alike)
         assert (code, out) == (1, "")
-        assert err == f"Error: there is not exactly one session whose id begins with {id!r}\n"
+        assert err == f"Error: {(several if id in ('ab', '') else none).format(id)}\n"
+
+
+async def test_nothing_to_list_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "sessions.db"
+    url = f"sqlite:///{path}"
+    code, out, err = await session("list", "--store", url)
+    assert (code, out) == (0, "")
+    assert err == f"there is no store at {path} yet: a proxy makes it when it opens its first session\n"
+    assert not path.exists()
+    store = store_of(url, SystemClock())
+    assert store is not None
+    await store.write([SessionChange("c" * 32, 1, is_whole=True, record=b"\xc1")])
+    await store.remove("c" * 32)
+    await store.aclose()
+    assert await session("list", "--json", "--store", url) == (0, "", f"there are no sessions in {url}\n")
 
 
 async def test_one_of_another_version_is_listed_and_can_be_ended(two_alike: str) -> None:

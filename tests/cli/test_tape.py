@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,57 @@ def test_show(tape: str) -> None:
     code, out = run("tape", "show", tape, "--method", "tools/call")
     assert code == 0
     assert [text.split()[3:5] for text in out.splitlines()[1:]] == [["->", "tools/call"], ["<-", "result"]]
+
+
+def test_the_newest_of_several_is_shown(tape: str) -> None:
+    with recording(Path(tape)) as traffic:
+        greet(traffic, "again")
+    newest = sorted(Path(tape).glob("*.tape"))[-1]
+    done = CliRunner().invoke(main, ["tape", "show", tape])
+    assert done.exit_code == 0
+    assert done.stderr == f"the newest of 2 recordings in {tape}: {str(newest).removesuffix('-0001.tape')}\n"
+    assert done.stdout == run("tape", "show", str(newest))[1]
+
+
+def test_a_directory_that_cannot_be_looked_into() -> None:
+    """As somebody else, where we are root, to whom nothing is closed."""
+    is_root = os.geteuid() == 0
+    with tempfile.TemporaryDirectory() as place:
+        os.chmod(place, 0)
+        if is_root:
+            os.seteuid(65_534)
+        try:
+            for command in ("show", "list", "verify"):
+                assert run("tape", command, place) == (2, f"Error: {place}: Permission denied\n")
+        finally:
+            if is_root:
+                os.seteuid(0)
+            os.chmod(place, 0o700)
+
+
+@pytest.mark.parametrize(
+    ("server", "told"),
+    [
+        (
+            ("--against", "http://127.0.0.1:9/mcp?key=hush"),
+            "The upstream is unavailable; nothing was sent (connection refused); "
+            "`shadowcat doctor http://127.0.0.1:9/mcp` says more",
+        ),
+        (
+            ("--", __file__, "hush"),
+            "The upstream's command cannot be started (Permission denied; it is no program that can be run: give its "
+            f"interpreter before it, or chmod +x); `shadowcat doctor -- {__file__} …` says more",
+        ),
+        (
+            ("--", "false"),
+            "The upstream's command ended before it answered initialize (exit code 1) (command ended); "
+            "`shadowcat doctor -- false` says more",
+        ),
+    ],
+)
+def test_a_server_that_cannot_be_asked(tape: str, server: tuple[str, ...], told: str) -> None:
+    code, out = run("replay", tape, *server)
+    assert (code, out) == (2, f"Error: the server cannot be asked: {told}\n")
 
 
 def test_verify(tape: str) -> None:

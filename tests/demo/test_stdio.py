@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import sys
 from typing import Any
 
@@ -11,7 +13,9 @@ import pytest
 from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 
+from shadowcat.app.demo_stdio import DemoOverStdio
 from tests.e2e.python_client import text_of
+from tests.rig.wait import soon
 from tests.stdio.editor import call, editor, line
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcp.MCPDeprecationWarning")
@@ -66,6 +70,36 @@ async def test_what_it_refuses(sent: bytes, code: int) -> None:
     async with editor(*SERVER) as client:
         await client.send(sent)
         assert (await client.message())["error"]["code"] == code
+
+
+async def test_an_id_that_is_in_flight_is_told_as_that() -> None:
+    async with editor(*SERVER) as client:
+        await client.initialize()
+        await client.send(call(1, "sleep", seconds=600), call(1, "greet"))
+        error = (await client.message())["error"]
+        assert (error["code"], error["message"]) == (-32600, "A request with this id is in flight")
+
+
+async def test_who_reads_nothing_is_not_listened_to_for_ever() -> None:
+    """Refusals wait in one task, however many, and none is lost."""
+    count = 20_000
+    (stdin, ours), (theirs, stdout) = os.pipe(), os.pipe()
+    demo = DemoOverStdio(stdin, stdout)
+    running = asyncio.create_task(demo.run())
+    writing = asyncio.create_task(asyncio.to_thread(_write_all, ours, b"{\n" * count))
+    got = 0
+    async with soon():
+        while got < count:
+            got += (await asyncio.to_thread(os.read, theirs, 1_000)).count(b"\n")
+            assert len(demo._tasks) <= 1  # pyright: ignore[reportPrivateUsage]
+        await writing
+        await running
+    os.close(theirs)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    with os.fdopen(fd, "wb") as file:
+        file.write(data)
 
 
 async def test_a_cancelled_call_is_not_answered() -> None:

@@ -154,7 +154,7 @@ def test_all_is_well() -> None:
         ),
         # The rest.
         ({"latency": None}, "latency", PROBLEM, "is not answered"),
-        ({"latency": Latency(800, 5, "ping")}, "latency", NOTE, "800.0 ms"),
+        ({"latency": Latency(800, 5, "ping")}, "latency", NOTE, "800 ms"),
         ({"failed": ["DELETE: deadline"]}, "not answered", NOTE, "DELETE: deadline"),
         ({"is_cut_short": True}, "time", WARNING, "before everything was asked"),
     ],

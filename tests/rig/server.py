@@ -144,6 +144,8 @@ class McpServer:
     handlers: dict[str, Handler] = field(default_factory=dict[str, Handler])
     on_get: Callable[[Seen], Awaitable[None]] | None = None
     """Answers a GET that resumes, or every GET where this server is told to."""
+    on_delete: Callable[[Seen], Awaitable[None]] | None = None
+    """Answers every DELETE where this server is told to."""
     _changed: Changed = field(default_factory=Changed)
     _ids: Any = field(default_factory=lambda: itertools.count(1))
 
@@ -234,6 +236,9 @@ class McpServer:
             await _either(stream.over, seen.dropped)
 
     async def _delete(self, seen: Seen) -> None:
+        if self.on_delete is not None:
+            await self.on_delete(seen)
+            return
         if not self._knows(seen):
             await self._lost(seen)
             return

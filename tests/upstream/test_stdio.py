@@ -187,9 +187,15 @@ async def test_a_start_that_fails(flags: list[str], kind: FaultKind, reason: str
         await until(lambda: found.processes == 0)
 
 
-async def test_the_last_words_are_for_the_log_and_not_for_the_client() -> None:
+async def test_the_last_words_are_for_the_log_and_not_for_the_client(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "shadowcat.upstream")
     async with upstream("--exits") as found:
         fault = await refused(found.open(INITIALIZE))
+        await until(lambda: found.processes == 0)
+        # Whoever opens says it, once.
+        assert [record.getMessage() for record in caplog.records if "ended" in record.getMessage()] == []
         cause = "last on stderr: cannot read \\x1b[31mmy\\r settings | with a second line"
         assert str(fault.__cause__) == cause
         assert "settings" not in json.dumps(fault.error())

@@ -24,14 +24,14 @@ LAST_ANSWERS_S = 1.0
 class DemoOverStdio:
     """One client on stdin and stdout, of the era in which it speaks."""
 
-    def __init__(self) -> None:
+    def __init__(self, stdin: int = 0, stdout: int = 1) -> None:
         self._server = DemoServer()
         self._session: DemoSession | None = None
         self._calls: dict[RequestId, asyncio.Task[None]] = {}
         self._tasks = Tasks("demo")
         self._listening: asyncio.Task[None] | None = None
         self._gone = asyncio.Event()
-        self._client = StdioClient(ClientListener(self._heard, self._gone.set))
+        self._client = StdioClient(ClientListener(self._heard, self._gone.set), stdin=stdin, stdout=stdout)
 
     async def run(self) -> None:
         """Until stdin ends, or nobody reads stdout."""
@@ -43,6 +43,7 @@ class DemoOverStdio:
         await self._client.aclose()
 
     def _heard(self, lines: Sequence[bytes | OversizedLine]) -> None:
+        refusals: list[bytes] = []
         for line in lines:
             try:
                 if isinstance(line, OversizedLine):
@@ -50,12 +51,22 @@ class DemoOverStdio:
                 self._take(jsonrpc.parse(line))
             except Fault as fault:
                 id = None if isinstance(line, OversizedLine) else jsonrpc.readable_id(line)
-                self._tasks.spawn(self._client.write(jsonrpc.error(id, fault.error()).line()), "refuse")
+                refusals.append(jsonrpc.error(id, fault.error()).line())
+        if refusals and not self._client.write_nowait(b"".join(refusals)):
+            # Who reads no answers is not listened to: they would pile up here.
+            self._client.pause_reading()
+            self._tasks.spawn(self._refuse(b"".join(refusals)), "refuse")
+
+    async def _refuse(self, refusals: bytes) -> None:
+        await self._client.write(refusals)
+        self._client.resume_reading()
 
     def _take(self, message: Message) -> None:
         if message.is_request:
             assert message.id is not None
-            if len(self._calls) >= MAX_CALLS or message.id in self._calls:
+            if message.id in self._calls:
+                raise Fault(FaultKind.INVALID_REQUEST, "A request with this id is in flight")
+            if len(self._calls) >= MAX_CALLS:
                 raise Fault(FaultKind.OVER_CAPACITY, reason="too_many_requests")
             task = self._tasks.spawn(self._answer(message.id, message), f"answer {message.method}")
             self._calls[message.id] = task

@@ -155,7 +155,8 @@ async def _serve(
                 if not is_loopback(listen.host):
                     log.warning("whoever reaches this port reaches the targets of --allow-target")
                 return
-            log.info("sessions are kept in %s", store.shown())
+            where = "memory, and end with the proxy" if store == "memory:" else store.shown()
+            log.info("sessions are kept in %s", where)
             if not is_loopback(listen.host) and not settings.endpoint.allow_hosts:
                 log.warning("whoever reaches this port is served, under any name: see --allow-host")
 

@@ -66,6 +66,7 @@ class StdioForward:
         """`stdin` and `stdout` are file descriptors; `already` is the command, where it runs by now."""
         name = os.path.basename(command.argv[0])
         self._name = name
+        self._command = command
         self._patience = patience
         self._already = already
         self._stderr = stderr or StderrWriter()
@@ -120,7 +121,7 @@ class StdioForward:
         return self._process.exit_code or 0
 
     async def _not_started(self, fault: Fault) -> int:
-        log.error("%s cannot be started: %s", self._name, fault.__cause__ or fault)
+        log.error("%s cannot be started: %s", self._name, self._command.why_not_started(fault))
         self._passage = Passage(self._client, _Nobody(fault), self._interception)
         await self._client.open()
         await self._first_word()

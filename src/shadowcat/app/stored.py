@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from shadowcat.clock import SystemClock
@@ -14,7 +15,7 @@ from shadowcat.core.ports import SessionStore
 from shadowcat.errors import StoreUnusable
 from shadowcat.stores.sqlite import SqliteStore
 from shadowcat.stores.sqlite_file import require_database
-from shadowcat.stores.urls import sqlite_path, store_of
+from shadowcat.stores.urls import StoreUrl, sqlite_path, store_of
 
 Table = dict[str, Any]
 
@@ -22,7 +23,7 @@ _PAGE = 200
 
 
 class NoSuchSession(Exception):
-    """Or more than one that begins like that."""
+    """None is called so, or several are: which, and what to do."""
 
 
 class OfAnotherVersion(Exception):
@@ -44,13 +45,22 @@ async def _opened(url: str) -> AsyncGenerator[SessionStore]:
         await store.aclose()
 
 
-async def list_sessions(url: str, tell: Callable[[Table], object]) -> None:
+async def list_sessions(url: str, tell: Callable[[Table], object]) -> str:
+    """Returns why there is none; nothing where there are some."""
+    if (path := _path_of(url)) is not None and not path.exists():
+        return f"there is no store at {path} yet: a proxy makes it when it opens its first session"
+    after = ""
     async with _opened(url) as store:
-        after = ""
         while page := await store.sessions(after, _PAGE):
             for summary in page:
                 tell(_row(summary))
             after = page[-1].session_id
+    return "" if after else f"there are no sessions in {StoreUrl(url).shown()}"
+
+
+def _path_of(url: str) -> Path | None:
+    """Of a store that is a file."""
+    return sqlite_path(url) if url.lower().startswith("sqlite:") else None
 
 
 def _row(summary: SessionSummary) -> Table:
@@ -73,7 +83,7 @@ async def show_session(url: str, beginning: str) -> Table:
     async with _opened(url) as store:
         stored = await store.read(await _found(store, beginning))
         if stored is None:
-            raise NoSuchSession(beginning)
+            raise _no_session(beginning)
         try:
             return _detail(stored)
         except kept.Unreadable as error:
@@ -111,12 +121,13 @@ def _stream(stored: StoredStream) -> Table:
     }
 
 
-async def end_session(url: str, beginning: str) -> str:
-    """Its id. The proxy that serves it notices with the next thing it writes."""
+async def end_session(url: str, beginning: str) -> tuple[str, str]:
+    """Its id, and the node that has it, if any has: that notices with the next thing it writes."""
     async with _opened(url) as store:
         session_id = await _found(store, beginning)
+        node = await _node_of(store, session_id)
         await store.remove(session_id)
-        return session_id
+        return session_id, node
 
 
 async def _found(store: SessionStore, beginning: str) -> str:
@@ -125,10 +136,24 @@ async def _found(store: SessionStore, beginning: str) -> str:
         return beginning
     # What is longer comes right after what it begins with.
     following = await store.sessions(beginning, 2)
-    found = [summary.session_id for summary in following if summary.session_id.startswith(beginning)]
-    if len(found) != 1:
-        raise NoSuchSession(beginning)
-    return found[0]
+    found = [summary for summary in following if summary.session_id.startswith(beginning)]
+    if not found:
+        raise _no_session(beginning)
+    if len(found) > 1:
+        raise NoSuchSession(f"several sessions have an id that begins with {beginning!r}; write more of it")
+    return found[0].session_id
+
+
+async def _node_of(store: SessionStore, session_id: str) -> str:
+    """Empty where none has it."""
+    near = await store.sessions(session_id[:-1], _PAGE)
+    return next((summary.node for summary in near if summary.session_id == session_id), "")
+
+
+def _no_session(beginning: str) -> NoSuchSession:
+    return NoSuchSession(
+        f"no session has an id that begins with {beginning!r}; `shadowcat session list` has them all"
+    )
 
 
 def _time(wall: float) -> str:

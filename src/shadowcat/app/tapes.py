@@ -14,7 +14,7 @@ from shadowcat.plugins.recording.parts import is_written
 from shadowcat.replay import verify as verifying
 from shadowcat.replay.catalog import UNENDED, WRITTEN, Unreadable, catalog, end_of, tallied
 from shadowcat.replay.compare import differences
-from shadowcat.replay.files import TapeFile, frames_of, open_all, tapes_of
+from shadowcat.replay.files import TapeFile, frames_of, open_all, recordings_in, tapes_of
 from shadowcat.replay.har import har_of
 from shadowcat.replay.timeline import Timeline, followed, head_line
 from shadowcat.replay.transcript import Item, items
@@ -48,6 +48,13 @@ def list_tapes(place: str) -> Iterator[dict[str, Any]]:
         }
     if is_empty:
         raise TapeError(f"there is no tape in {place}")
+
+
+def newest_in(place: str) -> tuple[str, int]:
+    """Of a directory with several recordings, the newest, and how many there are; of anything else, that itself."""
+    path = Path(place)
+    names = recordings_in(path) if path.is_dir() else ()
+    return (str(path / names[-1]), len(names)) if len(names) > 1 else (place, 1)
 
 
 def show_tape(

@@ -11,6 +11,7 @@ from shadowcat.cli.options import CannotStart, cannot_listen
 from shadowcat.cli.said import say
 from shadowcat.cli.tape import ignore_option, strict_option, usable
 from shadowcat.errors import Fault
+from shadowcat.secret import shown_url
 from shadowcat.wire.hosts import Address
 
 if TYPE_CHECKING:
@@ -105,7 +106,20 @@ def _play(tape: str, options: ReplayOptions, server: str | Command) -> None:
     try:
         found = run(play_client(tape, options, server, click.echo))
     except Fault as fault:
-        raise CannotStart(f"the server cannot be asked: {fault.message}") from fault
+        raise _cannot_ask(server, fault) from fault
     aside = f", {found.uncompared} of them not compared" if found.uncompared else ""
     click.echo(f"{found.exchanges} requests{aside}, {found.differences or 'no'} differences")
     sys.exit(1 if found.differences else 0)
+
+
+def _cannot_ask(server: str | Command, fault: Fault) -> CannotStart:
+    because = fault.reason.replace("_", " ")
+    if isinstance(server, str):
+        named = shown_url(server)
+    else:
+        named = f"-- {server.argv[0]}{' …' if server.argv[1:] else ''}"
+        if fault.reason == "command_not_started":
+            because = server.why_not_started(fault)
+    return CannotStart(
+        f"the server cannot be asked: {fault.message} ({because}); `shadowcat doctor {named}` says more"
+    )

@@ -53,7 +53,8 @@ def list_(store: str | None, as_json: bool) -> None:
     def tell(row: dict[str, Any]) -> None:
         click.echo(json.dumps(row) if as_json else _in_a_line(row))
 
-    _asked(list_sessions(_url(store), tell))
+    if none := _asked(list_sessions(_url(store), tell)):
+        click.echo(none if store else f"{none}; --store names another", err=True)
 
 
 @session.command()
@@ -85,7 +86,9 @@ def show(id: str, store: str | None, as_json: bool) -> None:
 @_store
 @click.argument("id")
 def end(id: str, store: str | None) -> None:
-    """End a session; the proxy that serves it notices when it next writes to the store.
+    """End a session; a proxy that runs and has it hears of that when it next writes to the store.
+
+    Its admin listener (DELETE /api/sessions/ID) ends it at once.
 
     \b
     Example:
@@ -93,7 +96,15 @@ def end(id: str, store: str | None) -> None:
     """
     from shadowcat.app.stored import end_session
 
-    click.echo(f"ended {_asked(end_session(_url(store), id))}")
+    ended, node = _asked(end_session(_url(store), id))
+    click.echo(f"ended {ended}")
+    if node:
+        when = "with its next write, at the latest after a quarter of sessions.idle_s"
+        click.echo(
+            f"a proxy that still has it (node {node}) hears of it {when}; to end one at once, ask its admin listener: "
+            f"DELETE /api/sessions/{ended[:12]}",
+            err=True,
+        )
 
 
 def _in_a_line(row: dict[str, Any]) -> str:
@@ -115,9 +126,7 @@ def _asked(work: Coroutine[Any, Any, T]) -> T:
     try:
         return run(work)
     except NoSuchSession as error:
-        raise click.ClickException(
-            f"there is not exactly one session whose id begins with {str(error)!r}"
-        ) from error
+        raise click.ClickException(str(error)) from error
     except OfAnotherVersion as error:
         raise click.ClickException(
             "another version of Shadowcat has written it; this one can list it and end it"

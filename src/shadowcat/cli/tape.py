@@ -32,7 +32,7 @@ _tape = click.argument("tape")
 def tape() -> None:
     """Look at tapes: what --record has written.
 
-    TAPE is a file, or a directory with one recording, or a recording's path without its -0001.tape.
+    TAPE is a file, or a directory with a recording, or a recording's path without its -0001.tape.
 
     \b
     Example:
@@ -65,17 +65,20 @@ def list_(place: str, as_json: bool) -> None:
 @click.option("--full", is_flag=True, help="Messages in full length.")
 @click.option("-f", "--follow", is_flag=True, help="Go on while it is written.")
 def show(tape: str, session: str, method: str, full: bool, follow: bool) -> None:
-    """Show a tape, a line for each message.
+    """Show a tape, a line for each message; of several recordings in a directory, the newest.
 
     \b
     Examples:
       shadowcat tape show tapes --method tools/call
       shadowcat tape show -f tapes
     """
-    from shadowcat.app.tapes import show_tape
+    from shadowcat.app.tapes import newest_in, show_tape
 
     with usable():
-        for line in show_tape(tape, session=session, method=method, unshortened=full, follow=follow):
+        place, count = newest_in(tape)
+        if count > 1:
+            click.echo(f"the newest of {count} recordings in {tape}: {place}", err=True)
+        for line in show_tape(place, session=session, method=method, unshortened=full, follow=follow):
             click.echo(line)
 
 

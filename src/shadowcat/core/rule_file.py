@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Collection
+from difflib import get_close_matches
 from math import isfinite
 from typing import Annotated, Any, Literal, cast
 
@@ -30,6 +31,14 @@ Names = str | list[str]
 
 class RuleFileError(ValueError):
     """What is wrong with a file of rules, in one line."""
+
+
+class _AtKey(ValueError):
+    """What is wrong with one key of a rule."""
+
+    def __init__(self, key: str, told: str) -> None:
+        super().__init__(told)
+        self.key = key
 
 
 class _Error(msgspec.Struct, forbid_unknown_fields=True):
@@ -77,42 +86,62 @@ def read_rules(text: str, upstreams: Collection[str] | None = None) -> RuleSet:
         tables = msgspec.convert(tables, list[dict[str, Any]])
     except msgspec.ValidationError as error:
         raise RuleFileError("rules are written as [[rule]], with two brackets") from error
-    lines = _lines_of_rules(text, len(tables))
+    places = _Places(text, len(tables))
     rules: list[Rule] = []
-    for table, line in zip(tables, lines, strict=True):
+    for number, table in enumerate(tables):
         try:
             rule = _rule(table, upstreams)
             if any(rule.name == other.name for other in rules):
                 raise ValueError("there is a rule of that name already")
             rules.append(rule)
         except ValueError as error:
-            raise RuleFileError(f"{line}rule {table.get('name', '(no name)')!r}: {error}") from error
+            place = places.of(number, error.key if isinstance(error, _AtKey) else "")
+            raise RuleFileError(f"{place}rule {table.get('name', '(no name)')!r}: {error}") from error
     found = RuleSet(tuple(rules))
     if (unreached := found.never_reached()) is not None:
         rule, earlier = unreached
-        line = lines[rules.index(rule)]
+        place = places.of(rules.index(rule))
         why = f"rule {earlier.name!r} matches all that it would, and comes first"
-        raise RuleFileError(f"{line}rule {rule.name!r} can never apply: {why}")
+        raise RuleFileError(f"{place}rule {rule.name!r} can never apply: {why}")
     return found
 
 
-def _lines_of_rules(text: str, count: int) -> list[str]:
-    """Where each begins, ready to stand before what is said of it; nothing where that cannot be told."""
-    found = [number for number, line in enumerate(text.splitlines(), 1) if _RULE.match(line)]
-    return [f"line {number}: " for number in found] if len(found) == count else [""] * count
+class _Places:
+    """Where rules and their keys stand in the text, as far as that can be told without reading it as TOML."""
+
+    def __init__(self, text: str, count: int) -> None:
+        self._lines = text.splitlines()
+        found = [number for number, line in enumerate(self._lines) if _RULE.match(line)]
+        self._begins = found if len(found) == count else []
+
+    def of(self, rule: int, key: str = "") -> str:
+        """Ready to stand before what is said of it."""
+        if not self._begins:
+            return ""
+        first = self._begins[rule]
+        end = self._begins[rule + 1] if rule + 1 < len(self._begins) else len(self._lines)
+        begins = re.compile(rf"\s*[\"']?{re.escape(key)}[\"']?\s*[=.]") if key else _RULE
+        line = next((at for at in range(first, end) if begins.match(self._lines[at])), first)
+        return f"line {line + 1}: "
 
 
 _RULE = re.compile(r"\s*\[\[\s*(rule|\"rule\"|'rule')\s*\]\]")
 
 
 def _rule(table: dict[str, Any], upstreams: Collection[str] | None) -> Rule:
+    known = RuleTable.__struct_fields__
+    for key in table:
+        if key not in known:
+            close = get_close_matches(key, known, n=1)
+            meant = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
+            raise _AtKey(key, f"there is no key {key!r}; {meant}")
     try:
         read = msgspec.convert(table, RuleTable)
     except msgspec.ValidationError as error:
-        hint = (
-            f"; there are {', '.join(RuleTable.__struct_fields__)}" if "unknown field" in str(error) else ""
-        )
-        raise ValueError(f"{error}{hint}") from error
+        told, _, where = str(error).partition(" - at `$.")
+        key = re.match(r"\w*", where)
+        assert key is not None
+        raise _AtKey(key[0], f"{where.rstrip('`')}: {told}" if where else told) from error
     action = _action(read)
     return Rule(read.name, _match(read, action, upstreams), action)
 

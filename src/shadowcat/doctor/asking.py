@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import time
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -79,13 +79,14 @@ class Asking:
         """A stream is read until the answer to that request comes, or until the time is up: that is no fault then."""
         return await self._exchange("GET", [(b"accept", SSE), *headers], b"", until, within_s)
 
-    async def delete(self, headers: HeaderList) -> Reply:
-        return await self._exchange("DELETE", headers, b"", None, ANSWER_S)
+    async def delete(self, headers: HeaderList, within_s: float = ANSWER_S) -> Reply:
+        return await self._exchange("DELETE", headers, b"", None, within_s)
 
     async def _exchange(
         self, method: str, headers: HeaderList, body: bytes, id: RequestId | None, within_s: float
     ) -> Reply:
-        now = asyncio.get_running_loop().time
+        # The event loop's clock may tick in milliseconds.
+        now = time.perf_counter
         began = now()
         timeouts = Timeouts(connect_s=5.0, head_s=within_s, gap_s=within_s, total_s=within_s)
         fields = [*headers, *self._more, (b"accept-encoding", b"identity")]

@@ -16,6 +16,7 @@ _STATUS = re.compile(rb"HTTP/1\.[01] (\d{3}) ")
 async def status_for_host(url: str, host: str, body: bytes, headers: HeaderList) -> int:
     """The status that it gets. Over plain TCP; raises `Fault`."""
     parts = urlsplit(url)
+    target = f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}"
     fields = [
         (b"host", host.encode()),
         (b"content-type", b"application/json"),
@@ -24,7 +25,7 @@ async def status_for_host(url: str, host: str, body: bytes, headers: HeaderList)
         (b"connection", b"close"),
         *headers,
     ]
-    lines = [b"POST %b HTTP/1.1" % (parts.path or "/").encode(), *(b": ".join(field) for field in fields)]
+    lines = [b"POST %b HTTP/1.1" % target.encode(), *(b": ".join(field) for field in fields)]
     try:
         async with asyncio.timeout(_ANSWER_S):
             reader, writer = await asyncio.open_connection(parts.hostname, parts.port or 80)

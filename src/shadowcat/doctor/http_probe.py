@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 import statistics
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from shadowcat.doctor.asking import Asking, Reply, legacy, modern
+from shadowcat.doctor.asking import ANSWER_S, Asking, Reply, legacy, modern
 from shadowcat.doctor.facts import (
     CallSeen,
     HttpFacts,
@@ -33,6 +34,7 @@ T = TypeVar("T")
 SAMPLES = 5
 LISTEN_S = 3.0
 CALL_S = 30.0
+PARTING_S = 1.0
 FOREIGN = "shadowcat-doctor.invalid"
 """A name that no web page of the server's owner has."""
 _LISTS = {"tools": "tools/list", "resources": "resources/list", "prompts": "prompts/list"}
@@ -64,8 +66,11 @@ class HttpProbe:
             return
         try:
             await self._look_around()
-        finally:
-            await self._end_session()
+        except asyncio.CancelledError:
+            # The time is up: nobody waits long for what the server says to this.
+            await self._end_session(PARTING_S)
+            raise
+        await self._end_session()
 
     async def _look_around(self) -> None:
         await self._measure()
@@ -247,9 +252,9 @@ class HttpProbe:
         if reply is not None:
             self.facts.resumed = Resumed(reply.status, reply.message is not None)
 
-    async def _end_session(self) -> None:
+    async def _end_session(self, within_s: float = ANSWER_S) -> None:
         if any(name == Header.SESSION_ID for name, _ in self._session):
-            reply = await self._tried("DELETE", self._asking.delete(self._session))
+            reply = await self._tried("DELETE", self._asking.delete(self._session, within_s))
             self.facts.delete_status = reply.status if reply is not None else None
 
     # Parts.

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 from shadowcat.doctor.facts import HttpFacts, Opened, Refused
 from shadowcat.doctor.finding import Finding, Level
+from shadowcat.doctor.judge_both import judged_latency, judged_offers, judged_time
 from shadowcat.doctor.judge_streams import judged_streams
 from shadowcat.wire.mcp import LEGACY_VERSIONS, MODERN_VERSIONS
 
 OK, NOTE, WARNING, PROBLEM = Level
-SLOW_MS = 500.0
 
 _WHY_UNREACHABLE = {
     "connection_refused": ("nobody listens there", "start the server, or look at host and port"),
@@ -22,7 +22,7 @@ _WHY_UNREACHABLE = {
 
 def judge_http(facts: HttpFacts) -> list[Finding]:
     if facts.unreachable:
-        return [*_cut_short(facts), _unreachable(facts)]
+        return [*judged_time(is_cut_short=facts.is_cut_short), _unreachable(facts)]
     found = [*_tls(facts), *_eras(facts)]
     if not any(finding.is_fatal for finding in found) and not facts.is_old_transport:
         found += [
@@ -30,10 +30,10 @@ def judge_http(facts: HttpFacts) -> list[Finding]:
             *_sessions(facts),
             *_strangers(facts),
             *judged_streams(facts),
-            *_latency(facts),
+            judged_latency(facts.latency),
             *_failures(facts),
         ]
-    return [*found, *_cut_short(facts)]
+    return [*found, *judged_time(is_cut_short=facts.is_cut_short)]
 
 
 def _unreachable(facts: HttpFacts) -> Finding:
@@ -138,12 +138,8 @@ def _no_era(facts: HttpFacts) -> Finding:
 
 def _offers(facts: HttpFacts) -> Iterator[Finding]:
     opened = facts.legacy if isinstance(facts.legacy, Opened) else facts.modern
-    if not isinstance(opened, Opened):
-        return
-    counted = [f"{count} {name}" for name, count in facts.listed.items()]
-    beside = [name for name in opened.capabilities if name not in facts.listed]
-    saw = ", ".join([*counted, *beside]) or "nothing"
-    yield Finding(OK if opened.capabilities else NOTE, "capabilities", saw)
+    if isinstance(opened, Opened):
+        yield judged_offers(opened, facts.listed)
 
 
 # Sessions, and who may ask.
@@ -258,35 +254,6 @@ def _is_served(status: int | None) -> bool:
 # The rest.
 
 
-def _latency(facts: HttpFacts) -> Iterator[Finding]:
-    latency = facts.latency
-    if latency is None:
-        yield Finding(
-            PROBLEM,
-            "latency",
-            "a harmless request is not answered",
-            "Clients take a server that does not answer pings for dead.",
-            "look at the server's log",
-        )
-        return
-    saw = f"{latency.asked} takes {latency.p50_ms:.1f} ms (median of {latency.samples})"
-    if latency.p50_ms < SLOW_MS:
-        yield Finding(OK, "latency", saw)
-    else:
-        yield Finding(NOTE, "latency", saw, "Every call waits at least that long.")
-
-
 def _failures(facts: HttpFacts) -> Iterator[Finding]:
     for failure in facts.failed:
         yield Finding(NOTE, "not answered", failure, "What depends on it was not judged.")
-
-
-def _cut_short(facts: HttpFacts) -> Iterator[Finding]:
-    if facts.is_cut_short:
-        yield Finding(
-            WARNING,
-            "time",
-            "the run was over before everything was asked",
-            "",
-            "give it more with --deadline",
-        )

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 from shadowcat.doctor.facts import ChildFacts, Opened, Refused, StdioFacts
 from shadowcat.doctor.finding import Finding, Level
+from shadowcat.doctor.judge_both import judged_latency, judged_offers, judged_time
 from shadowcat.wire.mcp import MODERN_VERSIONS
 
 OK, NOTE, WARNING, PROBLEM = Level
 SLOW_START_MS = 5_000.0
-SLOW_MS = 500.0
 
 
 def judge_stdio(facts: StdioFacts) -> list[Finding]:
@@ -26,11 +26,12 @@ def judge_stdio(facts: StdioFacts) -> list[Finding]:
                 is_fatal=True,
             )
         ]
-    found = [*_cut_short(facts), *_eras(facts)]
+    found = [*judged_time(is_cut_short=facts.is_cut_short), *_eras(facts)]
     opened = modern if not isinstance(legacy.opened, Opened) and _is_modern(modern) else legacy
     found += [*_stdout(opened), *_stderr(opened)]
     if isinstance(opened.opened, Opened):
-        found += [*_offers(opened), *_latency(opened), *_end(opened)]
+        offers = judged_offers(opened.opened, opened.listed)
+        found += [offers, judged_latency(opened.latency, opened.ended_early), *_end(opened)]
     return found
 
 
@@ -103,31 +104,6 @@ def _stderr(child: ChildFacts) -> Iterator[Finding]:
         yield Finding(NOTE, "stderr", saw, "Clients show or drop them; that is no error.")
 
 
-def _offers(child: ChildFacts) -> Iterator[Finding]:
-    opened = child.opened
-    assert isinstance(opened, Opened)
-    counted = [f"{count} {name}" for name, count in child.listed.items()]
-    beside = [name for name in opened.capabilities if name not in child.listed]
-    yield Finding(
-        OK if opened.capabilities else NOTE, "capabilities", ", ".join([*counted, *beside]) or "nothing"
-    )
-
-
-def _latency(child: ChildFacts) -> Iterator[Finding]:
-    latency = child.latency
-    if latency is None:
-        ended = f"; it ended ({child.ended_early})" if child.ended_early else ""
-        yield Finding(
-            PROBLEM,
-            "latency",
-            f"a harmless request is not answered{ended}",
-            "Clients take a server that does not answer pings for dead.",
-        )
-        return
-    saw = f"{latency.asked} takes {latency.p50_ms:.1f} ms (median of {latency.samples})"
-    yield Finding(OK if latency.p50_ms < SLOW_MS else NOTE, "latency", saw)
-
-
 def _end(child: ChildFacts) -> Iterator[Finding]:
     if child.ended_early:
         return
@@ -143,14 +119,3 @@ def _end(child: ChildFacts) -> Iterator[Finding]:
         yield Finding(NOTE, "end", f"it ends with {child.exit} when its stdin is closed")
     else:
         yield Finding(OK, "end", f"it ends {child.closed_in_s:.1f} s after its stdin is closed")
-
-
-def _cut_short(facts: StdioFacts) -> Iterator[Finding]:
-    if facts.is_cut_short:
-        yield Finding(
-            WARNING,
-            "time",
-            "the run was over before everything was asked",
-            "",
-            "give it more with --deadline",
-        )

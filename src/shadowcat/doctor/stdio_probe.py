@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import statistics
+import time
 from collections.abc import Callable, Sequence
 
 from shadowcat.doctor.asking import legacy, modern
@@ -55,6 +56,7 @@ class _Child:
     def __init__(self, command: Command, facts: ChildFacts) -> None:
         self.facts = facts
         self._news = asyncio.Event()
+        self._command = command
         self._process = Process(
             command, command.argv[0], Listener(self._heard, self._news.set, self._heard_stderr), HURRY
         )
@@ -67,7 +69,7 @@ class _Child:
             await self._process.start()
             self.facts.started = True
         except Fault as fault:
-            self.facts.why_not = str(fault.__cause__ or fault)
+            self.facts.why_not = self._command.why_not_started(fault)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -160,7 +162,8 @@ class _Child:
 
 
 def _now() -> float:
-    return asyncio.get_running_loop().time()
+    # The event loop's clock may tick in milliseconds.
+    return time.perf_counter()
 
 
 def _opened(answer: Message, took_ms: float) -> Opened | Refused:

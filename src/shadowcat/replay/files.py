@@ -13,6 +13,8 @@ from shadowcat.wire.tape import SUFFIX, Frame, Head, Tape, TapeError
 MAX_LINE_BYTES = 128 * 1024 * 1024
 """Longer than any message with its escapes."""
 _MAX_HEAD_BYTES = 64 * 1024
+_TOLD = 3
+"""How many recordings are named to who has to choose."""
 _NUMBER = re.compile(r"-\d{4,}$")
 
 
@@ -24,12 +26,13 @@ def tapes_of(path: Path) -> Sequence[Path]:
     if path.is_file():
         return [path]
     if path.is_dir():
-        found = tapes_in(path)
-        names = list(dict.fromkeys(recording_of(file) for file in found))
+        names = recordings_in(path)
         if len(names) > 1:
-            raise TapeError(f"{path} has {len(names)} recordings; name one of them: {path / names[-1]}")
-        if found:
-            return found
+            told = ", ".join(str(path / name) for name in names[-_TOLD:])
+            more = f"the newest are {told}" if len(names) > _TOLD else told
+            raise TapeError(f"{path} has {len(names)} recordings; name one of them: {more}")
+        if names:
+            return tapes_in(path)
         raise TapeError(f"there is no tape in {path}")
     found = sorted(path.parent.glob(f"{path.name}-*{SUFFIX}")) if path.parent.is_dir() else []
     if not found:
@@ -38,7 +41,13 @@ def tapes_of(path: Path) -> Sequence[Path]:
 
 
 def tapes_in(directory: Path) -> Sequence[Path]:
-    return sorted(file for file in directory.glob(f"*{SUFFIX}") if file.is_file())
+    """Raises `OSError` where that cannot be looked into: a glob finds nothing then."""
+    return sorted(file for file in directory.iterdir() if file.name.endswith(SUFFIX) and file.is_file())
+
+
+def recordings_in(directory: Path) -> Sequence[str]:
+    """Their names, the newest last."""
+    return list(dict.fromkeys(map(recording_of, tapes_in(directory))))
 
 
 def recording_of(file: Path) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from shadowcat.errors import Fault
+
 _PASSED_ON = frozenset(
     {"HOME", "PATH", "LANG", "TERM", "TMPDIR", "USER", "LOGNAME", "SHELL", "TZ"},
 )
@@ -19,6 +21,18 @@ class Command:
     cwd: str | None = None
     inherits: bool = False
     """All of ours is passed on: for a proxy that was started in the command's place, with what is meant for that."""
+
+    def why_not_started(self, fault: Fault) -> str:
+        """For a person, with what to do."""
+        error = fault.__cause__
+        if not isinstance(error, OSError):
+            return str(error or fault)
+        told = error.strerror or str(error)
+        if error.filename not in (None, self.argv[0]):
+            return f"{told}: {error.filename}"
+        if isinstance(error, FileNotFoundError):
+            return f"{told}; is it installed, and on the PATH?"
+        return f"{told}; it is no program that can be run: give its interpreter before it, or chmod +x"
 
     def environment(self, ours: Mapping[str, str]) -> dict[str, str]:
         passed_on = {

@@ -64,6 +64,8 @@ class StdioUpstream:
         self._tasks = Tasks(f"stdio {name}")
         self._channels: dict[Channel, Starter] = {}
         self._spares: list[Channel] = []
+        self._opening: set[Channel] = set()
+        """Whoever waits for their first answer says how they ended."""
         self._starting = 0
         self._places: dict[tuple[str, bytes], _Place] = {}
         self._modern = _Place()
@@ -138,6 +140,7 @@ class StdioUpstream:
 
     async def _initialized(self, link: StdioLink, channel: Channel, initialize: Message) -> Message:
         """The answer to the handshake. A child that gives none, or a refusal, is not kept."""
+        self._opening.add(channel)
         try:
             answer = await self._handshake(link, channel, initialize)
             if answer.kind is Kind.RESULT:
@@ -145,6 +148,8 @@ class StdioUpstream:
         except BaseException:
             self.retire(channel)
             raise
+        finally:
+            self._opening.discard(channel)
         if answer.kind is not Kind.RESULT:
             self.retire(channel)
         return answer
@@ -220,9 +225,10 @@ class StdioUpstream:
         return channel
 
     def _on_gone(self, channel: Channel) -> None:
-        self._tasks.spawn(self._bury(channel), f"bury {channel.process.pid}")
+        level = logging.DEBUG if channel in self._opening else logging.WARNING
+        self._tasks.spawn(self._bury(channel, level), f"bury {channel.process.pid}")
 
-    async def _bury(self, channel: Channel) -> None:
+    async def _bury(self, channel: Channel, level: int) -> None:
         """A child that ended by itself: says how, and ends what it left behind."""
         process = channel.process
         age_s = asyncio.get_running_loop().time() - process.started_at
@@ -231,7 +237,8 @@ class StdioUpstream:
         if channel in self._spares:
             self._spares.remove(channel)
         await process.exits_within(_CODE_SAYS)
-        log.warning(
+        log.log(
+            level,
             "upstream %s: process %d ended (%s); %s",
             self.name,
             process.pid,
