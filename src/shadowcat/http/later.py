@@ -21,8 +21,12 @@ class Later(msgspec.Struct, eq=False):
 
     def settle(self, outcome: Response | Awaitable[Response]) -> None:
         """Not before the handler has returned: requests that wait behind this one would be answered in its frame."""
-        assert self._deliver is not None
-        self._deliver(outcome)
+        deliver = self._deliver
+        assert deliver is not None
+        # Who cancels it is most often who settles it. In a circle both, and the bodies they hold, would stay until the
+        # garbage collector comes by.
+        self._deliver = self.cancel = None
+        deliver(outcome)
 
     def deliver_to(self, deliver: Callable[[Response | Awaitable[Response]], object]) -> None:
         """For the engine."""

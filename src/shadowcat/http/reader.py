@@ -22,6 +22,9 @@ _SLICE_BYTES = 16 * 1024
 _FRAMING_BYTES = 16 * 1024
 _TLS_HANDSHAKE = b"\x16"
 
+Head = tuple[str, bytes, Headers]
+"""Method, target and header fields."""
+
 
 class RequestReader:
     """Feed it bytes; it calls `deliver` with each request or the refusal that ends them."""
@@ -40,7 +43,9 @@ class RequestReader:
         self._deliver = deliver
         self._send_continue = send_continue
         self._parser = httptools.HttpRequestParser(self)
-        self._memo: HeadMemo[tuple[str, bytes, Headers]] = HeadMemo()
+        self._memo: HeadMemo[Head] = HeadMemo()
+        self._head: Head | None = None
+        """The last head, if it may come again."""
         self._refusal: Refusal | None = None
         self._delivered = 0
         self.closed = False
@@ -48,6 +53,8 @@ class RequestReader:
         self._reset()
 
     def _reset(self) -> None:
+        self._request: Request | None = None
+        """The one that is being read, once its head is complete."""
         self._target = b""
         self._fields: HeaderList = []
         self._body: bytes | bytearray = b""
@@ -67,8 +74,8 @@ class RequestReader:
             elif not self._recall(data):
                 before = self._delivered
                 self._feed(data)
-                if self._delivered == before + 1 and not self.in_head:
-                    self._learn(data)
+                if self._delivered == before + 1 and not self.in_head and self._head is not None:
+                    self._learn(self._head, data)
             return
         view = memoryview(data)
         for start in range(0, len(data), _SLICE_BYTES):
@@ -88,13 +95,12 @@ class RequestReader:
         self._deliver(Request(method, target, known, body), True)
         return True
 
-    def _learn(self, data: bytes) -> None:
-        request = self._request
-        headers = request.headers
-        plain = not self.closed and request.chunked_responses and not self._parser.should_upgrade()
+    def _learn(self, head: Head, data: bytes) -> None:
+        headers = head[2]
+        plain = not self.closed and not self._parser.should_upgrade()
         if plain and headers.get(b"expect") is None and headers.get(b"transfer-encoding") is None:
             headers.notes = {}
-            self._memo.learn(data, (request.method, request.target, headers))
+            self._memo.learn(data, head)
 
     def _feed(self, data: bytes | memoryview) -> None:
         while data and not self.closed:
@@ -122,7 +128,8 @@ class RequestReader:
         self._parser = httptools.HttpRequestParser(self)
         if not self._body_missing:
             return
-        request = self._request
+        request, head = self._request, self._head
+        assert request is not None
         length = request.headers.get(b"content-length")
         self._fields = []
         self._parser.feed_data(
@@ -130,7 +137,7 @@ class RequestReader:
             + (b"transfer-encoding: chunked" if length is None else b"content-length: " + length)
             + (b"\r\n\r\n" if keep_alive else b"\r\nconnection: close\r\n\r\n")
         )
-        self._request = request
+        self._request, self._head = request, head
 
     def _bound_unfinished(self, fed: int) -> None:
         """httptools keeps an unfinished field without limit and never shows chunk extensions: count what went in.
@@ -188,6 +195,7 @@ class RequestReader:
             raise self._stop(refusal) from None
         self._target = b""
         self._request = Request(method, target, headers, b"", version == "1.1")
+        self._head = (method, target, headers) if version == "1.1" else None
         self.in_head = False
         self.in_body = True
         self._fed = -_SLICE_BYTES
@@ -212,7 +220,9 @@ class RequestReader:
     def on_message_complete(self) -> None:
         if self._body_missing:
             return
-        request = self._request
+        # Not kept here: whoever is silent afterwards would have us hold the body of the last request.
+        request, self._request = self._request, None
+        assert request is not None
         if self._body:
             request.body = bytes(self._body)
             self._body = b""

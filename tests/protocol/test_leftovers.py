@@ -1,0 +1,92 @@
+"""What an exchange leaves behind once it is over: nothing that waits for the garbage collector.
+
+In a circle the bodies of a call would stay until the collector comes by, which is told to come seldom: with a megabyte
+each that was a gigabyte.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from shadowcat.core.correlate import InFlight
+from shadowcat.downstream import direct as endpoint
+from shadowcat.http.message import Request, Response
+from shadowcat.http.outgoing import ClientResponse
+from shadowcat.proxy import direct
+from tests.rig.client import modern, routing
+from tests.rig.server import Call, Handler
+from tests.rig.stand import Stand
+from tests.rig.wait import until
+
+TEXT = {"content": [{"type": "text", "text": "done"}]}
+OF_AN_EXCHANGE = (Request, Response, ClientResponse, InFlight, direct._Call, endpoint._Call)  # type: ignore[attr-defined]
+TIMES = 20
+
+
+@pytest.fixture
+def uncollected() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def _held() -> Counter[str]:
+    return Counter(
+        type(found).__qualname__ for found in gc.get_objects() if isinstance(found, OF_AN_EXCHANGE)
+    )
+
+
+async def _whole(call: Call) -> None:
+    await call.json(call.response(TEXT))
+
+
+async def _stream(call: Call) -> None:
+    stream = await call.stream()
+    await stream.notify("notifications/message", {"level": "info", "data": 1})
+    await stream.send(call.response(TEXT))
+    await stream.end()
+
+
+async def _error(call: Call) -> None:
+    await call.error(-32602, "no such tool")
+
+
+@pytest.mark.parametrize("handler", [_whole, _stream, _error])
+@pytest.mark.usefixtures("uncollected")
+async def test_a_call_in_a_session(session: Stand, handler: Handler) -> None:
+    session.server.handlers["tools/call"] = handler
+    for id in range(TIMES):
+        assert await session.client.call("tools/call", {"name": "t"}, id=id)
+    await _nothing_is_left()
+
+
+@pytest.mark.parametrize("handler", [_whole, _stream, _error])
+@pytest.mark.usefixtures("uncollected")
+async def test_a_modern_call(rig: Stand, handler: Handler) -> None:
+    rig.server.handlers["tools/call"] = handler
+    for id in range(TIMES):
+        call = modern("tools/call", {"name": "t"}, id)
+        reply = await rig.client.post(call, *routing("tools/call", "t"))
+        await reply.body()
+    await _nothing_is_left()
+
+
+@pytest.mark.usefixtures("uncollected")
+async def test_a_refusal(session: Stand) -> None:
+    for _ in range(TIMES):
+        reply = await session.client.send(b'{"jsonrpc":"2.0","id":')
+        assert reply.status == 400
+        await reply.body()
+    await _nothing_is_left()
+
+
+async def _nothing_is_left() -> None:
+    """But for the last on each connection, and a few of those whose tasks have not quite ended."""
+    await asyncio.sleep(0)
+    await until(lambda: all(count < TIMES / 2 for count in _held().values()))
