@@ -12,7 +12,7 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from shadowcat import Admin, ForwardProxy, ReverseProxy
+from shadowcat import Admin, Context, ForwardProxy, Interceptor, ReverseProxy, Verdict
 from shadowcat.admin.numbers import NUMBERS
 from shadowcat.core.breaker import RestartPolicy
 from shadowcat.core.exchange import Answer, Forwarded
@@ -128,6 +128,24 @@ async def test_sessions_and_calls() -> None:
             0.0,
             1.0,
         )
+
+
+class Failing(Interceptor):
+    methods = ("tools/call",)
+
+    def on_request(self, message: Message, context: Context) -> Verdict:
+        raise LookupError("there is none")
+
+
+async def test_failures_of_interceptors() -> None:
+    async with watched_stand(interceptors=[Failing()]) as (rig, operator):
+        await rig.client.initialize()
+        assert "shadowcat_interceptor_failures_total{" not in str(await operator.metrics())
+        assert "error" in await rig.client.call()
+        assert "error" in await rig.client.call()
+        found = await operator.metrics()
+        label = 'how="LookupError",interceptor="Failing"'
+        assert found[f"shadowcat_interceptor_failures_total{{{label}}}"] == 2.0
 
 
 async def test_refusals_by_status() -> None:

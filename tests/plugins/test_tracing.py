@@ -17,6 +17,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from shadowcat import PASS, Context, Interceptor, Message, Replace, Verdict
 from shadowcat.plugins import tracing as plugin
 from shadowcat.plugins.tracing import Tracing
+from tests.rig.client import rpc
 from tests.rig.server import Call
 from tests.rig.stand import Stand, stand
 from tests.rig.wait import until
@@ -82,6 +83,17 @@ async def test_the_trace_goes_through(kind: str) -> None:
         if kind != "modern":
             assert span.attributes["shadowcat.session"] == (rig.client.session_id or "")[:12]
         assert traced.tracing._open == {}
+
+
+async def test_the_trace_of_a_client_that_names_it_over_http() -> None:
+    traced = Traced()
+    async with stand(**traced.options()) as rig:
+        await rig.client.initialize()
+        await (await rig.client.send(rpc("tools/list", None, 1), ("traceparent", PARENT))).json()
+        await until(lambda: any(span.name == "tools/list" for span in traced.spans))
+    (span,) = [span for span in traced.spans if span.name == "tools/list"]
+    assert span.parent is not None
+    assert (ids_of(span)[0], f"{span.parent.span_id:016x}") == (TRACE, PARENT.split("-")[2])
 
 
 async def test_a_request_without_a_trace_begins_one() -> None:

@@ -146,6 +146,11 @@ def _connections_of(watching: Watching) -> Iterable[Sample]:
             yield (upstream.name, "waited_for"), found.connections_waited_for
 
 
+def _interceptor_failures(watching: Watching) -> Iterable[Sample]:
+    # Both come from code: its name, and the class of what it raised.
+    return watching.proxy.shared.pipeline.failures.items()
+
+
 # The store's; zeros where there is none.
 
 
@@ -220,6 +225,13 @@ _CALLS = (
         "server_requests_expired_total",
         "questions of servers that no client answered in time",
         "server_requests_expired",
+    ),
+    Number(
+        "shadowcat_interceptor_failures_total",
+        Type.COUNTER,
+        ("interceptor", "how"),
+        "messages that an interceptor failed on, and how; they were refused, unless it fails open",
+        _interceptor_failures,
     ),
 )
 _STREAMS = (

@@ -16,6 +16,7 @@ from shadowcat.downstream.conversation import Conversation
 from shadowcat.downstream.cors import preflight, with_cors
 from shadowcat.downstream.guard import SSE, Guard, require_accept, require_json
 from shadowcat.downstream.streamable import EndpointOptions
+from shadowcat.downstream.trace import with_trace
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.http.message import Request, Response
 from shadowcat.wire import jsonrpc
@@ -108,7 +109,7 @@ class SseEndpoint:
         message = jsonrpc.parse(request.body)
         if course_of(message.kind, claims_of(message, version)) is not Course.LEGACY:
             raise Fault(FaultKind.INVALID_REQUEST, "This transport is for protocol versions with sessions")
-        await self._conversation(request).take(message)
+        await self._conversation(request).take(with_trace(message, request.headers))
         return accepted()
 
     def _conversation(self, request: Request) -> Conversation:

@@ -51,6 +51,7 @@ from shadowcat.downstream.cors import preflight, with_cors
 from shadowcat.downstream.direct import Admission
 from shadowcat.downstream.guard import JSON, SSE, Guard, HostName, PageOrigin, require_accept, require_json
 from shadowcat.downstream.peers import MISDIRECTED, Peers
+from shadowcat.downstream.trace import TRACEPARENT, with_trace
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.http.later import Later
 from shadowcat.http.message import HeaderList, Headers, Request, Response, encode_head
@@ -168,6 +169,7 @@ class StreamableEndpoint:
             and (version is None or version in LEGACY_VERSIONS)
             and headers.get(b"origin") is None
             and headers.get(SEAL_HEADER) is None
+            and headers.get(TRACEPARENT) is None
         )
         if session_id is None or not is_usual:
             return None
@@ -261,6 +263,7 @@ class StreamableEndpoint:
         task = asyncio.current_task()
         assert task is not None
         request.cancel_on_disconnect(task.cancel)
+        message = with_trace(message, headers)
         answer = await self._gateway.exchange(message, self._caller, _forwarded(headers), address_of(request))
         if answer.whole is not None:
             return json_response(answer.whole, answer.status)
@@ -268,6 +271,7 @@ class StreamableEndpoint:
         return relayed_response(answer.stream, self._options.keepalive_s)
 
     async def _legacy(self, request: Request, message: Message, version: str | None) -> Response:
+        message = with_trace(message, request.headers)
         if message.is_request and message.method == Method.INITIALIZE:
             return await self._initialize(request, message)
         session = await self._session(request, version)
