@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import random
-import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+from shadowcat.app.demo_crash import quiet_port
 from shadowcat.clock import SystemClock
 from shadowcat.core.ledger import StoredSession
 from shadowcat.stores.urls import store_of
@@ -23,7 +21,7 @@ class Restarting:
     def __init__(
         self, upstream: str, store: str, options: dict[str, Any], environment: dict[str, str]
     ) -> None:
-        self.port = _quiet_port()
+        self.port = quiet_port()
         self.child: ProxyChild
         self.starts_s: list[float] = []
         """How long each life took to begin."""
@@ -96,16 +94,3 @@ async def kept_proxy_before(
             await found.end()
     finally:
         await found.close()
-
-
-def _quiet_port() -> int:
-    """A port that no connection is given by chance while nobody listens on it: it would be connected to itself."""
-    chances = random.Random(os.urandom(8))
-    while True:
-        port = chances.randrange(15_000, 30_000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port

@@ -96,7 +96,7 @@ async def show_crash(tell: Tell) -> Verdict:
 
 class _Show:
     def __init__(self, directory: Path, tell: Tell) -> None:
-        ports = _quiet_port(), _quiet_port()
+        ports = quiet_port(), quiet_port()
         state = ("--state", str(directory))
         self._server = Life("server", ports[0], ("demo", "--server", "http", *state), tell)
         store = f"sqlite:///{quote(str(directory / 'proxy.db'))}"
@@ -150,7 +150,7 @@ class _Show:
         await self._server.aclose()
 
 
-def _quiet_port() -> int:
+def quiet_port() -> int:
     """One that no connection is given by chance while nobody listens there: it would be connected to itself."""
     while True:
         port = random.randrange(15_000, 30_000)
