@@ -20,13 +20,13 @@ _CALL = (
     b'{"jsonrpc":"2.0","id":%d,"method":"tools/call","params":{"name":"echo","arguments":{"text":"hello"}}}\n'
 )
 SERVER = (sys.executable, str(ROOT / "bench" / "servers" / "stdio_server.py"))
+SHADOWCAT = str(ROOT / ".venv" / "bin" / "shadowcat")
 END_S = 20.0
 
 
 def behind_shadowcat(command: tuple[str, ...]) -> tuple[str, ...]:
     """As an editor starts it: by the program that is installed."""
-    program = ROOT / ".venv" / "bin" / "shadowcat"
-    return (str(program), "forward", "stdio", "--", *command)
+    return (SHADOWCAT, "forward", "stdio", "--", *command)
 
 
 class Talk:
