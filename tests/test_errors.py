@@ -71,7 +71,7 @@ def test_a_fault_of_a_kind_alone(kind: FaultKind) -> None:
         describe(kind).message,
         describe(kind).message,
     )
-    assert (fault.sent, fault.retry, fault.data) == (False, False, None)
+    assert (fault.sent, fault.data) == (False, None)
     assert fault.error() == {
         "code": describe(kind).code,
         "message": describe(kind).message,
@@ -98,10 +98,9 @@ def test_a_fault_with_everything_said() -> None:
         reason="too_new",
         side=Side.UPSTREAM,
         sent=True,
-        retry=True,
         data={"supported": ["2026-07-28"], "requested": "1900-01-01"},
     )
-    assert (fault.side, fault.sent, fault.retry, str(fault)) == (Side.UPSTREAM, True, True, "No such version")
+    assert (fault.side, fault.sent, str(fault)) == (Side.UPSTREAM, True, "No such version")
     assert fault.error() == {
         "code": -32022,
         "message": "No such version",

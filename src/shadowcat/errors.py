@@ -62,7 +62,7 @@ class Told:
 class Fault(Exception):
     """One thing that went wrong.
 
-    `sent` says that bytes of the request may have reached the upstream; `retry` that sending it again is safe.
+    `sent` says that bytes of the request may have reached the upstream: without it, sending it again is safe.
     `reason` is a short machine-readable word that reaches the client in `data.reason`; `message`, when given,
     replaces the kind's sentence. Neither may hold an upstream URL, a path or a secret.
     """
@@ -75,7 +75,6 @@ class Fault(Exception):
         reason: str | None = None,
         side: Side | None = None,
         sent: bool = False,
-        retry: bool = False,
         data: Detail | None = None,
     ) -> None:
         told = describe(kind)
@@ -85,7 +84,6 @@ class Fault(Exception):
         self.reason = reason or kind.value
         self.side = side or _usual_side(kind)
         self.sent = sent
-        self.retry = retry
         self.data = data
 
     @property

@@ -299,7 +299,7 @@ async def test_a_server_that_closes_after_each_answer_without_a_word_loses_no_re
 async def test_a_connection_lost_before_the_head_leaves_the_outcome_unknown(said: bytes) -> None:
     async with scripted(saying(said)) as script, using() as client:
         fault = await fault_of(client, script.origin)
-        assert (fault.kind, fault.sent, fault.retry) == (FaultKind.OUTCOME_UNKNOWN, True, False)
+        assert (fault.kind, fault.sent) == (FaultKind.OUTCOME_UNKNOWN, True)
         assert len(script.connections) == 1
 
 
@@ -340,13 +340,13 @@ async def test_nobody_listens() -> None:
     async with using() as client:
         fault = await fault_of(client, origin)
     assert (fault.kind, fault.reason) == (FaultKind.UPSTREAM_UNAVAILABLE, "connection_refused")
-    assert (fault.sent, fault.retry) == (False, True)
+    assert not fault.sent
 
 
 async def test_a_name_nobody_has() -> None:
     async with using() as client:
         fault = await fault_of(client, Origin("http", "nobody.invalid", 80))
-    assert (fault.kind, fault.sent, fault.retry) == (FaultKind.UPSTREAM_UNAVAILABLE, False, True)
+    assert (fault.kind, fault.sent) == (FaultKind.UPSTREAM_UNAVAILABLE, False)
 
 
 async def test_a_connection_that_closes_before_its_first_request(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -363,7 +363,7 @@ async def test_a_connection_that_closes_before_its_first_request(monkeypatch: py
 
         monkeypatch.setattr(client, "_connect", connect_and_linger)
         fault = await fault_of(client, script.origin)
-    assert (fault.kind, fault.sent, fault.retry) == (FaultKind.UPSTREAM_UNAVAILABLE, False, True)
+    assert (fault.kind, fault.sent) == (FaultKind.UPSTREAM_UNAVAILABLE, False)
 
 
 # Answers that are none.
@@ -414,7 +414,7 @@ async def test_an_answer_that_is_none(said: bytes) -> None:
 
     async with scripted(play) as script, using() as client:
         fault = await fault_of(client, script.origin)
-        assert (fault.kind, fault.sent, fault.retry) == (FaultKind.UPSTREAM_INVALID, True, False)
+        assert (fault.kind, fault.sent) == (FaultKind.UPSTREAM_INVALID, True)
         assert await read(client, script.origin) == b"ok"
         assert len(script.connections) == 2
 
@@ -497,7 +497,7 @@ async def test_connect_deadline() -> None:
         async with using() as client:
             fault = await fault_of(client, origin, connect_s=0.1)
     assert (fault.kind, fault.reason) == (FaultKind.UPSTREAM_UNAVAILABLE, "connect_timeout")
-    assert (fault.sent, fault.retry) == (False, True)
+    assert not fault.sent
 
 
 async def test_pool_deadline() -> None:

@@ -228,7 +228,7 @@ class Client:
             # ssl errors are OSErrors too; TimeoutError is one since 3.10, named for the reader.
             self._carry_out(pool.drop())
             reason = "connect_timeout" if isinstance(error, TimeoutError) else _connect_reason(error)
-            raise Fault(FaultKind.UPSTREAM_UNAVAILABLE, reason=reason, retry=True) from error
+            raise Fault(FaultKind.UPSTREAM_UNAVAILABLE, reason=reason) from error
         except BaseException:
             self._carry_out(pool.drop())
             raise
