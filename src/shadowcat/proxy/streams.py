@@ -376,10 +376,11 @@ class Stream:
 
     async def wait(self, at_most_s: float | None = None) -> None:
         """Returns when there may be something to take."""
-        if self._wakeup is None:
+        if self._wakeup is None or self._wakeup.done():
             self._wakeup = asyncio.get_running_loop().create_future()
         if at_most_s is None:
-            await asyncio.shield(self._wakeup)
+            # Not shielded, which would cost each event a turn of the loop: nobody else waits for it.
+            await self._wakeup
         else:
             self._keeper.hurry()
             await asyncio.wait((self._wakeup,), timeout=at_most_s)
