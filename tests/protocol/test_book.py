@@ -9,9 +9,11 @@ import pytest
 from shadowcat.core.stream import MAX_AHEAD_BYTES, Budget, LogLimits
 from shadowcat.proxy.book import StreamBook
 from shadowcat.proxy.reader import Reader
+from shadowcat.proxy.shared import SessionLimits
 from shadowcat.wire import jsonrpc
-from tests.rig.stand import Stand, unkept
-from tests.rig.wait import soon
+from tests.rig.server import Call
+from tests.rig.stand import Stand, stand, unkept
+from tests.rig.wait import soon, until
 
 NOTE = jsonrpc.notification("notifications/vendor", {"text": "x" * 200})
 
@@ -44,6 +46,37 @@ async def test_all_writers_of_a_stream_go_on_when_there_is_room() -> None:
     await anext(stream.read())
     async with soon():
         await asyncio.gather(*waiting)
+
+
+async def test_a_stream_that_is_read_goes_on_beside_one_that_holds_all_the_room() -> None:
+    book = book_of(Budget(1 << 30), room=4_000)
+    unread, read = book.new(), book.new()
+    for _ in range(12):
+        unread.append(NOTE)
+    reader = read.read()
+    for _ in range(3):
+        read.append(NOTE)
+        waiting = asyncio.create_task(book.wait_for_room(read))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        assert await _heard(reader) == 1
+        async with soon():
+            await waiting
+
+
+async def test_a_writer_goes_on_when_another_stream_gives_its_room_back() -> None:
+    """Also while its own client is away."""
+    book = book_of(Budget(1 << 30), room=4_000)
+    full, away = book.new(), book.new()
+    for _ in range(12):
+        full.append(NOTE)
+    away.append(NOTE)
+    waiting = asyncio.create_task(book.wait_for_room(away))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    book.finish(full)
+    async with soon():
+        await waiting
 
 
 async def _heard(reader: Reader) -> int:
@@ -182,3 +215,37 @@ async def test_looking_after_a_session_costs_it_nothing(session: Stand) -> None:
     await session.client.delete()
     await found.look_after()
     assert session.proxy.shared.log_budget.used == 0
+
+
+async def test_a_call_goes_on_beside_one_whose_client_is_away() -> None:
+    async with stand(session_limits=SessionLimits(log=LogLimits(bytes=100_000))) as rig:
+        await rig.client.initialize()
+        is_alone = asyncio.Event()
+
+        @rig.server.on("tools/call")
+        async def _(call: Call) -> None:
+            stream = await call.stream()
+            await stream.notify("notifications/vendor", {"n": 0})
+            await is_alone.wait()
+            for number in range(1, 400):
+                await stream.notify("notifications/vendor", {"n": number, "text": "x" * 2_000})
+            await stream.send(call.response({"content": []}))
+            await stream.end()
+
+        book = rig.session().core.book
+        away = await rig.client.begin("tools/call", {"name": "t"}, 1)
+        await away.message()
+        unread = book.find(1)
+        assert unread is not None
+        away.cut()
+        await until(lambda: not unread.is_read)
+        is_alone.set()
+        await until(lambda: unread.log.must_wait)
+        reply = await rig.client.begin("tools/call", {"name": "t"}, 2)
+        async with soon():
+            *notes, answer = await reply.messages()
+        assert [note["params"]["n"] for note in notes] == list(range(400))
+        assert answer["id"] == 2
+        *notes, answer = await (await rig.client.listen(away.last_id)).messages()
+        assert [note["params"]["n"] for note in notes] == list(range(1, 400))
+        assert answer["id"] == 1

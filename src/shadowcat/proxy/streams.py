@@ -23,6 +23,9 @@ _CR, _LF = b"\r\n"
 MAX_PIECE_BYTES = 256 * 1024
 """What a reader is given at a time: one that resumes far back must not cost its whole log once more."""
 
+_LOOK_FOR_ROOM_S = 1.0
+"""How often a writer that waits looks for what other streams and sessions have given back: nobody tells it of that."""
+
 NOT_STORED = -1
 STORED_NOWHERE = sys.maxsize
 """For a stream that no store is to have: nothing waits for its being stored."""
@@ -241,7 +244,11 @@ class Stream:
             # The calls of a batch share a stream: several may wait.
             if self._room is None:
                 self._room = asyncio.get_running_loop().create_future()
-            await asyncio.shield(self._room)
+            await asyncio.wait((self._room,), timeout=_LOOK_FOR_ROOM_S)
+            # Where others hold the rest of it, what was given here has to go before more can come.
+            self._make_room()
+            # Nobody let the server speak meanwhile: its time starts anew.
+            self.heard()
 
     def close(self) -> None:
         """The last event is in: readers end after it."""
