@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from shadowcat.proxy.shared import SessionLimits
+from shadowcat.proxy.shared import Phase, SessionLimits
 from shadowcat.stores.sqlite import SqliteStore
 from tests.http.kit import wire_to
+from tests.rig.client import modern
 from tests.rig.server import Call, Handler, holding
 from tests.rig.stand import Stand, stand
-from tests.rig.wait import happens, soon
+from tests.rig.wait import happens, soon, until
 
 TEXT = {"content": [{"type": "text", "text": "done"}]}
 
@@ -58,6 +60,43 @@ async def test_a_standalone_stream_that_is_asked_for_in_a_drain_does_not_keep_it
         assert (await kept.answer()).status == 200
         assert await kept.rest() == b""
     assert not draining.done()
+    released.set()
+    assert (await (await calling).json())["result"] == TEXT
+    async with soon():
+        await draining
+
+
+LISTEN = json.dumps(modern("subscriptions/listen", {"notifications": {}}, "L")).encode()
+WITHOUT_END = [
+    b"GET /sse HTTP/1.1\r\nhost: 127.0.0.1\r\naccept: text/event-stream\r\n\r\n",
+    b"POST /mcp HTTP/1.1\r\nhost: 127.0.0.1\r\naccept: application/json, text/event-stream\r\n"
+    b"content-type: application/json\r\nmcp-protocol-version: 2026-07-28\r\n"
+    b"mcp-method: subscriptions/listen\r\ncontent-length: %d\r\n\r\n%b" % (len(LISTEN), LISTEN),
+]
+
+
+@pytest.mark.parametrize("request_", WITHOUT_END, ids=["old transport", "subscription"])
+async def test_a_stream_without_end_is_not_begun_in_a_drain(session: Stand, request_: bytes) -> None:
+    """Its client would wait on it, and the drain for it."""
+    released = asyncio.Event()
+
+    async def answer(call: Call) -> None:
+        await call.result(TEXT)
+
+    async def subscribed(call: Call) -> None:
+        await call.stream()
+        await happens(call.seen.dropped)
+
+    session.server.on("tools/call")(holding(released, answer))
+    session.server.on("subscriptions/listen")(subscribed)
+    calling = asyncio.create_task(session.client.begin("tools/call", {"name": "t"}, 1))
+    await session.server.gets("tools/call")
+    async with wire_to(session.proxy.server) as kept:
+        draining = asyncio.create_task(session.proxy.drain(grace_s=60.0))
+        await until(lambda: session.proxy.shared.phase is Phase.DRAINING)
+        await kept.send(request_)
+        refused = await kept.head()
+        assert (refused.status, refused.headers.get(b"retry-after")) == (503, b"5")
     released.set()
     assert (await (await calling).json())["result"] == TEXT
     async with soon():

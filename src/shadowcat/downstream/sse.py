@@ -47,6 +47,7 @@ class SseEndpoint:
         self._messages_path = f"{options.sse_path.rstrip('/')}/messages"
         self._conversations: dict[str, Conversation] = {}
         self._tasks = Tasks("old sessions")
+        self._is_draining = False
 
     def __len__(self) -> int:
         return len(self._conversations)
@@ -84,6 +85,9 @@ class SseEndpoint:
 
     def _open(self, request: Request) -> Response:
         require_accept(request.headers, SSE)
+        if self._is_draining:
+            # It would have no end of its own: the drain would wait for it in vain.
+            raise Fault(FaultKind.OVER_CAPACITY, reason="proxy_stops")
         if len(self._conversations) >= self._limit:
             raise Fault(FaultKind.OVER_CAPACITY, reason="too_many_sessions")
         id = secrets.token_hex(16)
@@ -112,6 +116,14 @@ class SseEndpoint:
         await self._conversation(request).take(with_trace(message, request.headers))
         return accepted()
 
+    def has_session_of(self, request: Request) -> bool:
+        """Whether the session that a message is posted for is one of these."""
+        try:
+            self._conversation(request)
+        except Fault:
+            return False
+        return True
+
     def _conversation(self, request: Request) -> Conversation:
         """The one that the URL names. Raises `Fault`: 400 where it names none, 404 where that is not there."""
         _, _, query = request.target.partition(b"?")
@@ -133,7 +145,8 @@ class SseEndpoint:
     # The end.
 
     def drain(self) -> None:
-        """Ends each stream once what runs on it is answered."""
+        """Ends each stream once what runs on it is answered, and opens no more."""
+        self._is_draining = True
         for conversation in tuple(self._conversations.values()):
             conversation.drain()
 

@@ -23,7 +23,7 @@ from shadowcat.errors import Fault, FaultKind, Side
 from shadowcat.proxy.ending import EndingStream, Running
 from shadowcat.proxy.registry import Registry
 from shadowcat.proxy.session import Session
-from shadowcat.proxy.shared import Shared
+from shadowcat.proxy.shared import Phase, Shared
 from shadowcat.proxy.subscription import Subscription
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.headers import encode_value
@@ -153,12 +153,12 @@ class Relay:
                     before=self._shared.upstreams.of_client(address),
                 )
             )
+            if answer.stream is not None and request.method == Method.LISTEN:
+                answer.stream = await self._subscribed(request, answer.stream)
         except Fault as fault:
             self._failed(Era.MODERN, caller, request, fault)
             raise
         if answer.stream is not None:
-            if request.method == Method.LISTEN:
-                answer.stream = self._subscribed(request, answer.stream)
             silent_s = None if request.method == Method.LISTEN else self._shared.limits.call_s
             answer.stream = EndingStream(answer.stream, request, self._running, silent_s)
         if self._shared.pipeline:
@@ -170,7 +170,11 @@ class Relay:
                 answer.stream = _JudgedStream(self, answer.stream, caller, upstream.name, request)
         return answer
 
-    def _subscribed(self, request: Message, stream: MessageStream) -> Subscription:
+    async def _subscribed(self, request: Message, stream: MessageStream) -> Subscription:
+        if self._shared.phase is Phase.DRAINING:
+            # Those that had begun were ended already: the drain would wait for this one in vain.
+            await stream.aclose()
+            raise Fault(FaultKind.OVER_CAPACITY, reason="proxy_stops")
         subscription = Subscription(request, stream, self._subscriptions.discard)
         self._subscriptions.add(subscription)
         return subscription
