@@ -198,6 +198,23 @@ async def test_the_client_is_told_what_may_have_changed(rig: Stand) -> None:
     assert (await listening.message())["method"] == "notifications/vendor"
 
 
+async def test_what_may_have_changed_does_not_pile_up_for_a_client_that_never_listens() -> None:
+    async with stand(session_limits=SessionLimits(recovery_gap_s=0.0)) as rig:
+        await _used(rig)
+        held: list[int] = []
+        for id in range(10, 15):
+            rig.server.restart()
+            assert "result" in await rig.client.call(id=id)
+            held.append(rig.session().core.book.held_bytes)
+        assert len(set(held)) == 1
+        # Once it has been told, there is something to tell again.
+        listening = await rig.client.listen()
+        told = [await listening.message() for _ in range(5)]
+        rig.server.restart()
+        await rig.client.call(id=20)
+        assert [await listening.message() for _ in range(5)] == told
+
+
 @pytest.mark.case("S07")
 async def test_all_who_wait_share_one_recovery(rig: Stand) -> None:
     await rig.client.initialize()

@@ -234,6 +234,11 @@ class StreamLog:
         self._ahead -= size
         return given
 
+    def unread(self) -> list[Logged]:
+        """What no client was given."""
+        first = max(self._first, self._handed_out + 1)
+        return self._between(first, self.last_seq) if first <= self.last_seq else []
+
     def close(self) -> None:
         """The last event is in."""
         self.closed = True

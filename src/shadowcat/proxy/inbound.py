@@ -48,7 +48,9 @@ async def follow(
     entry.stream = stream
     stream.answers(entry.client_id, _kept(entry, request))
     try:
-        response = await until_stopped(entry, _up_to_response(core, request, entry, source, stream))
+        # It may have been stopped while this was yet to begin.
+        if not entry.is_stopped:
+            response = await until_stopped(entry, _up_to_response(core, request, entry, source, stream))
         if response is None and entry.fault is not None:
             raise entry.fault
         is_own = False
@@ -220,12 +222,20 @@ def withdraw(core: SessionCore, asked: ServerRequest[Stream], reason: str) -> No
 
 
 def tell_of_changes(core: SessionCore) -> None:
-    """Events may have been missed: says on the standalone stream that all that can change may have changed."""
+    """Events may have been missed: says on the standalone stream that all that can change may have changed.
+
+    What waits there already is not said twice: a client that never listens would have it pile up.
+    """
     standalone = core.book.standalone
-    for method in core.record.list_changed_methods():
-        standalone.append(jsonrpc.notification(method), own=True)
-    for uri in sorted(core.record.subscriptions):
-        standalone.append(jsonrpc.notification(Method.RESOURCE_UPDATED, {"uri": uri}), own=True)
+    waiting = {data for data, _ in standalone.log.unread()}
+    changes = [jsonrpc.notification(method) for method in core.record.list_changed_methods()]
+    changes += [
+        jsonrpc.notification(Method.RESOURCE_UPDATED, {"uri": uri})
+        for uri in sorted(core.record.subscriptions)
+    ]
+    for change in changes:
+        if change.raw not in waiting:
+            standalone.append(change, own=True)
 
 
 def _drop(core: SessionCore, what: str, message: Message) -> None:
