@@ -242,6 +242,22 @@ async def test_a_stream_without_ids_that_breaks_ends_with_an_error(session: Stan
     assert session.server.got("tools/call") == [tool.begun[0][0].seen]
 
 
+@pytest.mark.parametrize("status", [204, 400, 405])
+async def test_a_server_that_refuses_to_go_on_is_not_asked_again(session: Stand, status: int) -> None:
+    async def refuse(seen: Seen) -> None:
+        await seen.respond(status)
+
+    session.server.on_get = refuse
+    tool = Tool(session)
+    reply, _, stream = await tool.begin()
+    await stream.notify("notifications/vendor", {"n": 1}, id="e1")
+    assert (await reply.message())["params"] == {"n": 1}
+    stream.cut()
+    [failed] = await reply.messages()
+    assert (failed["id"], failed["error"]["code"]) == (1, -31004)
+    assert len(session.server.got("GET")) == 1
+
+
 @pytest.mark.parametrize("end", ["politely", "reset", "garbage"])
 async def test_a_modern_stream_that_breaks_ends_with_an_error(rig: Stand, end: str) -> None:
     """And is neither resumed nor asked for again, ids or not."""

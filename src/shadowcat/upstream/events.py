@@ -23,6 +23,10 @@ from shadowcat.wire.sse import SseDecoder, SseEvent
 log = logging.getLogger("shadowcat.upstream")
 
 
+_REFUSED_FOR_GOOD = frozenset(f"upstream_http_{status}" for status in (204, 400, 404, 405, 410, 501))
+"""A server that answers so to who comes back has no rest of that stream, or takes no GET at all."""
+
+
 @dataclass(frozen=True, slots=True)
 class ReconnectPolicy:
     first_s: float = 0.5
@@ -198,7 +202,7 @@ class ResumedMessages:
         return fresh
 
     async def _reconnect(self, broken: Fault | None) -> None:
-        """Waits and asks for the rest, until it comes or the attempts are used up."""
+        """Waits and asks for the rest, until it comes, is refused for good, or the attempts are used up."""
         last_id = self._tracker.last_id
         assert last_id is not None
         while self._backoff.tries < self._policy.attempts and not self._closed:
@@ -211,6 +215,8 @@ class ResumedMessages:
                 if fault.kind is FaultKind.UPSTREAM_SESSION_LOST:
                     raise
                 broken = fault
+                if fault.reason in _REFUSED_FOR_GOOD:
+                    break
                 continue
             self._counters.reconnects += 1
             self._tracker.reconnected()
