@@ -138,7 +138,12 @@ class Conversation:
         if self._is_listening:
             return
         self._is_listening = True
-        stream = await session.listen(None)
+        try:
+            stream = await session.listen(None)
+        except Fault:
+            # The client is told, and may say once more that it is initialized.
+            self._is_listening = False
+            raise
         if stream is not None:
             self._tasks.spawn(self._follow(session, stream), "listen")
 
@@ -204,12 +209,12 @@ class Conversation:
     async def _relay(self, session: ClientSession, stream: ClientStream, answers: int) -> None:
         """A stored stream up to the last of its answers.
 
-        One that stops earlier, as it does where the store is slow, is taken up again; where nothing came, there is
-        nothing to take up, and the request was most likely cancelled.
+        One that stops earlier, as it does where the store is slow, is taken up again; where nothing ever came, there
+        is nothing to take up, and the request was most likely cancelled.
         """
         reading: ClientStream | None = stream
+        last_id: bytes | None = None
         while reading is not None:
-            last_id: bytes | None = None
             try:
                 async for events in reading:
                     last_id = events[-1].id
