@@ -322,6 +322,19 @@ async def test_arguments_that_a_tool_wants_in_headers(
                 assert (reply.status, json.loads(text(await reply.json()))) == (200, arguments)
 
 
+async def test_headers_are_checked_also_when_who_had_the_tools_listed_has_gone() -> None:
+    async with team("--lists-late") as found:
+        client, gone = await found.client(), await found.client()
+        region = ("Mcp-Param-Region", "Oslo")
+        calling = asyncio.create_task(gone.ask("tools/call", tool("echo", region="Bergen"), region))
+        await until(lambda: any(channel.listing_tools.locked() for channel in found.upstream._channels))
+        gone.close()
+        reply = await client.ask("tools/call", tool("echo", region="Bergen"), region, id=9)
+        await refused(reply, 400, -32020, 9)
+        with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+            await calling
+
+
 async def test_modern_clients_share_a_process() -> None:
     async with team() as found:
         pids = {text(await modern_call(await found.client(), "pid")) for _ in range(3)}

@@ -207,6 +207,10 @@ def hear(message: dict[str, Any]) -> None:
         case "tools/call":
             call(message)
         case "tools/list":
+            if "--lists-late" in FLAGS:
+                # The first time not at all.
+                FLAGS.remove("--lists-late")
+                return
             # Two pages.
             last = "cursor" in message["params"]
             schema = {"properties": {"region": {"type": "string", "x-mcp-header": "Region"}}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from typing import Any, cast
 
 from shadowcat.core.exchange import Forwarded
@@ -66,6 +67,10 @@ class HttpDuties:
                     params["cursor"] = cursor
         except (Fault, TimeoutError):
             pass
+        except BaseException:
+            # Whoever calls next must not find that they were just asked for, and go unchecked.
+            channel.tools_asked_at = -math.inf
+            raise
         log.info("upstream %s: not all of its tools are known", self._name)
 
     def status_of(self, channel: Channel, request: Message, answer: Message) -> int:
