@@ -157,6 +157,20 @@ async def test_a_client_of_the_old_transport() -> None:
         assert (await stream.message())["result"]["protocolVersion"]
 
 
+async def test_clients_of_the_old_transport_whose_urls_differ_in_their_queries() -> None:
+    async with forwarding() as stand, old_server() as server:
+        for key in ("a", "b"):
+            client = stand.client(f"{server.url}?key={key}")
+            stream = await client.request("GET", [("Accept", "text/event-stream")])
+            first = await stream.event()
+            assert first is not None
+            assert (await client.post(INITIALIZE, path=first.data)).status == 202
+            assert (await stream.message())["result"]["protocolVersion"]
+        # One that is nobody's any more is not the server's to answer.
+        nobodys = first.data.partition("=")[0] + "=" + 32 * "0"
+        assert (await client.post(INITIALIZE, path=nobodys)).status == 404
+
+
 async def test_a_server_of_the_old_transport() -> None:
     async with forwarding() as stand, old_server() as server:
         client = stand.client(server.url)

@@ -124,10 +124,13 @@ class ForwardEndpoint:
         """The endpoint of HTTP+SSE that told its client to post here."""
         if request.method != "POST" or b"/messages?" not in request.target:
             return None
-        for site in self._sites.values():
-            if site.target == target and len(site.old) and site.old.takes_messages_at(request.path):
-                return site.old
-        return None
+        at_path = [
+            site.old
+            for site in self._sites.values()
+            if site.target == target and len(site.old) and site.old.takes_messages_at(request.path)
+        ]
+        # URLs that differ in their queries only have this path in common.
+        return next((old for old in at_path if old.has_session_of(request)), at_path[0] if at_path else None)
 
     # The end.
 
