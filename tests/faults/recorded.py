@@ -27,6 +27,13 @@ class RecordedProxy:
     def pid(self) -> int:
         return self.process.pid
 
+    @property
+    def writer_pid(self) -> int:
+        """Of its process that writes the recording."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        [writer] = [int(pid) for pid in children if b"scribe" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        return writer
+
     async def log_has(self, text: str) -> None:
         """Waits for it to be said."""
         assert self.process.stderr is not None

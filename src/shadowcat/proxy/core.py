@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from shadowcat.core import kept
 from shadowcat.core.correlate import Correlator
-from shadowcat.core.exchange import Caller, Context, Direction, Reply
+from shadowcat.core.exchange import TO_SERVER, Caller, Context, Direction, Reply
 from shadowcat.core.ledger import Refusal
 from shadowcat.core.ports import DirectLink, Link
 from shadowcat.core.session import Event, SessionRecord, State, after
@@ -21,9 +21,12 @@ from shadowcat.proxy.streams import Stream
 from shadowcat.wire.jsonrpc import Message
 from shadowcat.wire.mcp import PRIMING_VERSIONS, Era
 
+_LEGACY = Era.LEGACY
+
 
 class SessionCore:
     __slots__ = (
+        "_asking",
         "book",
         "caller",
         "correlator",
@@ -53,6 +56,7 @@ class SessionCore:
         self.shared = shared
         self.state = State.OPEN
         self.caller = Caller(record.principal, record.route)
+        self._asking: Context | None = None
         self.correlator: Correlator[Stream] = Correlator()
         self.ledger = SessionLedger(
             shared.writer,
@@ -115,6 +119,7 @@ class SessionCore:
         """The session goes on over another upstream session."""
         self._use(link)
         self.record.upstream = upstream
+        self._asking = None
         self.record.upstream_id = link.upstream_id
         self.shared.ids.bind(self.record.id, upstream, link.upstream_id)
         self.ledger.record_changed()
@@ -131,11 +136,10 @@ class SessionCore:
     def passed(self, message: Message, direction: Direction, request: Message | None = None) -> bool:
         """Whether it goes on as it is, because no interceptor wants it. Taps have been told of it then."""
         pipeline = self.shared.pipeline
-        if not pipeline.is_used:
-            return True
-        method = message.method or ("" if request is None else request.method)
-        if pipeline.steps(message.kind, method, direction):
-            return False
+        if pipeline.judges:
+            method = message.method or ("" if request is None else request.method)
+            if pipeline.steps(message.kind, method, direction):
+                return False
         if pipeline.is_tapped:
             pipeline.tell(message, self._context(direction, request))
         return True
@@ -145,12 +149,11 @@ class SessionCore:
     ) -> Message | Reply | Undecided:
         """The message as the interceptors leave it. Raises `Fault` when it is refused."""
         pipeline = self.shared.pipeline
-        if not pipeline.is_used:
-            return message
-        method = message.method or ("" if request is None else request.method)
-        steps = pipeline.steps(message.kind, method, direction)
-        if steps:
-            return pipeline.begin(message, self._context(direction, request), steps)
+        if pipeline.judges:
+            method = message.method or ("" if request is None else request.method)
+            steps = pipeline.steps(message.kind, method, direction)
+            if steps:
+                return pipeline.begin(message, self._context(direction, request), steps)
         if pipeline.is_tapped:
             pipeline.tell(message, self._context(direction, request))
         return message
@@ -163,9 +166,16 @@ class SessionCore:
         return await judged.outcome() if isinstance(judged, Undecided) else judged
 
     def _context(self, direction: Direction, request: Message | None) -> Context:
+        if direction is TO_SERVER and request is None:
+            # It says the same of all that the client asks, and is made once.
+            self._asking = self._asking or self._context_of(TO_SERVER, None)
+            return self._asking
+        return self._context_of(direction, request)
+
+    def _context_of(self, direction: Direction, request: Message | None) -> Context:
         record = self.record
         return Context(
-            Era.LEGACY,
+            _LEGACY,
             direction,
             self.caller,
             record.upstream,

@@ -48,6 +48,8 @@ class Pipeline:
         self._chain = Chain(interceptors)
         self.steps = self._chain.steps
         """Which hooks want a message, by its kind, its method (that of the request it answers), its direction."""
+        self.judges = bool(interceptors)
+        """False where no interceptor is there to look for."""
         self.is_used = bool(interceptors or self._taps)
         """False where there is nobody at all."""
 

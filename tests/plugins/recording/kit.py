@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from shadowcat.core.exchange import PASS, Caller, Context, Direction
+from shadowcat.plugins.recording.entry import Entry
 from shadowcat.plugins.recording.options import RecordOptions
 from shadowcat.plugins.recording.recorder import Recorder
 from shadowcat.replay.files import TapeFile, tapes_in
@@ -31,6 +32,24 @@ def call(id: int = 1, **arguments: Any) -> Message:
 def answer(request: Message, **result: Any) -> Message:
     assert request.id is not None
     return jsonrpc.result(request.id, result)
+
+
+def entry(seq: int, message: Message, **more: Any) -> Entry:
+    """As the recorder makes them."""
+    usual: dict[str, Any] = {
+        "at_s": 101.0,
+        "to_server": True,
+        "legacy": True,
+        "session_id": SESSION,
+        "upstream": "main",
+        "status": 200,
+        "request": None,
+        "took_s": 0.0,
+        "kind": message.kind.value,
+        "method": message.method,
+        "raw": message.raw,
+    }
+    return Entry(seq=seq, **(usual | more))
 
 
 class Traffic:

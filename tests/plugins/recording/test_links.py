@@ -4,52 +4,50 @@ from __future__ import annotations
 
 import pytest
 
-from shadowcat.core.exchange import PASS, Caller, Context, Direction
 from shadowcat.plugins.recording import links
-from shadowcat.plugins.recording.entry import Entry, size_of
-from shadowcat.plugins.recording.links import Links
+from shadowcat.plugins.recording.links import Asked, Links
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Message
-from shadowcat.wire.mcp import Era
-
-
-def entry(seq: int, message: Message, request: Message | None = None) -> Entry:
-    direction = Direction.TO_SERVER if request is None else Direction.TO_CLIENT
-    context = Context(Era.LEGACY, direction, Caller(), "a", "s", request)
-    return Entry(seq, float(seq), context, message, PASS, size_of(message, PASS))
 
 
 def call(size: int = 0) -> Message:
     return jsonrpc.request(1, "tools/call", {"name": "t", "arguments": {"text": "x" * size}})
 
 
-ANSWER = jsonrpc.result(1, {})
+def asked(seq: int, message: Message, changed: Message | None = None) -> Asked:
+    return Asked(seq, float(seq), message, changed, len(message.raw))
 
 
-def test_an_answer_is_linked_and_nothing_of_it_held() -> None:
-    known, asked = Links(), call()
-    known.link(entry(1, asked))
+@pytest.mark.parametrize("by", ["what was asked", "what it went on as"])
+def test_an_answer_is_linked_and_nothing_of_it_held(by: str) -> None:
+    known, message, changed = Links(), call(), call()
+    known.note(asked(1, message, changed))
     assert known.held_bytes > 0
-    found = known.link(entry(5, ANSWER, asked))
+    answered = message if by == "what was asked" else changed
+    assert known.seq_of(answered) == 1
+    found = known.ended(answered)
     assert found is not None
-    assert (found.request, found.took_s, known.held_bytes) == (1, 4.0, 0)
+    assert (found.seq, found.at_s, known.held_bytes) == (1, 1.0, 0)
+    assert (known.seq_of(message), known.seq_of(changed), known.ended(message)) == (0, 0, None)
 
 
 def test_one_that_is_told_of_twice_is_held_once() -> None:
-    known, asked = Links(), call()
+    known, message = Links(), call()
     for seq in (1, 2):
-        known.link(entry(seq, asked))
-    found = known.link(entry(3, ANSWER, asked))
+        known.note(asked(seq, message))
+    found = known.ended(message)
     assert found is not None
-    assert (found.request, known.held_bytes) == (2, 0)
+    assert (found.seq, known.held_bytes) == (2, 0)
 
 
-def test_what_nobody_answers_is_bounded_also_by_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(links, "MAX_UNANSWERED_BYTES", 100_000)
-    known, asked = Links(), [call(30_000) for _ in range(10)]
-    for seq, one in enumerate(asked, 1):
-        known.link(entry(seq, one))
+@pytest.mark.parametrize("bound", ["MAX_UNANSWERED", "MAX_UNANSWERED_BYTES"])
+def test_what_nobody_answers_is_bounded(monkeypatch: pytest.MonkeyPatch, bound: str) -> None:
+    monkeypatch.setattr(links, bound, 3 if bound == "MAX_UNANSWERED" else 100_000)
+    known, messages = Links(), [call(30_000) for _ in range(10)]
+    for seq, one in enumerate(messages, 1):
+        known.note(asked(seq, one))
         assert known.held_bytes <= 100_000
-    requests = [found and found.request for found in (known.link(entry(20, ANSWER, one)) for one in asked)]
-    assert requests == [0, 0, 0, 0, 0, 0, 0, 8, 9, 10]
+    assert [known.seq_of(one) for one in messages] == [0, 0, 0, 0, 0, 0, 0, 8, 9, 10]
+    for one in messages:
+        known.ended(one)
     assert known.held_bytes == 0

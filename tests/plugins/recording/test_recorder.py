@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
 import stat
 import threading
 from pathlib import Path
@@ -14,16 +16,19 @@ import pytest
 
 from shadowcat.core.exchange import PASS, Reject, Replace, Reply
 from shadowcat.errors import Fault, FaultKind
-from shadowcat.plugins.recording.entry import Entry
-from shadowcat.plugins.recording.links import Links
+from shadowcat.plugins.recording import feed
+from shadowcat.plugins.recording.entry import Batch, Progress, Setup
+from shadowcat.plugins.recording.helper import Helper
 from shadowcat.plugins.recording.options import RecordOptions
 from shadowcat.plugins.recording.recorder import Recorder
+from shadowcat.plugins.recording.scribe import Scribe
 from shadowcat.replay.files import tapes_in
 from shadowcat.wire import jsonrpc, tape
-from shadowcat.wire.tape import Sidecar
-from tests.plugins.recording.kit import DOWN, SESSION, UP, answer, call, context, frames_in, recording
+from shadowcat.wire.tape import FORMAT, VERSION, Head, Sidecar
+from tests.plugins.recording.kit import DOWN, SESSION, UP, answer, call, context, entry, frames_in, recording
 from tests.rig.wait import until
 
+HEAD = Head(format=FORMAT, version=VERSION, started=0.0, recording="20260302T101500Z-5f2c81")
 NO = Fault(FaultKind.REFUSED_BY_RULE)
 
 
@@ -241,28 +246,83 @@ def _until(true: Any) -> None:
     asyncio.run(until(true))
 
 
-def test_its_thread_ends_with_it(tmp_path: Path) -> None:
+def test_its_thread_and_its_process_end_with_it(tmp_path: Path) -> None:
     with recording(tmp_path) as traffic:
         traffic.exchange()
+        helper = helper_of(traffic.recorder)
         assert any(thread.name == "recorder" for thread in threading.enumerate())
     assert not any(thread.name == "recorder" for thread in threading.enumerate())
+    assert helper.is_reaped
 
 
-def test_its_thread_outlives_what_cannot_be_linked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    link = Links.link
+def helper_of(recorder: Recorder) -> Helper:
+    helper = recorder._feed._helper
+    assert helper is not None
+    return helper
 
-    def broken(links: Links, entry: Entry) -> Any:
-        if entry.message is not None and entry.message.id == 1:
-            raise ZeroDivisionError
-        return link(links, entry)
 
-    monkeypatch.setattr(Links, "link", broken)
+def test_the_process_that_writes_is_killed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with recording(tmp_path) as traffic:
         recorder = traffic.recorder
-        traffic.ask(call(1))
-        _until(lambda: recorder.statistics().dropped == 1)
-        traffic.ask(call(2))
-    assert [frame.parsed().id for frame in frames_in(tmp_path)] == [2]
-    assert "cannot be recorded" in caplog.text
+        traffic.exchange(1)
+        _until(lambda: recorder.statistics().recorded == 2)
+        os.kill(helper_of(recorder).pid, signal.SIGKILL)
+        traffic.exchange(2)
+        _until(lambda: recorder.statistics().is_failing)
+        assert recorder.statistics().dropped == 2
+
+        def goes_on() -> bool:
+            traffic.exchange(3)
+            return not recorder.statistics().is_failing
+
+        _until(goes_on)
+        _until(lambda: recorder.statistics().held_bytes == 0)
+    told = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(told) == 2
+    assert "has ended (signal 9)" in told[0].message
+    assert told[1].message.startswith("recording goes on: ")
+    # It is one recording still, and its sessions are the same ones.
+    first, second = tapes_in(tmp_path)
+    assert (first.name[-10:], second.name[-10:]) == ("-0001.tape", "-0002.tape")
+    frames = frames_in(tmp_path)
+    assert len({frame.session for frame in frames}) == 1
+    assert [frame.seq for frame in frames] == sorted({frame.seq for frame in frames})
+    statistics, found = recorder.statistics(), sidecar_in(tmp_path)
+    assert (found.messages, found.dropped) == (statistics.recorded, statistics.dropped)
+    assert len(frames) == statistics.recorded
+    assert frames[-1].seq == statistics.recorded + statistics.dropped
+    assert [part.file for part in found.parts] == [first.name, second.name]
+
+
+def test_a_process_that_hangs_holds_up_no_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(feed, "_CLOSE_S", 0.2)
+    with recording(tmp_path) as traffic:
+        helper = helper_of(traffic.recorder)
+        os.kill(helper.pid, signal.SIGSTOP)
+        traffic.exchange(1)
+    assert "is not written to its end" in caplog.text
+    _until(lambda: helper.is_reaped)
+    assert traffic.recorder.statistics().dropped == 2
+
+
+def test_no_signal_to_all_of_us_ends_the_process_that_writes(tmp_path: Path) -> None:
+    with recording(tmp_path) as traffic:
+        pid = helper_of(traffic.recorder).pid
+        assert os.getpgid(pid) != os.getpgid(0)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.kill(pid, number)
+        traffic.exchange(1)
+    assert len(frames_in(tmp_path)) == 2
+
+
+def test_what_is_not_a_message_that_can_be_written_is_counted(tmp_path: Path) -> None:
+    scribe = Scribe(Setup(RecordOptions(directory=str(tmp_path)), HEAD, 0.0, b"key", Progress()))
+    scribe.prepare()
+    good, bad = entry(1, call(1)), entry(2, call(2), raw=b"\xff\n")
+    for one in (good, bad, good):
+        scribe.take(Batch([one], 0.0, 0, is_last=False))
+    scribe.take(Batch([], 0.0, 3, is_last=True))
+    assert (scribe.progress.recorded, scribe.progress.unwritten) == (2, 1)
+    assert sidecar_in(tmp_path).dropped == 4

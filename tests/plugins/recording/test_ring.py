@@ -8,15 +8,13 @@ from typing import Any
 import pytest
 
 from shadowcat.clock import ManualClock
-from shadowcat.core.exchange import PASS
-from shadowcat.errors import Fault, FaultKind
 from shadowcat.plugins.recording.entry import Entry
-from shadowcat.plugins.recording.links import Linked
 from shadowcat.plugins.recording.options import RecordOptions
 from shadowcat.plugins.recording.ring import Ring
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Message
-from tests.plugins.recording.kit import DOWN, UP, answer, call, context, frames_in, recording
+from shadowcat.wire.tape import FAILED, PASSED
+from tests.plugins.recording.kit import answer, call, entry, frames_in, recording
 
 CALL = call(1)
 GOOD = answer(CALL, ok=True)
@@ -28,10 +26,10 @@ def ring(**options: Any) -> Ring:
     return Ring(RecordOptions(directory="", **{"ring_s": 10.0, **options}))
 
 
-def seen(seq: int, at_s: float, message: Message | None = GOOD, took_s: float = 0.0) -> Linked:
-    outcome = PASS if message is not None else Fault(FaultKind.DEADLINE)
-    direction = UP if message is CALL else DOWN
-    return Linked(Entry(seq, at_s, context(direction, CALL), message, outcome, 600 + 60), 1, took_s)
+def seen(seq: int, at_s: float, message: Message | None = GOOD, took_s: float = 0.0) -> Entry:
+    outcome = PASSED if message is not None else FAILED
+    to_server = message is CALL
+    return entry(seq, message or BAD, at_s=at_s, to_server=to_server, outcome=outcome, took_s=took_s)
 
 
 @pytest.mark.parametrize("bad", [BAD, FAILED_TOOL, None], ids=["error", "tool", "fault"])
@@ -39,7 +37,7 @@ def test_what_goes_wrong_brings_what_led_to_it(bad: Message | None) -> None:
     found = ring()
     assert not found.take(seen(1, 0.0, CALL))
     assert not found.take(seen(2, 1.0))
-    assert [one.entry.seq for one in found.take(seen(3, 2.0, bad))] == [1, 2, 3]
+    assert [one.seq for one in found.take(seen(3, 2.0, bad))] == [1, 2, 3]
     assert found.held_bytes == 0
     assert not found.take(seen(4, 3.0))
 
@@ -49,7 +47,7 @@ def test_what_is_too_old_is_let_go_of() -> None:
     found.take(seen(1, 0.0))
     found.take(seen(2, 5.0))
     assert not found.take(seen(3, 12.0))
-    assert [one.entry.seq for one in found.take(seen(4, 13.0, BAD))] == [2, 3, 4]
+    assert [one.seq for one in found.take(seen(4, 13.0, BAD))] == [2, 3, 4]
 
 
 def test_it_is_bounded_in_bytes() -> None:
@@ -68,7 +66,7 @@ def test_a_slow_call() -> None:
 
 def test_an_error_that_the_client_sent_is_none() -> None:
     found = ring()
-    assert not found.take(Linked(Entry(1, 0.0, context(UP), BAD, PASS, 600), None, 0.0))
+    assert not found.take(entry(1, BAD, to_server=True))
 
 
 def test_on_a_tape(tmp_path: Path) -> None:

@@ -44,9 +44,21 @@ class Parts:
         self._opened_s = 0.0
 
     def prepare(self) -> None:
-        """Makes the directory and the first file."""
+        """Makes the directory and the next file: the first one, unless another process was at it before."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = filter(None, map(PART.fullmatch, os.listdir(self._directory)))
+        mine = [int(match["part"]) for match in found if match["recording"] == self._head.recording]
+        if mine:
+            self._number = max(mine)
+            self._parts = self._parts_before()
         self._open()
+
+    def _parts_before(self) -> list[WrittenPart]:
+        path = sidecar_path(self._directory, self._head.recording)
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=Sidecar).parts
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+            return []
 
     def append(self, data: bytes, frames: int) -> None:
         """All of it, or nothing: a line that is cut off would spoil the next one."""

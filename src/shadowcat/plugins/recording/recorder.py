@@ -1,42 +1,33 @@
-"""A tap that writes tapes. The exchange appends a reference to a queue; all else is done by a thread.
-
-The thread shares Python's lock with the event loop, so it works in short slices and lets go of the lock between them:
-an exchange waits for a slice at most.
-"""
+"""A tap that writes tapes. The exchange makes a small entry and puts it into a queue; another process does all else."""
 
 from __future__ import annotations
 
 import itertools
 import logging
 import os
-import threading
 import time
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import msgspec
+
 from shadowcat.clock import Clock, SystemClock
-from shadowcat.core.exchange import Context, Verdict
-from shadowcat.core.redact import Redactor
+from shadowcat.core.exchange import PASS, TO_SERVER, Context, Pass, Reject, Replace, Reply, Verdict
 from shadowcat.errors import Fault
-from shadowcat.plugins.recording.entry import Entry, size_of
-from shadowcat.plugins.recording.frames import Framer
-from shadowcat.plugins.recording.links import Linked, Links
+from shadowcat.plugins.recording.entry import ENTRY_BYTES, Entry, Progress, Setup
+from shadowcat.plugins.recording.feed import Feed
+from shadowcat.plugins.recording.links import Asked, Links
 from shadowcat.plugins.recording.options import RecordOptions
-from shadowcat.plugins.recording.parts import Parts
-from shadowcat.plugins.recording.ring import Ring
-from shadowcat.wire.jsonrpc import Message
-from shadowcat.wire.tape import FORMAT, VERSION, Head, Sidecar
+from shadowcat.wire import jsonrpc
+from shadowcat.wire.jsonrpc import NOTIFICATION, REQUEST, RESULT, Message
+from shadowcat.wire.mcp import Era
+from shadowcat.wire.tape import FAILED, FORMAT, PASSED, REJECTED, REPLACED, REPLIED, VERSION, Head
 
 log = logging.getLogger("shadowcat.record")
 
-_GATHER_S = 0.05
-"""How long messages gather before they are written: a write each would cost more than all else."""
-_SLICE_MESSAGES = 128
-_SLICE_BYTES = 128 * 1024
-_RETRY_S = 1.0
-_CLOSE_S = 5.0
+_LEGACY = Era.LEGACY
+_GOES_ON = (PASSED, REPLACED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,158 +69,99 @@ class Recorder:
             ring_s=options.ring_s,
             redacted_keys=options.redact_keys,
         )
-        self._parts = Parts(options, head, self._clock)
-        self._framer = Framer(Redactor(options.redact_keys), self._clock.monotonic())
+        setup = Setup(options, head, self._clock.monotonic(), os.urandom(16), Progress())
+        self._feed = Feed(setup, self._clock)
         self._links = Links()
-        self._ring = Ring(options) if options.ring_s else None
-        # What the exchanges write; the thread writes the rest.
-        self._queue: deque[Entry] = deque()
         self._numbers = itertools.count(1)
-        self._taken_bytes = 0
-        self._overflowed = 0
-        self._is_awake = False
-        self._wake = threading.Event()
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
-        self._done_bytes = 0
-        self._recorded = 0
-        self._redacted = 0
-        self._unwritten = 0
-        self._overflow_told = 0
-        self._is_behind = False
-        self._failing_since = 0
-        """What `_unwritten` was before it began to fail."""
-        self._is_failing = False
-        self._retry_at_s = 0.0
 
     def start(self) -> None:
         """Raises `OSError` where nothing can be written."""
-        self._parts.prepare()
-        self._thread.start()
+        self._feed.start()
         log.info("recording to %s as %s", self._options.directory, self.name)
 
     def close(self) -> None:
         """Writes what waits, for as long as that may take."""
-        self._closing.set()
-        self._wake.set()
-        self._thread.join(_CLOSE_S)
-        if self._thread.is_alive():
-            log.error(
-                "the recording in %s is not written to its end: it takes too long", self._options.directory
-            )
+        self._feed.close()
 
     def statistics(self) -> RecordStatistics:
+        feed, progress = self._feed, self._feed.progress
         return RecordStatistics(
-            recorded=self._recorded,
-            dropped=self._dropped,
-            redacted=self._redacted,
-            held_bytes=self._taken_bytes
-            - self._done_bytes
-            + self._links.held_bytes
-            + (self._ring.held_bytes if self._ring else 0),
-            is_failing=self._is_failing,
+            recorded=progress.recorded,
+            dropped=feed.left_out + progress.unwritten,
+            redacted=progress.redacted,
+            held_bytes=feed.held_bytes + self._links.held_bytes,
+            is_failing=feed.is_failing,
         )
-
-    @property
-    def _dropped(self) -> int:
-        return self._overflowed + self._unwritten
 
     # What an exchange waits for.
 
     def saw(self, message: Message, context: Context, outcome: Verdict) -> None:
-        self._take(context, message, outcome)
+        # In one piece, because each function called and each object made for a message shows in what a call costs.
+        at_s, kind, request = self._now(), message.kind, context.request
+        linked, took_s, name = None, 0.0, "notification"
+        if kind is REQUEST:
+            name = "request"
+        elif kind is not NOTIFICATION:
+            name = "result" if kind is RESULT else "error"
+            asked = None if request is None else self._links.ended(request)
+            if asked is not None:
+                linked, took_s, request = asked.seq, at_s - asked.at_s, None
+        if request is not None:
+            linked = self._links.seq_of(request)
+        told, became = (PASSED, b"") if outcome is PASS else _told(outcome)
+        seq, raw = next(self._numbers), message.raw
+        size = ENTRY_BYTES + len(raw) + len(became)
+        entry = Entry(
+            seq,
+            at_s,
+            context.direction is TO_SERVER,
+            context.era is _LEGACY,
+            context.session_id,
+            context.upstream,
+            context.status,
+            linked,
+            took_s,
+            name,
+            message.method,
+            raw,
+            told,
+            became,
+        )
+        if self._feed.put(entry, size) and kind is REQUEST and told in _GOES_ON:
+            changed = outcome.message if isinstance(outcome, Replace) else None
+            self._links.note(Asked(seq, at_s, message, changed, size))
 
     def failed(self, context: Context, fault: Fault) -> None:
-        self._take(context, None, fault)
+        request = context.request
+        asked = None if request is None else self._links.ended(request)
+        if request is None or asked is None:
+            return  # its end was seen already
+        at_s, told = self._now(), jsonrpc.error(request.id, fault.error())
+        entry = Entry(
+            seq=next(self._numbers),
+            at_s=at_s,
+            to_server=False,
+            legacy=context.era is _LEGACY,
+            session_id=context.session_id,
+            upstream=context.upstream,
+            status=context.status,
+            request=asked.seq,
+            took_s=at_s - asked.at_s,
+            kind="error",
+            method="",
+            raw=told.raw,
+            outcome=FAILED,
+        )
+        self._feed.put(entry, entry.size)
 
-    def _take(self, context: Context, message: Message | None, outcome: Verdict | Fault) -> None:
-        seq = next(self._numbers)
-        waiting = self._taken_bytes - self._done_bytes
-        if len(self._queue) >= self._options.queue_messages or waiting >= self._options.queue_bytes:
-            self._overflowed += 1
-            return
-        size = size_of(message, outcome)
-        self._queue.append(Entry(seq, self._now(), context, message, outcome, size))
-        self._taken_bytes += size
-        if not self._is_awake:
-            self._is_awake = True
-            self._wake.set()
 
-    # The thread.
-
-    def _run(self) -> None:
-        while True:
-            self._wake.wait()
-            self._wake.clear()
-            # Whoever appends from here on wakes us again.
-            self._closing.wait(_GATHER_S)
-            self._is_awake = False
-            while self._queue:
-                self._write_slice()
-                self._tell_of_overflow()
-                time.sleep(0)
-            if self._closing.is_set() and not self._queue:
-                break
-        self._parts.close(self._finish)
-
-    def _write_slice(self) -> None:
-        entries: list[Entry] = []
-        size = 0
-        while self._queue and len(entries) < _SLICE_MESSAGES and size < _SLICE_BYTES:
-            entries.append(self._queue.popleft())
-            size += entries[-1].size
-        linked: list[Linked] = []
-        try:
-            linked += (found for entry in entries if (found := self._links.link(entry)) is not None)
-            self._write(
-                linked if self._ring is None else [held for one in linked for held in self._ring.take(one)]
-            )
-        except Exception:
-            self._unwritten += len(entries)
-            log.exception("%d messages cannot be recorded", len(entries))
-        self._done_bytes += size
-
-    def _write(self, linked: Sequence[Linked]) -> None:
-        if not linked:
-            return
-        now_s = self._clock.monotonic()
-        if self._is_failing and now_s < self._retry_at_s:
-            self._unwritten += len(linked)
-            return
-        lines = self._framer.lines(linked, self._clock.wall() - now_s)
-        try:
-            self._parts.append(lines.data, lines.frames)
-        except OSError as error:
-            self._fail(error, now_s, lines.frames)
-            return
-        self._recorded += lines.frames
-        self._redacted += lines.redacted
-        if self._is_failing:
-            self._is_failing = False
-            lost = self._unwritten - self._failing_since
-            log.warning("recording goes on: %d messages are not on the tape", lost)
-
-    def _fail(self, error: OSError, now_s: float, frames: int) -> None:
-        if not self._is_failing:
-            self._is_failing = True
-            self._failing_since = self._unwritten
-            where = self._options.directory
-            log.error("cannot record to %s: %s; the traffic goes on without", where, error.strerror or error)
-        self._unwritten += frames
-        self._retry_at_s = now_s + _RETRY_S
-
-    def _tell_of_overflow(self) -> None:
-        lost = self._overflowed - self._overflow_told
-        if lost and not self._is_behind:
-            self._is_behind = True
-            log.warning("the recording falls behind: messages are left out")
-        elif self._is_behind and not self._queue:
-            self._is_behind = False
-            self._overflow_told += lost
-            log.warning("the recording has caught up: %d messages are not on the tape", lost)
-
-    def _finish(self, sidecar: Sidecar) -> None:
-        sidecar.ended = round(self._clock.wall(), 3)
-        sidecar.messages = self._recorded
-        sidecar.dropped = self._dropped
-        sidecar.redacted = self._redacted
+def _told(outcome: Verdict) -> tuple[str, bytes]:
+    match outcome:
+        case Pass():
+            return PASSED, b""
+        case Replace(message=changed):
+            return REPLACED, changed.raw
+        case Reply(message=answer):
+            return REPLIED, answer.raw
+        case Reject(fault=fault):
+            return REJECTED, msgspec.json.encode(fault.error())
