@@ -55,7 +55,7 @@ def _print_parser() -> None:
         "large reads, CRLF": in_reads(b"".join(carriage_returns), _READ),
     }
     counted = {name: _lines_run(reads) for name, reads in inputs.items()}
-    functions = ["feed", "_with_plain_newlines", "_refuse_oversize", "_parse_block", "_parse_fields"]
+    functions = ["feed", "_with_plain_newlines", "_refuse_oversize", "_usual_events", "_parse_fields"]
     print_table(
         ["lines for an event", "in all", *functions],
         [

@@ -123,6 +123,11 @@ _pieces = st.one_of(
         [b"\n", b"\r", b"\r\n", b"\n\n", b"\r\r", b"\r\n\r\n", b"data:", b"data: ", b"data", b"event:", b"id:",
          b"retry:", b"retry: 30\n", b":", b" ", b"\0", BOM, b"\xef", b"\xbb", "\u2028".encode(), b"x", b"7"]
     ),
+    # As nearly all events are, and what only begins or ends like one.
+    st.sampled_from(
+        [b"event: message\nid: 7\ndata: x\n\n", b"event: message\nid: 8\ndata: y\n\n", b"event: message\nid: ",
+         b"event: message\nid: 9\n\n", b"event: message\nid: 7\ndata: x\ndata: ", b"7\ndata: x\n\n"]
+    ),
     st.binary(max_size=3),
 )  # fmt: skip
 streams = st.builds(

@@ -64,11 +64,15 @@ class SseDecoder:
         if self._held:
             self._held += data
             data = bytes(self._held)
-        *blocks, tail = data.split(b"\n\n")
+        events, rest = _usual_events(data)
+        *blocks, tail = rest.split(b"\n\n")
+        if len(data) > self._max:
+            self._refuse_oversize(max(map(len, data.split(b"\n\n")[:-1])))
         self._held = bytearray(tail)
-        self._refuse_oversize(max(map(len, blocks)))
         self._refuse_oversize_tail()
-        return [event for block in blocks if (event := _parse_block(block)) is not None]
+        if blocks:
+            events += [event for block in blocks if (event := _parse_fields(block)) is not None]
+        return events
 
     def _strip_bom(self, data: bytes) -> bytes:
         data = self._start + data
@@ -96,22 +100,33 @@ class SseDecoder:
             raise Fault(FaultKind.UPSTREAM_INVALID, reason="event_too_large", sent=True)
 
 
-def _parse_block(block: bytes) -> SseEvent | None:
-    """The fields of a block; for the form that nearly all events have, by position."""
-    if block.startswith(_USUAL):
-        end = block.find(b"\n", _USUAL_LENGTH)
-        data_at = end + _DATA_LENGTH
-        if block[end:data_at] == _DATA and block.find(b"\n", data_at) < 0:
-            id = block[_USUAL_LENGTH:end]
-            if 0 not in id:
-                return SseEvent(block[data_at:], b"message", id)
-    return _parse_fields(block)
-
-
+# The form that nearly all events have, and what stands between two of them.
 _USUAL = b"event: message\nid: "
 _USUAL_LENGTH = len(_USUAL)
 _DATA = b"\ndata: "
-_DATA_LENGTH = len(_DATA)
+_NEXT = b"\n\n" + _USUAL
+
+
+def _usual_events(data: bytes) -> tuple[list[SseEvent], bytes]:
+    """The events of the usual form that `data` begins with, and the rest; none of them where one is any different.
+
+    They are taken apart in one go. A further line in any of them shows in the number of line ends.
+    """
+    if not data.startswith(_USUAL):
+        return [], data
+    parts = data[_USUAL_LENGTH:].split(_NEXT)
+    parts[-1], end, rest = parts[-1].partition(b"\n\n")
+    if not end:
+        rest = _USUAL + parts.pop()
+    length = len(data) - len(rest)
+    if data.count(b"\n", 0, length) != 4 * len(parts) or data.find(0, 0, length) >= 0:
+        return [], data
+    try:
+        return [
+            SseEvent(value, b"message", id) for part in parts for id, value in (part.split(_DATA, 1),)
+        ], rest
+    except ValueError:
+        return [], data
 
 
 def _parse_fields(block: bytes) -> SseEvent | None:
