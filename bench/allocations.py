@@ -14,14 +14,14 @@ from typing import Any
 
 from bench.path import EVENT_BYTES, events
 from bench.rounds import print_table
-from shadowcat.core.exchange import StreamEvent
+from shadowcat.core.exchange import Piece
 from shadowcat.core.stream import Budget, LogLimits, StreamLog
 from shadowcat.core.track import EventTracker
 from shadowcat.proxy.reader import Reader
 from shadowcat.proxy.streams import Stream
 from shadowcat.upstream.interpret import messages_of
 from shadowcat.wire.jsonrpc import Message
-from shadowcat.wire.sse import SseDecoder, SseEvent, encode_message
+from shadowcat.wire.sse import SseDecoder, SseEvent, encode_messages
 from tests.rig.stand import unkept
 
 _EVENTS = 20_000
@@ -81,7 +81,7 @@ def _steps() -> list[list[str]]:
     reads = events(_EVENTS)
     decoded: list[SseEvent] = []
     parsed: list[Message] = []
-    taken: list[StreamEvent] = []
+    taken: list[Piece] = []
     rows: list[list[str]] = []
 
     def step(name: str, work: Callable[[], Sequence[Any]]) -> Sequence[Any]:
@@ -93,15 +93,15 @@ def _steps() -> list[list[str]]:
     step("tracked", lambda: [*tracker.new_of(decoded)])
     parsed = [*step("parsed", lambda: [m for event in decoded for m in messages_of(event.data or b"")])]
     step("logged", lambda: [stream.append(message) for message in parsed])
-    taken = [*step("taken, with its id", lambda: _all_of(stream, reader))]
-    step("encoded", lambda: [encode_message(event.id or b"", event.data or b"") for event in taken])
+    taken = [*step("taken", lambda: _all_of(stream, reader))]
+    step("encoded", lambda: [encode_messages(piece.prefix, piece.first, piece.data) for piece in taken])
     return rows
 
 
-def _all_of(stream: Stream, reader: Reader) -> list[StreamEvent]:
-    found: list[StreamEvent] = []
+def _all_of(stream: Stream, reader: Reader) -> list[Piece]:
+    found: list[Piece] = []
     while piece := stream.take(reader):
-        found += piece
+        found.append(piece)
     return found
 
 

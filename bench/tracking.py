@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import pairwise
 
@@ -16,7 +16,7 @@ import uvloop
 
 from bench.path import Way, events, in_reads
 from bench.rounds import Spread, in_turn, print_table
-from shadowcat.core.exchange import StreamEvent
+from shadowcat.core.exchange import NO_EVENTS, Piece
 from shadowcat.downstream import answers
 from shadowcat.proxy.reader import Reader
 from shadowcat.proxy.streams import MAX_PIECE_BYTES, Stream
@@ -94,13 +94,13 @@ def _replaced(owner: object, name: str, by: object) -> Iterator[None]:
 
 @contextmanager
 def _without_ids() -> Iterator[None]:
-    def take(stream: Stream, reader: Reader) -> list[StreamEvent] | None:
+    def take(stream: Stream, reader: Reader) -> Piece | None:
         fresh = stream.log.hand_out(stream.log.last_seq, MAX_PIECE_BYTES)
         if fresh:
-            return [StreamEvent(b"", data) for data, _ in fresh]
-        return None if stream.log.closed else []
+            return Piece(b"", 0, [data for data, _ in fresh])
+        return None if stream.log.closed else NO_EVENTS
 
-    with _replaced(Stream, "take", take), _replaced(answers, "encode_message", _encode):
+    with _replaced(Stream, "take", take), _replaced(answers, "encode_messages", _encode):
         yield
 
 
@@ -108,24 +108,28 @@ def _without_ids() -> Iterator[None]:
 def _without_ids_and_log() -> Iterator[None]:
     queue: list[bytes] = []
 
-    def append(stream: Stream, message: Message) -> None:
-        queue.append(message.raw)
+    def append(stream: Stream, message: Message, *, own: bool = False) -> None:
+        extend(stream, [message])
+
+    def extend(stream: Stream, messages: list[Message]) -> None:
+        queue.extend([message.raw for message in messages])
         stream._wake()  # pyright: ignore[reportPrivateUsage]
 
-    def take(stream: Stream, reader: Reader) -> list[StreamEvent] | None:
+    def take(stream: Stream, reader: Reader) -> Piece | None:
         if queue:
-            fresh = [StreamEvent(b"", data) for data in queue]
+            fresh = queue.copy()
             queue.clear()
-            return fresh
-        return None if stream.log.closed else []
+            return Piece(b"", 0, fresh)
+        return None if stream.log.closed else NO_EVENTS
 
     with (
         _replaced(Stream, "append", append),
+        _replaced(Stream, "extend", extend),
         _replaced(Stream, "take", take),
-        _replaced(answers, "encode_message", _encode),
+        _replaced(answers, "encode_messages", _encode),
     ):
         yield
 
 
-def _encode(id: bytes, data: bytes) -> bytes:
-    return b"event: message\ndata: %b\n\n" % data
+def _encode(prefix: bytes, first: int, data: Sequence[bytes | None]) -> bytes:
+    return b"".join([b"event: message\ndata: %b\n\n" % one for one in data])

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import pytest
 
-from shadowcat.core.exchange import StreamEvent
+from shadowcat.core.exchange import NO_EVENTS, Piece
 from shadowcat.core.stream import EVENT_OVERHEAD_BYTES, Budget, EventId, Gap, LogLimits, StreamLog
 from shadowcat.proxy.book import StreamBook
 from shadowcat.proxy.reader import Reader
@@ -26,6 +26,17 @@ from tests.rig.stand import unkept
 pytestmark = pytest.mark.timeout(sized(120, 1200))
 
 EVENT_BYTES = len(jsonrpc.notification("n", {"n": 10}).raw) + EVENT_OVERHEAD_BYTES
+
+
+Event = tuple[bytes, bytes | None]
+"""Its id, and its data unless it is a priming event."""
+
+
+def events_of(piece: Piece) -> list[Event]:
+    primer: list[Event] = [(piece.id_before, None)] if piece.primes else []
+    return primer + [
+        (b"%b%d" % (piece.prefix, number), data) for number, data in enumerate(piece.data, piece.first)
+    ]
 
 
 def _number(data: bytes) -> int:
@@ -100,11 +111,11 @@ class Model:
         self._take(lambda events: events[: len(events) // 2])
         self.live = None
 
-    def _take(self, arrives: Callable[[list[StreamEvent]], list[StreamEvent]]) -> None:
+    def _take(self, arrives: Callable[[list[Event]], list[Event]]) -> None:
         if self.live is None:
             return
         try:
-            events = self.stream.take(self.live) or []
+            events = events_of(self.stream.take(self.live) or NO_EVENTS)
         except Gap:
             # The connection is broken off, and the client told when it comes back.
             self.detach()
@@ -114,13 +125,12 @@ class Model:
             # What follows on this connection would not arrive either.
             self.stale.append(self.live)
             self.live = None
-        for event in arrived:
-            assert event.id is not None
-            if event.data is None:
+        for event_id, data in arrived:
+            if data is None:
                 continue
-            number = _number(event.data)
+            number = _number(data)
             assert number == self.cursor + 1, f"{number} after {self.cursor}"
-            id = EventId.decode(event.id)
+            id = EventId.decode(event_id)
             assert id is not None
             assert id.seq == number
             self.received.append(number)
@@ -244,7 +254,8 @@ class Listener:
     async def _one_connection(self, reader: Reader, count: int) -> bool:
         """Whether the client has to come back."""
         draws = self.draws
-        async for batch in reader:
+        async for piece in reader:
+            batch = events_of(piece)
             # Who does not even get the first event has nothing to resume with.
             keeps = len(batch) if draws.random() < 0.6 else draws.randint(self.last_id is None, len(batch))
             for event in batch[:keeps]:
@@ -257,11 +268,11 @@ class Listener:
         assert self.received[-1:] == [count]
         return False
 
-    def _take(self, event: StreamEvent) -> None:
-        if event.data is not None:
-            assert _number(event.data) == len(self.received) + 1
+    def _take(self, event: Event) -> None:
+        self.last_id, data = event
+        if data is not None:
+            assert _number(data) == len(self.received) + 1
             self.received.append(len(self.received) + 1)
-        self.last_id = event.id
 
     async def _leave(self, reader: Reader) -> None:
         how = self.draws.randrange(3)
@@ -277,8 +288,8 @@ class Listener:
 async def _drain(reader: Reader, stream: Stream) -> int:
     """Reads what a replaced connection is given once another has taken over."""
     given = 0
-    async for batch in reader:
-        given += sum(event.data is not None for event in batch)
+    async for piece in reader:
+        given += sum(data is not None for data in piece.data)
     return given
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -120,11 +120,30 @@ Verdict = Pass | Replace | Reply | Reject
 PASS = Pass()
 
 
-class StreamEvent(msgspec.Struct, frozen=True, gc=False):
-    """One event for a client; no data makes it a priming event."""
+class Piece(msgspec.Struct, frozen=True, gc=False):
+    """Events of a stream for a client, one after the other. The id of each is the prefix and its number."""
 
-    id: bytes
-    data: bytes | None
+    prefix: bytes
+    first: int
+    """The number of the first."""
+    data: Sequence[bytes | None]
+    """None leaves a number out."""
+    primes: bool = False
+    """Whether an event without data goes before them, for the client to come back by if it gets nothing else."""
+
+    def __bool__(self) -> bool:
+        return self.primes or bool(self.data)
+
+    @property
+    def id_before(self) -> bytes:
+        return b"%b%d" % (self.prefix, self.first - 1)
+
+    @property
+    def last_id(self) -> bytes:
+        return b"%b%d" % (self.prefix, self.first - 1 + len(self.data))
+
+
+NO_EVENTS = Piece(b"", 0, ())
 
 
 class MessageStream(Protocol):

@@ -12,8 +12,8 @@ from shadowcat.core.exchange import (
     Elsewhere,
     Forwarded,
     MessageStream,
+    Piece,
     Rest,
-    StreamEvent,
     Verdict,
 )
 from shadowcat.core.ledger import Held, Refusal, SessionChange, SessionSummary, StoredSession
@@ -159,7 +159,7 @@ class TapSink(Protocol):
 class ClientStream(Protocol):
     """Messages for a client, ready to be written; ends with the stream. Closing it detaches, it cancels nothing."""
 
-    def __aiter__(self) -> AsyncIterator[list[StreamEvent]]: ...
+    def __aiter__(self) -> AsyncIterator[Piece]: ...
 
     async def aclose(self) -> None: ...
 

@@ -223,13 +223,15 @@ class StreamLog:
             return []
         if self._first > self._handed_out + 1:
             raise Gap
-        size = 0
-        given: list[Logged] = []
-        for event in self._between(self._handed_out + 1, up_to):
-            given.append(event)
-            size += len(event[0]) + EVENT_OVERHEAD_BYTES
-            if size >= max_bytes:
-                break
+        given = self._between(self._handed_out + 1, up_to)
+        size = self._ahead
+        if up_to < self.last_seq or size > max_bytes:
+            size = 0
+            for count, (data, _) in enumerate(given, 1):
+                size += len(data) + EVENT_OVERHEAD_BYTES
+                if size >= max_bytes:
+                    del given[count:]
+                    break
         self._handed_out += len(given)
         self._ahead -= size
         return given

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Generic, Protocol, TypeVar
 
-from shadowcat.core.exchange import MessageStream, StreamEvent
+from shadowcat.core.exchange import MessageStream, Piece
 from shadowcat.core.ports import ClientStream
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.http.message import HeaderList, Response
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Message, RequestId
-from shadowcat.wire.sse import KEEPALIVE, encode_event, encode_message, encode_priming
+from shadowcat.wire.sse import KEEPALIVE, encode_event, encode_messages, encode_priming
 
 T = TypeVar("T")
+Given = TypeVar("Given", covariant=True)
 
 JSON_HEAD: HeaderList = [(b"content-type", b"application/json")]
 _SSE: HeaderList = [
@@ -50,15 +51,9 @@ def stream_response(
 ) -> Response:
     """A stored stream: its events carry ids, so that the client can come back for the rest."""
 
-    def encode(events: list[StreamEvent]) -> bytes:
-        return b"".join(
-            [
-                encode_priming(event.id, retry_ms())
-                if event.data is None
-                else encode_message(event.id, event.data)
-                for event in events
-            ]
-        )
+    def encode(piece: Piece) -> bytes:
+        events = encode_messages(piece.prefix, piece.first, piece.data)
+        return encode_priming(piece.id_before, retry_ms()) + events if piece.primes else events
 
     return event_response(_EventBody(stream, encode), keepalive_s, extra)
 
@@ -83,8 +78,8 @@ def event_response(
     return Response(200, _SSE + extra if extra else _SSE, body, idle_chunk=KEEPALIVE, idle_s=keepalive_s)
 
 
-class _Closable(Protocol[T]):
-    def __aiter__(self) -> AsyncIterator[list[T]]: ...
+class _Closable(Protocol[Given]):
+    def __aiter__(self) -> AsyncIterator[Given]: ...
 
     def aclose(self) -> Coroutine[Any, Any, None]: ...
 
@@ -92,16 +87,16 @@ class _Closable(Protocol[T]):
 class _EventBody(Generic[T]):
     """Not a generator: one that never started would be closed without its stream being closed."""
 
-    def __init__(self, stream: _Closable[T], encode: Callable[[list[T]], bytes]) -> None:
+    def __init__(self, stream: _Closable[T], encode: Callable[[T], bytes]) -> None:
         self._stream = stream
-        self._batches = aiter(stream)
+        self._pieces = aiter(stream)
         self._encode = encode
 
     def __aiter__(self) -> _EventBody[T]:
         return self
 
     async def __anext__(self) -> bytes:
-        return self._encode(await anext(self._batches))
+        return self._encode(await anext(self._pieces))
 
     async def aclose(self) -> None:
         await self._stream.aclose()

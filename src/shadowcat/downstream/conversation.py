@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from shadowcat.aio import Tasks
-from shadowcat.core.exchange import Caller, StreamEvent
+from shadowcat.core.exchange import Caller, Piece
 from shadowcat.core.ports import ClientSession, ClientStream, Gateway
 from shadowcat.downstream.body import asks_something, require_batches
 from shadowcat.downstream.outbox import Outbox
@@ -154,9 +154,9 @@ class Conversation:
         try:
             while reading is not None and not self._is_draining:
                 try:
-                    async for events in reading:
-                        last_id = events[-1].id
-                        await self._pass_on(events)
+                    async for piece in reading:
+                        last_id = piece.last_id
+                        await self._pass_on(piece)
                 finally:
                     await reading.aclose()
                 if not self._is_draining:
@@ -216,18 +216,18 @@ class Conversation:
         last_id: bytes | None = None
         while reading is not None:
             try:
-                async for events in reading:
-                    last_id = events[-1].id
-                    answers -= await self._pass_on(events)
+                async for piece in reading:
+                    last_id = piece.last_id
+                    answers -= await self._pass_on(piece)
             finally:
                 await reading.aclose()
             if answers <= 0 or last_id is None:
                 return
             reading = await session.listen(last_id)
 
-    async def _pass_on(self, events: list[StreamEvent]) -> int:
-        """Returns how many answers were among them; priming events are for who can come back."""
-        said = [event.data for event in events if event.data is not None]
+    async def _pass_on(self, piece: Piece) -> int:
+        """Returns how many answers were in it; priming events are for who can come back."""
+        said = [data for data in piece.data if data is not None]
         for data in said:
             # Each by itself: the TypeScript SDK's client loses progress that it reads in one piece with the answer.
             await self._outbox.put(encode_event(data, event=b"message"))

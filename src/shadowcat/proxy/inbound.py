@@ -89,25 +89,48 @@ async def _up_to_response(
     core: SessionCore, request: Message, entry: InFlight[Stream], source: MessageStream, stream: Stream
 ) -> Message:
     async for batch in source:
-        passing: list[Message] = []
-        for message in batch:
-            if passes_as_it_is(core, message, request):
-                passing.append(message)
-                continue
-            stream.extend(passing)
-            passing = []
-            if not message.is_response:
-                await deliver(core, message, stream, request)
-            elif message.id == entry.upstream_id and type(message.id) is int:
-                return await finished(core, request, entry, message)
-            else:
-                _drop(core, "an answer to something else", message)
-        stream.extend(passing)
+        if _all_pass(core, batch):
+            stream.extend(batch)
+        else:
+            response = await _deliver_each(core, request, entry, batch, stream)
+            if response is not None:
+                return await finished(core, request, entry, response)
         if batch:
             stream.heard()
         stream.mark(source.cursor)
         await core.book.wait_for_room(stream)
     raise Fault(FaultKind.OUTCOME_UNKNOWN, reason="upstream_connection_lost", sent=True)
+
+
+def _all_pass(core: SessionCore, batch: list[Message]) -> bool:
+    """Whether there is nothing to be done to any of them, and nobody who might want to see them."""
+    return not core.shared.pipeline and all(
+        message.kind is NOTIFICATION and message.method not in _LOOKED_INTO for message in batch
+    )
+
+
+_LOOKED_INTO = frozenset({Method.CANCELLED, Method.PROGRESS})
+
+
+async def _deliver_each(
+    core: SessionCore, request: Message, entry: InFlight[Stream], batch: list[Message], stream: Stream
+) -> Message | None:
+    """Puts them on the stream up to the response to the request, which is returned."""
+    passing: list[Message] = []
+    for message in batch:
+        if passes_as_it_is(core, message, request):
+            passing.append(message)
+            continue
+        stream.extend(passing)
+        passing = []
+        if not message.is_response:
+            await deliver(core, message, stream, request)
+        elif message.id == entry.upstream_id and type(message.id) is int:
+            return message
+        else:
+            _drop(core, "an answer to something else", message)
+    stream.extend(passing)
+    return None
 
 
 async def finished(
@@ -145,8 +168,10 @@ def passes_as_it_is(core: SessionCore, message: Message, request: Message | None
     """Whether a message is one of the many that nothing has to be done to, and nobody wants to see."""
     return (
         message.kind is NOTIFICATION
-        and message.method != Method.CANCELLED
-        and (message.method != Method.PROGRESS or core.correlator.knows_token(message) is not None)
+        and (
+            message.method not in _LOOKED_INTO
+            or (message.method == Method.PROGRESS and core.correlator.knows_token(message) is not None)
+        )
         and core.passed(message, TO_CLIENT, request)
     )
 

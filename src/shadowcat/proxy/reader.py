@@ -6,7 +6,7 @@ import asyncio
 from typing import Protocol
 
 from shadowcat.aio import STEP_S
-from shadowcat.core.exchange import StreamEvent
+from shadowcat.core.exchange import Piece
 
 HELD_BACK_S = 5.0
 """How long a connection waits for events that must be in the store first."""
@@ -23,7 +23,7 @@ class Readable(Protocol):
         """Whether something is handed out as soon as the store has it."""
         ...
 
-    def take(self, reader: Reader) -> list[StreamEvent] | None:
+    def take(self, reader: Reader) -> Piece | None:
         """What the reader has not seen, piece by piece; None when it has seen everything there will be for it."""
         ...
 
@@ -35,14 +35,14 @@ class Readable(Protocol):
 
 
 class Reader:
-    """Iterate it for batches of events."""
+    """Iterate it for its events, piece by piece."""
 
     __slots__ = ("_patience_s", "_stream", "farewell", "replayed_to", "unprimed")
 
     def __init__(self, stream: Readable, replayed_to: int) -> None:
         self._stream = stream
         self.unprimed = stream.primed
-        self.farewell: StreamEvent | None = None
+        self.farewell: Piece | None = None
         """What is said at last to a client that is to come back."""
         self.replayed_to = replayed_to
         self._patience_s = HELD_BACK_S
@@ -50,14 +50,14 @@ class Reader:
     def __aiter__(self) -> Reader:
         return self
 
-    async def __anext__(self) -> list[StreamEvent]:
+    async def __anext__(self) -> Piece:
         stream = self._stream
         while True:
-            events = stream.take(self)
-            if events:
+            piece = stream.take(self)
+            if piece:
                 self._patience_s = HELD_BACK_S
-                return events
-            if events is not None:
+                return piece
+            if piece is not None:
                 if not stream.is_held_back:
                     await stream.wait()
                     continue
@@ -66,7 +66,7 @@ class Reader:
             stream.detach(self)
             if self.farewell is not None:
                 farewell, self.farewell = self.farewell, None
-                return [farewell]
+                return farewell
             raise StopAsyncIteration
 
     async def _let_go(self) -> bool:

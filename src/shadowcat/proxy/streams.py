@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from shadowcat.core.exchange import StreamEvent
+from shadowcat.core.exchange import NO_EVENTS, Piece
 from shadowcat.core.kept import KeptRequest, KeptStream
 from shadowcat.core.stream import EventId, Logged, StreamLog
 from shadowcat.proxy.reader import Reader
@@ -197,7 +197,7 @@ class Stream:
             return
         if log.is_short_of_room:
             self._make_room()
-        log.extend([(one_line(message), None) for message in notifications])
+        log.extend([(raw, None) for raw in lines(notifications)])
         if not self.is_changed:
             self._keeper.stream_changed(self)
         if self._wakeup is not None:
@@ -344,30 +344,31 @@ class Stream:
         self._wake()
         return reader
 
-    def take(self, reader: Reader) -> list[StreamEvent] | None:
+    def take(self, reader: Reader) -> Piece | None:
         """What the reader has not seen, piece by piece; None when it has seen everything there will be for it."""
         if self._reader is not reader:
             return None
         log = self.log
         released = self._released
-        events: list[StreamEvent] = []
-        if reader.unprimed and released >= 0:
+        primes = reader.unprimed and released >= 0
+        if primes:
             reader.unprimed = False
-            events.append(StreamEvent(b"%b%d" % (self._prefix, log.handed_out), None))
+        first = log.handed_out + 1
         while fresh := log.hand_out(released, MAX_PIECE_BYTES):
             self._wake_writer()
-            prefix = self._prefix
-            events += [
-                StreamEvent(b"%b%d" % (prefix, seq), data)
-                for seq, (data, request_id) in enumerate(fresh, log.handed_out + 1 - len(fresh))
+            data = [
                 # An answered request is not asked again on a replay.
-                if request_id is None or seq > reader.replayed_to or self._is_current(request_id)
+                data
+                if request_id is None or number > reader.replayed_to or self._is_current(request_id)
+                else None
+                for number, (data, request_id) in enumerate(fresh, first)
             ]
-            if events:
-                break
-        if events or not log.closed or log.handed_out < log.last_seq:
-            return events
-        return None
+            if primes or data.count(None) < len(data):
+                return Piece(self._prefix, first, data, primes)
+            first = log.handed_out + 1
+        if primes:
+            return Piece(self._prefix, first, (), primes)
+        return None if log.closed and log.handed_out >= log.last_seq else NO_EVENTS
 
     @property
     def _released(self) -> int:
@@ -405,7 +406,7 @@ class Stream:
         reader = self._reader
         if reader is not None:
             if self.primed and not reader.unprimed:
-                reader.farewell = StreamEvent(b"%b%d" % (self._prefix, self.log.handed_out), None)
+                reader.farewell = Piece(self._prefix, self.log.handed_out + 1, (), primes=True)
             self.drop_reader()
 
     def drop_reader(self) -> None:
@@ -422,6 +423,12 @@ class Stream:
         room, self._room = self._room, None
         if room is not None:
             room.set_result(None)
+
+
+def lines(messages: list[Message]) -> list[bytes]:
+    raws = [message.raw for message in messages]
+    text = b"".join(raws)
+    return [one_line(message) for message in messages] if _LF in text or _CR in text else raws
 
 
 def one_line(message: Message) -> bytes:

@@ -17,6 +17,7 @@ from shadowcat.core.track import EventTracker
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.http.outgoing import ClientResponse
 from shadowcat.upstream.interpret import messages_of
+from shadowcat.wire import alike
 from shadowcat.wire.jsonrpc import Message
 from shadowcat.wire.sse import SseDecoder, SseEvent
 
@@ -95,17 +96,32 @@ class EventMessages:
 
     def parse(self, events: list[SseEvent]) -> list[Message]:
         """Priming and polling events carry no data; other event names are not MCP's."""
+        texts = [event.data for event in events if event.data and event.event == b"message"]
         messages: list[Message] = []
-        for event in events:
-            if event.data and event.event == b"message":
-                try:
-                    messages += messages_of(event.data)
-                except Fault as fault:
-                    if not self._skip_garbage:
-                        self._response.abort()
-                        raise
-                    log.warning("an event that was not JSON-RPC is left out (%s)", fault.reason)
+        at = 0
+        while at < len(texts):
+            messages += self._messages_of(texts[at])
+            at += 1
+            if at < len(texts) and messages:
+                end = alike.end_of_run(messages[-1], texts, at)
+                if end > at:
+                    messages += self._run_of(messages[-1], texts[at:end])
+                    at = end
         return messages
+
+    def _run_of(self, first: Message, texts: list[bytes]) -> list[Message]:
+        run = alike.parse_run(first, texts)
+        return [message for text in texts for message in self._messages_of(text)] if run is None else run
+
+    def _messages_of(self, text: bytes) -> list[Message]:
+        try:
+            return messages_of(text)
+        except Fault as fault:
+            if not self._skip_garbage:
+                self._response.abort()
+                raise
+            log.warning("an event that was not JSON-RPC is left out (%s)", fault.reason)
+            return []
 
     @property
     def cursor(self) -> bytes | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 import msgspec
@@ -25,13 +25,10 @@ MAX_DEPTH = 64
 _KEPT = b'{}[]"0123456789eE ,-'
 _FOLD = bytes.maketrans(b"[]123456789E,-", b"{}000000000e  ")
 _DROP = bytes(set(range(256)) - set(_KEPT))
+_DROP_IN_LINES = bytes(set(_DROP) - set(b"\n"))
 # A number without a run of 200 digits and with an exponent of two digits at most stays below 1e300.
 _LONG_RUN = b"0" * 200
 _LONG_EXPONENT = b"e000"
-# Half of all UUIDs look like one by now; a number stands behind one of these few.
-_has_long_exponent = re.compile(rb"(?:^|[\[:,\s])-?[0-9]++(?:\.[0-9]++)?[eE]\+?[0-9]{3}").search
-# A look at each number takes six times as long as decoding them all, where there are many.
-_LOOKED_AT_BYTES = 16 * 1024
 
 
 class JsonError(ValueError):
@@ -40,20 +37,67 @@ class JsonError(ValueError):
 
 def check(raw: bytes) -> None:
     """Raises `JsonError` unless `raw`, already accepted by msgspec's skipping decoder, is safe to pass on."""
-    if not raw.isascii():
-        try:
-            raw.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise JsonError("not UTF-8") from error
+    if not _is_utf_8(raw):
+        raise JsonError("not UTF-8")
     kept = raw.translate(_FOLD, _DROP)
     if len(kept) > 2 * MAX_DEPTH and kept.count(b"{") > MAX_DEPTH and _too_deep(raw, kept):
         raise JsonError(f"nested deeper than {MAX_DEPTH}")
-    # Not `in`, which takes what it looks for as a number first: half of the search is the exception of that.
-    if (
-        kept.find(_LONG_EXPONENT) >= 0
-        and (len(raw) > _LOOKED_AT_BYTES or _has_long_exponent(raw) is not None)
-    ) or (len(kept) >= len(_LONG_RUN) and kept.find(_LONG_RUN) >= 0):
+    if _has_long(kept) and _has_long(_outside_strings(raw, kept)):
         _decode_numbers(raw)
+
+
+def are_members(values: Sequence[bytes]) -> bool:
+    """Whether each of them is one value that may stand in a message's object, found for all of them together.
+
+    False also where it would take a closer look at each. What one of them leaves open another cannot close: every
+    value that is found in the whole has to be as long as the one that stands there.
+    """
+    text = b"\n".join(values)
+    try:
+        found = _decode_lines(text)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return False
+    if list(map(len, found)) != list(map(len, values)) or not _is_utf_8(text):
+        return False
+    kept = text.translate(_FOLD, _DROP_IN_LINES)
+    opened = kept.translate(None, b'}"0e ')
+    # With a line end inside of one its brackets would be counted for two.
+    if opened.count(b"\n") != len(values) - 1 or opened.find(_NEARLY_TOO_DEEP) >= 0:
+        return False
+    return not _has_long(kept) or not _has_long(_outside_strings(text, kept))
+
+
+_decode_lines = msgspec.json.Decoder(msgspec.Raw).decode_lines
+_NEARLY_TOO_DEEP = b"{" * MAX_DEPTH
+
+
+def _is_utf_8(raw: bytes) -> bool:
+    if raw.isascii():
+        return True
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _has_long(kept: bytes) -> bool:
+    """Whether there may be a number out of range in what is kept."""
+    # Not `in`, which takes what it looks for as a number first: half of the search is the exception of that.
+    return kept.find(_LONG_EXPONENT) >= 0 or (len(kept) >= len(_LONG_RUN) and kept.find(_LONG_RUN) >= 0)
+
+
+def _outside_strings(raw: bytes, kept: bytes) -> bytes:
+    """Half of all UUIDs look like a number that is out of range."""
+    return b"".join(_without_escapes(raw, kept).split(b'"')[::2])
+
+
+def _without_escapes(raw: bytes, kept: bytes) -> bytes:
+    """What is kept, so that each quote in it begins or ends a string."""
+    if b"\\" not in raw:
+        return kept
+    # Doubled backslashes go first: they escape each other.
+    return raw.replace(b"\\\\", b"").replace(b'\\"', b"").translate(_FOLD, _DROP)
 
 
 # Balanced braces, up to MAX_DEPTH inside each other; nothing in it can backtrack, so it reads each brace once.
@@ -67,10 +111,7 @@ def _too_deep(raw: bytes, kept: bytes) -> bool:
 
     A pair of adjacent quotes holds no bracket and can go without changing what stands inside a string.
     """
-    if b"\\" in raw:
-        # An escaped quote ends no string. Doubled backslashes go first: they escape each other.
-        kept = raw.replace(b"\\\\", b"").replace(b'\\"', b"").translate(_FOLD, _DROP)
-    structure = kept.translate(None, b"0e ").replace(b'""', b"")
+    structure = _without_escapes(raw, kept).translate(None, b"0e ").replace(b'""', b"")
     if b'"' in structure:
         structure = b"".join(structure.split(b'"')[::2])
     return not _within_depth(structure)

@@ -6,6 +6,9 @@ whole-buffer operations: a stream of small events costs no Python step per line 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import count
+
 import msgspec
 
 from shadowcat.errors import Fault, FaultKind
@@ -176,11 +179,26 @@ def encode_event(
     return head + b"data: " + data + b"\n\n"
 
 
-def encode_message(id: bytes, data: bytes) -> bytes:
-    """The same for one line of data under an id that was minted here: the form of every stored event."""
-    if _LF in data or _CR in data:
-        return encode_event(data, event=b"message", id=id)
-    return b"event: message\nid: %b\ndata: %b\n\n" % (id, data)
+def encode_messages(prefix: bytes, first: int, data: Sequence[bytes | None]) -> bytes:
+    """The events of a stream, of one line each, under ids that were minted here: the prefix and one number after the
+    other. None leaves its number out."""
+    text = b"".join([one for one in data if one is not None])
+    if _LF in text or _CR in text:
+        ids = (b"%b%d" % (prefix, number) for number in count(first))
+        return b"".join(
+            [
+                encode_event(one, event=b"message", id=id)
+                for id, one in zip(ids, data, strict=False)
+                if one is not None
+            ]
+        )
+    return b"".join(
+        [
+            b"event: message\nid: %b%d\ndata: %b\n\n" % (prefix, number, one)
+            for number, one in enumerate(data, first)
+            if one is not None
+        ]
+    )
 
 
 def encode_priming(id: bytes, retry: int | None = None) -> bytes:

@@ -1,0 +1,43 @@
+"""Notifications that differ in nothing but their params, as a server writes them that reports on its work.
+
+What stands before the params, and the brace behind them, was judged with the first. What is left to be judged, of all
+of them together, is that in each one object stands between: less than half of the work of parsing them one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from shadowcat.wire import json_strict
+from shadowcat.wire.jsonrpc import NOTIFICATION, Message
+
+
+def end_of_run(first: Message, texts: Sequence[bytes], start: int) -> int:
+    """Where the texts end, from `start` on, that begin and end as `first` does."""
+    head = _head_of(first)
+    end = start
+    if head:
+        while end < len(texts) and texts[end].startswith(head) and texts[end].endswith(b"}"):
+            end += 1
+    return end
+
+
+def parse_run(first: Message, texts: Sequence[bytes]) -> list[Message] | None:
+    """The messages of a run, as `jsonrpc.parse` would have them; None where it has to look at them one by one."""
+    start = len(_head_of(first)) - 1
+    params = [text[start:-1] for text in texts]
+    if not json_strict.are_members(params):
+        return None
+    method = first.method
+    return [Message(NOTIFICATION, None, method, raw, found) for raw, found in zip(texts, params, strict=True)]
+
+
+def _head_of(first: Message) -> bytes:
+    """Up to the brace that opens its params, where they come last; b"" for what has none to be alike in.
+
+    Nothing else in a notification is an object: what ends in two braces ends in its params.
+    """
+    raw, params = first.raw, first.raw_params
+    if first.kind is not NOTIFICATION or not params or not raw.endswith(params + b"}"):
+        return b""
+    return raw[: -len(params)]
