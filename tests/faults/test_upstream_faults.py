@@ -13,6 +13,7 @@ import pytest
 from shadowcat import ReverseProxy
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.http.limits import Timeouts
+from shadowcat.proxy.recovery import Recovery
 from shadowcat.proxy.shared import SessionLimits
 from tests.rig.cases import refused
 from tests.rig.client import client_of, rpc
@@ -102,7 +103,7 @@ async def test_a_session_that_has_ended_is_not_recovered() -> None:
         session = rig.session()
         assert (await rig.client.delete()).status == 200
         with pytest.raises(Fault) as late:
-            await session._recovery.run(session.core.correlator.epoch)  # pyright: ignore[reportPrivateUsage]
+            await Recovery(session.core).run(session.core.correlator.epoch)
         assert late.value.kind is FaultKind.SESSION_UNKNOWN
         assert len(rig.server.got("initialize")) == 1
 

@@ -178,8 +178,10 @@ async def test_a_child_that_does_not_read_hangs_nobody() -> None:
 
 
 async def test_stop_is_gentle_first() -> None:
-    async with running(script("import sys; sys.stdin.read(); print('bye')")) as (process, _):
-        await process.stop()
+    at_its_leisure = Patience(3600, 3600)
+    async with running(script("import sys; sys.stdin.read(); print('bye')"), at_its_leisure) as (process, _):
+        async with soon():
+            await process.stop()
         assert process.ending() == "exit code 0"
 
 
