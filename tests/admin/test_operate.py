@@ -92,9 +92,9 @@ async def test_a_proxy_is_looked_after() -> None:
         assert SERVING.count("\n") == 2
         await client.initialize()
         handle = (client.session_id or "")[:12]
-        health, ready = (await output_of(proxy.on_page(HEALTH))).split("}{")
-        assert json.loads(health + "}") == {"is_alive": True}
-        assert json.loads("{" + ready)["is_ready"]
+        health, ready = (await output_of(proxy.on_page(HEALTH))).splitlines()
+        assert json.loads(health) == {"is_alive": True}
+        assert json.loads(ready)["is_ready"]
         metrics = await output_of(proxy.on_page(METRICS))
         # What the page tells to watch is there.
         for name in re.findall(r"shadowcat_\w+", PAGE):
@@ -107,7 +107,7 @@ async def test_a_proxy_is_looked_after() -> None:
         async with soon():
             assert await watching.stdout.readline() == b"retry: 3000\n"
             ended = await output_of(proxy.on_page(END).replace("5f2c81aa90d1", handle))
-            assert ended == ENDED.replace("5f2c81aa90d1", handle)
+            assert ended == ENDED.replace("5f2c81aa90d1", handle) + "\n"
             while b"session.ended" not in await watching.stdout.readline():
                 pass
             # The feed ends with the proxy, and so does the command that prints it.
@@ -217,7 +217,7 @@ async def test_forward_has_one_without_being_asked_and_reverse_has_none() -> Non
 @pytest.mark.parametrize(
     ("arguments", "token", "told"),
     [
-        ("--admin 0.0.0.0:0", "", "others than this machine reach 0.0.0.0:0: that needs a token"),
+        ("--admin 0.0.0.0:0", "", "others than this machine reach 0.0.0.0:0, so it needs a token"),
         ("--admin 127.0.0.1:0", "short", "token needs 16 characters or more"),
         ("--admin here", "", "'here' is not HOST:PORT"),
         ("--admin 192.0.2.1:9", "x" * 16, "Cannot assign requested address; choose another with --admin"),

@@ -208,7 +208,7 @@ async def test_rules_are_read_again(tmp_path: Path, caplog: pytest.LogCaptureFix
         plugins.look(pipeline)
         plugins.look(pipeline)
         assert await said(pipeline) == outcome
-    assert "line 1: rule 'r': Object contains unknown field `blok`" in caplog.text
+    assert "rule 'r': there is no key 'blok'; did you mean block?" in caplog.text
 
 
 def test_a_bad_file_of_rules_is_named(tmp_path: Path) -> None:

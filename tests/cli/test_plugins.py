@@ -129,7 +129,7 @@ def test_what_cannot_be_loaded_ends_it_at_once(mode: str, tmp_path: Path) -> Non
         run = subprocess.run([*command, "--upstream", "http://127.0.0.1:1/"], capture_output=True, timeout=60)
     assert run.returncode == 2
     said = run.stderr.decode()
-    assert f"Error: rules {path}: line 2: rule 'r': Object contains unknown field `tol`" in said
+    assert f"Error: rules {path}: line 4: rule 'r': there is no key 'tol'; did you mean tool?" in said
     assert "Traceback" not in said
 
 

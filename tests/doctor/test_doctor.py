@@ -87,7 +87,7 @@ async def test_our_demo_server(tmp_path: Path) -> None:
     assert report.has("ok", "buffering", "one by one")
     assert report.has("ok", "headers")
     assert report.has("ok", "resuming")
-    assert report.has("ok", "capabilities", "7 tools, 2 resources, 1 prompts")
+    assert report.has("ok", "capabilities", "7 tools, 2 resources, 1 prompt")
 
 
 @pytest.mark.parametrize("way", ["direct", "proxied"])

@@ -27,9 +27,9 @@ class Problem(msgspec.Struct, kw_only=True):
 
 
 def answer(value: Any, status: int = 200, *, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(
-        msgspec.json.encode(value), status, {**SECURE, **(headers or {})}, media_type="application/json"
-    )
+    # With an end of line, for who asks with curl.
+    body = msgspec.json.encode(value) + b"\n"
+    return Response(body, status, {**SECURE, **(headers or {})}, media_type="application/json")
 
 
 def problem(status: int, reason: str, told: str, *, headers: Mapping[str, str] | None = None) -> Response:

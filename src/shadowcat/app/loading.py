@@ -38,7 +38,7 @@ def _problems(settings: Settings, profile: str) -> Iterator[str]:
         try:
             store_of(settings.store, SystemClock())
         except StoreUnusable as error:
-            yield f"store: it cannot be used: {error}"
+            yield f"store: {error}"
     if settings.rules is not None:
         try:
             check_rules(settings.rules, tuple(settings.upstreams) or None)

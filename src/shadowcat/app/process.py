@@ -59,8 +59,8 @@ async def until_stopped(
     await stop.wait()
     for number in _STOPPING:
         loop.remove_signal_handler(number)
-        # Not Python's handler, which would have everything closed in good order first.
-        signal.signal(number, signal.SIG_DFL)
+        # Not by an exception, which would have everything closed in good order first.
+        signal.signal(number, lambda number, _: os._exit(128 + number))
     await drain()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from shadowcat.cli.listing import Listing
 from shadowcat.cli.options import config_option, settings_from
 
 PROFILES = click.option(
@@ -20,7 +21,7 @@ PROFILES = click.option(
 )
 
 
-@click.group()
+@click.group(cls=Listing)
 def config() -> None:
     """Look at the settings of `reverse` and `forward http`, from a file, the environment and defaults.
 
@@ -34,7 +35,9 @@ def config() -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @PROFILES
 def check(file: Path, profile: str) -> None:
-    """Check FILE and the environment: a line for each thing that is wrong, or has no effect.
+    """Check a file and the environment.
+
+    There is a line for each thing that is wrong, or has no effect.
 
     \b
     Example:
@@ -52,7 +55,9 @@ def check(file: Path, profile: str) -> None:
 @config_option
 @PROFILES
 def show(config: Path | None, profile: str) -> None:
-    """Show all settings as a file that says the same, and where each comes from. Secrets are left out.
+    """Show all settings, and where each comes from.
+
+    What is printed is a file that says the same, but for secrets, which are left out.
 
     \b
     Examples:
@@ -69,7 +74,7 @@ def show(config: Path | None, profile: str) -> None:
 
 @config.command()
 def schema() -> None:
-    """Print the JSON Schema of the file, for editors that check what is typed.
+    """Print the JSON Schema of a file, for editors that check what is typed.
 
     \b
     Example:

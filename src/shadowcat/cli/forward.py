@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from shadowcat.cli.listing import Listing
 from shadowcat.cli.options import (
     ALLOW_TARGET,
     INTERCEPTING,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from shadowcat.config.load import Flag
 
 
-@click.group()
+@click.group(cls=Listing)
 def forward() -> None:
     """Stand in for a server, where its clients would have started or reached it themselves.
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from shadowcat.cli.listing import Listing
 from shadowcat.cli.options import CannotStart
 from shadowcat.errors import StoreUnusable
 from shadowcat.wire.text import on_one_line
@@ -28,7 +29,7 @@ def _store(command: Decorated) -> Decorated:
 _as_json = click.option("--json", "as_json", is_flag=True, help="A line of JSON for each.")
 
 
-@click.group()
+@click.group(cls=Listing)
 def session() -> None:
     """Look at the sessions in a store, and end them.
 
@@ -62,7 +63,9 @@ def list_(store: str | None, as_json: bool) -> None:
 @_as_json
 @click.argument("id")
 def show(id: str, store: str | None, as_json: bool) -> None:
-    """Show what is kept of a session; the first characters of its ID are enough. No message is shown.
+    """Show what is kept of a session.
+
+    The first characters of its ID are enough. No message is shown.
 
     \b
     Example:
@@ -86,9 +89,10 @@ def show(id: str, store: str | None, as_json: bool) -> None:
 @_store
 @click.argument("id")
 def end(id: str, store: str | None) -> None:
-    """End a session; a proxy that runs and has it hears of that when it next writes to the store.
+    """End a session.
 
-    Its admin listener (DELETE /api/sessions/ID) ends it at once.
+    A proxy that runs and has it hears of that when it next writes to the store; its admin listener (DELETE
+    /api/sessions/ID) ends one at once.
 
     \b
     Example:

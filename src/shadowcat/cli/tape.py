@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from shadowcat.cli.listing import Listing
 from shadowcat.cli.options import CannotStart
 from shadowcat.cli.said import nobody_reads
 from shadowcat.wire.tape import TapeError
@@ -28,7 +29,7 @@ strict_option = click.option(
 _tape = click.argument("tape")
 
 
-@click.group()
+@click.group(cls=Listing)
 def tape() -> None:
     """Look at tapes: what --record has written.
 
@@ -65,7 +66,9 @@ def list_(place: str, as_json: bool) -> None:
 @click.option("--full", is_flag=True, help="Messages in full length.")
 @click.option("-f", "--follow", is_flag=True, help="Go on while it is written.")
 def show(tape: str, session: str, method: str, full: bool, follow: bool) -> None:
-    """Show a tape, a line for each message; of several recordings in a directory, the newest.
+    """Show a tape, a line for each message.
+
+    Of several recordings in a directory it is the newest.
 
     \b
     Examples:

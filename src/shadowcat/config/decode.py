@@ -39,9 +39,14 @@ class Decoder:
         """Of each secret that was read from a file, which."""
 
     def section(
-        self, kind: type[Struct], given: Tables, path: str = "", defaults: Struct | None = None
+        self,
+        kind: type[Struct],
+        given: Tables,
+        path: str = "",
+        defaults: Struct | None = None,
+        origin: Origin = DEFAULT,
     ) -> Any:
-        """A struct of that kind, or `BAD`; what is not given is as in `defaults`."""
+        """A struct of that kind, or `BAD`; what is not given is as in `defaults`. `origin`: where the table stands."""
         fields = {field.encode_name: field for field in struct_fields(kind)}
         secrets = {name for name, field in fields.items() if shape_of(field.type).is_secret}
         self._find_unknown(given, path, [*fields, *(name + FILE_SUFFIX for name in secrets)])
@@ -54,8 +59,8 @@ class Decoder:
         try:
             return kind(**values)
         except ValueError as error:
-            origin = origin_in(given)
-            where = origin.where(path) if origin is not None and origin.is_file else path
+            origin = origin_in(given) or origin
+            where = origin.where(path) if origin.is_file else path
             return self._bad(f"{where}: {error}")
 
     def _find_unknown(self, given: Tables, path: str, known: list[str]) -> None:
@@ -116,13 +121,15 @@ class Decoder:
         return self._leaf(shape, node, path)
 
     def _tables(self, shape: Shape, node: Tables | Given, path: str, defaults: Struct | None) -> Any:
+        origin = DEFAULT
         if isinstance(node, Given):
             value: Any = node.value
+            origin = node.origin
             if not isinstance(value, dict):
                 return self._bad(told(node, path, f"{quoted(value)} is not {expected(shape)}"))
             node = tables_of(cast(dict[str, Any], value), node.origin)
         if shape.is_section:
-            return self.section(shape.base, node, path, defaults)
+            return self.section(shape.base, node, path, defaults, origin)
         inner = shape_of(shape.inner[1])
         values = {name: self.value(inner, value, f"{path}.{name}") for name, value in node.items()}
         return BAD if BAD in values.values() else values

@@ -291,4 +291,6 @@ def _detail(fault: Fault) -> str:
     cause = fault.__cause__
     if isinstance(cause, ssl.SSLCertVerificationError):
         return cause.verify_message
-    return str(cause) if cause is not None else fault.message
+    # The words of the operating system, without its number.
+    told = (cause.strerror if isinstance(cause, OSError) else None) or cause
+    return fault.message if told is None else str(told)

@@ -12,7 +12,7 @@ SLOW_MS = 500.0
 
 
 def judged_offers(opened: Opened, listed: Mapping[str, int]) -> Finding:
-    counted = [f"{count} {name}" for name, count in listed.items()]
+    counted = [f"{count} {name.removesuffix('s') if count == 1 else name}" for name, count in listed.items()]
     beside = [name for name in opened.capabilities if name not in listed]
     level = OK if opened.capabilities else NOTE
     return Finding(level, "capabilities", ", ".join([*counted, *beside]) or "nothing")

@@ -84,8 +84,7 @@ class Roster(ABC):
             known.last_at = now
             return
         self._trouble[name] = Trouble(fault.kind, fault.reason, known.since if known else now, now)
-        because = f": {fault.__cause__}" if fault.__cause__ is not None else ""
-        log.warning("upstream %s: %s (%s)%s", name, fault.message, fault.reason, because)
+        log.warning("upstream %s: %s (%s)%s", name, fault.message, fault.reason, _because(fault))
         self.news.tell(What.UPSTREAM_TROUBLE, upstream=name, reason=fault.reason)
 
     def answered(self, name: str) -> None:
@@ -111,6 +110,13 @@ class Roster(ABC):
     async def aclose(self) -> None:
         for upstream in self:
             await upstream.aclose()
+
+
+def _because(fault: Fault) -> str:
+    """In the words of the operating system, without its number."""
+    cause = fault.__cause__
+    told = (cause.strerror if isinstance(cause, OSError) else None) or cause
+    return "" if told is None else f": {told}"
 
 
 class Upstreams(Roster):
