@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from shadowcat import ReverseProxy
-from shadowcat.downstream import conversation
+from shadowcat.downstream import sse_stream
 from shadowcat.downstream.streamable import EndpointOptions
 from shadowcat.http.limits import ServerLimits
 from shadowcat.proxy.shared import SessionLimits
@@ -353,7 +353,7 @@ async def test_streams_are_bounded_in_number() -> None:
 
 
 async def test_a_stream_without_a_session_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conversation, "OPEN_S", 0.05)
+    monkeypatch.setattr(sse_stream, "OPEN_S", 0.05)
     async with before() as rig:
         await rig.client.ends()
         async with old_client_of(rig.proxy.port) as other:
@@ -363,7 +363,7 @@ async def test_a_stream_without_a_session_ends(monkeypatch: pytest.MonkeyPatch) 
 
 
 async def test_requests_under_way_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conversation, "MAX_RUNNING", 2)
+    monkeypatch.setattr(sse_stream, "MAX_RUNNING", 2)
     async with before() as rig:
         release = asyncio.Event()
 

@@ -1,126 +1,64 @@
-"""One client of the 2024-11-05 transport: what it posts, and the one stream that everything comes back on.
+"""A legacy client that everything comes back to on one way: HTTP+SSE's stream, or our stdout.
 
-The stream is the session: it begins before `initialize`, and when it ends all that runs is cancelled. Its events have
-no ids, because nobody can come back for them.
+Whoever has the client tells what it said, and is given what it is to hear, message by message and in its order. There
+are no ids of events, because nobody can come back for them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 from shadowcat.aio import Tasks
 from shadowcat.core.exchange import Caller, Piece
 from shadowcat.core.ports import ClientSession, ClientStream, Gateway
-from shadowcat.downstream.body import asks_something, require_batches
-from shadowcat.downstream.outbox import Outbox
+from shadowcat.downstream.body import require_batches
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Message
 from shadowcat.wire.mcp import Method
-from shadowcat.wire.sse import encode_event
 
 log = logging.getLogger("shadowcat.session")
 
 MAX_RUNNING = 1_000
 """Requests under way, and answers that wait for the client to read."""
-OPEN_S = 60.0
-"""How long a client may take to send `initialize`."""
 
 
 class Conversation:
-    """The body of the response that is the stream. `on_end` hears when it was closed; then `end` it."""
+    """`say` takes a message for the client, and waits while it reads none; `on_over` hears that it will get no more."""
 
     def __init__(
         self,
         gateway: Gateway,
         caller: Caller,
         address: str,
-        endpoint: str,
-        on_end: Callable[[Conversation], object],
+        say: Callable[[bytes], Awaitable[None]],
+        on_over: Callable[[], object],
     ) -> None:
-        """`address` is the client's, `endpoint` where it is to post."""
         self._gateway = gateway
         self._caller = caller
         self._address = address
-        self._first = encode_event(endpoint.encode("ascii"), event=b"endpoint")
-        self._on_end = on_end
-        self._outbox = Outbox()
-        self._tasks = Tasks("old session")
+        self._say = say
+        self._on_over = on_over
+        self._tasks = Tasks("conversation")
         self._opening: asyncio.Task[None] | None = None
         self._session: ClientSession | None = None
-        self._running = 0
         self._is_listening = False
         self._is_draining = False
-        self._patience = asyncio.get_running_loop().call_later(OPEN_S, self._require_begun)
-
-    # The stream.
-
-    def __aiter__(self) -> Conversation:
-        return self
-
-    async def __anext__(self) -> bytes:
-        if self._first:
-            first, self._first = self._first, b""
-            return first
-        return await anext(self._outbox)
-
-    async def aclose(self) -> None:
-        self._on_end(self)
-
-    def _require_begun(self) -> None:
-        if self._opening is None:
-            self._outbox.end()
-
-    async def _say(self, message: Message) -> None:
-        await self._outbox.put(encode_event(message.raw, event=b"message"))
-
-    # What is posted.
-
-    async def take(self, message: Message) -> None:
-        """Returns once the message was taken, not once it was answered. Raises `Fault`."""
-        if message.is_request and message.method == Method.INITIALIZE:
-            self._open(message)
-            return
-        session = await self._require_session()
-        if message.is_request:
-            self._run(session, message)
-            return
-        await session.receive(message)
-        if message.method == Method.INITIALIZED:
-            await self._listen(session)
-
-    async def take_batch(self, elements: list[Message | Fault]) -> None:
-        session = await self._require_session()
-        require_batches(session)
-        if asks_something(elements):
-            self._require_room()
-            self._spawn(self._answer_batch(session, elements))
-            return
-        for element in elements:
-            if isinstance(element, Message):
-                await session.receive(element)
-
-    async def _require_session(self) -> ClientSession:
-        if self._opening is not None:
-            # A client may post the next message before it has the answer to the first.
-            await asyncio.wait((self._opening,))
-        if self._session is None:
-            raise Fault(FaultKind.INVALID_REQUEST, "initialize comes first")
-        return self._session
-
-    def _require_room(self) -> None:
-        if self._running >= MAX_RUNNING:
-            raise Fault(FaultKind.OVER_CAPACITY, reason="too_many_requests_in_flight")
 
     # The session.
 
-    def _open(self, initialize: Message) -> None:
+    @property
+    def has_begun(self) -> bool:
+        return self._opening is not None
+
+    def open(self, initialize: Message) -> asyncio.Task[None]:
+        """Answers it, whatever comes of it. Raises `Fault` where there is a session."""
         if self._opening is not None:
             raise Fault(FaultKind.INVALID_REQUEST, "This session is already initialized")
         self._opening = self._tasks.spawn(self._opened(initialize), "open")
+        return self._opening
 
     async def _opened(self, initialize: Message) -> None:
         answer = jsonrpc.error(initialize.id, Fault(FaultKind.INTERNAL).error())
@@ -132,7 +70,42 @@ class Conversation:
             if self._session is None:
                 # It may try again.
                 self._opening = None
-            await self._say(answer)
+            await self._say(answer.raw)
+
+    async def require_session(self) -> ClientSession:
+        if self._opening is not None:
+            # A client may say the next thing before it has the answer to the first.
+            await asyncio.wait((self._opening,))
+        if self._session is None:
+            raise Fault(FaultKind.INVALID_REQUEST, "initialize comes first")
+        return self._session
+
+    async def end(self) -> None:
+        """The client is gone, or has been told that this is over."""
+        try:
+            if self._opening is not None:
+                await asyncio.wait((self._opening,))
+            if self._session is not None:
+                await self._gateway.end(self._session)
+        finally:
+            await self._tasks.aclose()
+
+    # What needs no answer.
+
+    async def receive(self, message: Message) -> None:
+        """A notification, or an answer to the server. Raises `Fault`."""
+        session = await self.require_session()
+        await session.receive(message)
+        if message.method == Method.INITIALIZED:
+            await self._listen(session)
+
+    async def receive_batch(self, elements: list[Message | Fault]) -> None:
+        """One that asks nothing. Raises `Fault`."""
+        session = await self.require_session()
+        require_batches(session)
+        for element in elements:
+            if isinstance(element, Message):
+                await session.receive(element)
 
     async def _listen(self, session: ClientSession) -> None:
         if self._is_listening:
@@ -162,49 +135,49 @@ class Conversation:
                 if not self._is_draining:
                     reading = await session.listen(last_id)
         except Fault as fault:
-            log.info("an HTTP+SSE session is over: %s", fault.reason)
+            log.info("session %s: its client hears no more: %s", session.id[:8], fault.reason)
         finally:
             if not self._is_draining:
-                self._outbox.end()
+                self._on_over()
+
+    def drain(self) -> None:
+        """No more than the answers to what runs is to come."""
+        self._is_draining = True
 
     # Requests.
 
-    def _run(self, session: ClientSession, request: Message) -> None:
-        self._require_room()
-        self._spawn(self._answer(session, request))
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        self._running += 1
-        self._tasks.spawn(work, "request").add_done_callback(self._answered)
-
-    def _answered(self, _: object) -> None:
-        self._running -= 1
-        self._end_if_drained()
-
-    async def _answer(self, session: ClientSession, request: Message) -> None:
+    async def answer(self, request: Message) -> None:
+        """Returns once the client has all that comes of it."""
         try:
+            session = await self.require_session()
             outcome = await session.request(request)
             if isinstance(outcome, Message):
-                await self._say(outcome)
+                await self._say(outcome.raw)
             elif outcome is not None:
                 await self._relay(session, outcome, answers=1)
         except Fault as fault:
-            await self._say(jsonrpc.error(request.id, fault.error()))
+            await self._refuse(request, fault)
             if fault.kind is FaultKind.SESSION_UNKNOWN:
-                # Which a client of this transport only understands when its stream ends.
-                self._outbox.end()
+                # Which a client that has no status to read only understands when it hears no more.
+                self._on_over()
         except Exception:
             log.exception("%r cannot be answered", request)
-            await self._say(jsonrpc.error(request.id, Fault(FaultKind.INTERNAL).error()))
+            await self._refuse(request, Fault(FaultKind.INTERNAL))
 
-    async def _answer_batch(self, session: ClientSession, elements: list[Message | Fault]) -> None:
+    async def answer_batch(self, elements: list[Message | Fault]) -> None:
+        """One that asks something; the answers as they come."""
         asked = sum(isinstance(element, Fault) or element.is_request for element in elements)
         try:
+            session = await self.require_session()
+            require_batches(session)
             await self._relay(session, await session.batch(elements), answers=asked)
         except Fault as fault:
             for element in elements:
                 if isinstance(element, Message) and element.is_request:
-                    await self._say(jsonrpc.error(element.id, fault.error()))
+                    await self._refuse(element, fault)
+
+    async def _refuse(self, request: Message, fault: Fault) -> None:
+        await self._say(jsonrpc.error(request.id, fault.error()).raw)
 
     async def _relay(self, session: ClientSession, stream: ClientStream, answers: int) -> None:
         """A stored stream up to the last of its answers.
@@ -230,28 +203,5 @@ class Conversation:
         said = [data for data in piece.data if data is not None]
         for data in said:
             # Each by itself: the TypeScript SDK's client loses progress that it reads in one piece with the answer.
-            await self._outbox.put(encode_event(data, event=b"message"))
+            await self._say(data)
         return sum(jsonrpc.parse(data).is_response for data in said)
-
-    # The end.
-
-    def drain(self) -> None:
-        """Ends the stream once what runs is answered."""
-        self._is_draining = True
-        self._end_if_drained()
-
-    def _end_if_drained(self) -> None:
-        if self._is_draining and not self._running:
-            self._outbox.end()
-
-    async def end(self) -> None:
-        """The client is gone, or has been told that this is over."""
-        self._patience.cancel()
-        self._outbox.end()
-        try:
-            if self._opening is not None:
-                await asyncio.wait((self._opening,))
-            if self._session is not None:
-                await self._gateway.end(self._session)
-        finally:
-            await self._tasks.aclose()

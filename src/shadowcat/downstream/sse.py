@@ -12,9 +12,9 @@ from shadowcat.core.negotiate import Course, claims_of, course_of
 from shadowcat.core.ports import Gateway
 from shadowcat.downstream.answers import accepted, event_response, fault_response, not_allowed
 from shadowcat.downstream.body import address_of, batch_of, is_batch, version_of, whom_to_answer
-from shadowcat.downstream.conversation import Conversation
 from shadowcat.downstream.cors import preflight, with_cors
 from shadowcat.downstream.guard import SSE, Guard, require_accept, require_json
+from shadowcat.downstream.sse_stream import SseStream
 from shadowcat.downstream.streamable import EndpointOptions
 from shadowcat.downstream.trace import with_trace
 from shadowcat.errors import Fault, FaultKind
@@ -45,12 +45,12 @@ class SseEndpoint:
         self._limit = sessions
         self._caller = Caller(ANONYMOUS, route or options.sse_path)
         self._messages_path = f"{options.sse_path.rstrip('/')}/messages"
-        self._conversations: dict[str, Conversation] = {}
+        self._streams: dict[str, SseStream] = {}
         self._tasks = Tasks("old sessions")
         self._is_draining = False
 
     def __len__(self) -> int:
-        return len(self._conversations)
+        return len(self._streams)
 
     def serves(self, path: str) -> bool:
         return path in (self._options.sse_path, self._messages_path)
@@ -88,19 +88,19 @@ class SseEndpoint:
         if self._is_draining:
             # It would have no end of its own: the drain would wait for it in vain.
             raise Fault(FaultKind.OVER_CAPACITY, reason="proxy_stops")
-        if len(self._conversations) >= self._limit:
+        if len(self._streams) >= self._limit:
             raise Fault(FaultKind.OVER_CAPACITY, reason="too_many_sessions")
         id = secrets.token_hex(16)
 
-        def ended(conversation: Conversation) -> None:
-            if self._conversations.pop(id, None) is not None:
-                self._tasks.spawn(conversation.end(), "end")
+        def ended(stream: SseStream) -> None:
+            if self._streams.pop(id, None) is not None:
+                self._tasks.spawn(stream.end(), "end")
 
-        conversation = Conversation(
+        stream = SseStream(
             self._gateway, self._caller, address_of(request), f"{self._messages_path}?{_SESSION}={id}", ended
         )
-        self._conversations[id] = conversation
-        return event_response(conversation, self._options.keepalive_s)
+        self._streams[id] = stream
+        return event_response(stream, self._options.keepalive_s)
 
     async def _post(self, request: Request) -> Response:
         headers = request.headers
@@ -108,23 +108,23 @@ class SseEndpoint:
         version = version_of(headers)
         if is_batch(request.body):
             elements = batch_of(request.body, version)
-            await self._conversation(request).take_batch(elements)
+            await self._stream(request).take_batch(elements)
             return accepted()
         message = jsonrpc.parse(request.body)
         if course_of(message.kind, claims_of(message, version)) is not Course.LEGACY:
             raise Fault(FaultKind.INVALID_REQUEST, "This transport is for protocol versions with sessions")
-        await self._conversation(request).take(with_trace(message, request.headers))
+        await self._stream(request).take(with_trace(message, request.headers))
         return accepted()
 
     def has_session_of(self, request: Request) -> bool:
         """Whether the session that a message is posted for is one of these."""
         try:
-            self._conversation(request)
+            self._stream(request)
         except Fault:
             return False
         return True
 
-    def _conversation(self, request: Request) -> Conversation:
+    def _stream(self, request: Request) -> SseStream:
         """The one that the URL names. Raises `Fault`: 400 where it names none, 404 where that is not there."""
         _, _, query = request.target.partition(b"?")
         try:
@@ -137,7 +137,7 @@ class SseEndpoint:
         if len(named) != 1 or not _ID.fullmatch(named[0]):
             told = f"{_SESSION} in the URL is malformed"
             raise Fault(FaultKind.INVALID_REQUEST, told, reason="session_id_malformed")
-        found = self._conversations.get(named[0])
+        found = self._streams.get(named[0])
         if found is None:
             raise Fault(FaultKind.SESSION_UNKNOWN)
         return found
@@ -147,8 +147,8 @@ class SseEndpoint:
     def drain(self) -> None:
         """Ends each stream once what runs on it is answered, and opens no more."""
         self._is_draining = True
-        for conversation in tuple(self._conversations.values()):
-            conversation.drain()
+        for stream in tuple(self._streams.values()):
+            stream.drain()
 
     async def aclose(self) -> None:
         """For when the server has closed its connections, and every stream with them."""

@@ -128,11 +128,15 @@ class Message(msgspec.Struct, frozen=True, eq=False, gc=False):
         return _build(self.kind, self.id, self.method, raw)
 
     def line(self) -> bytes:
-        """One line for stdio, newline included: a pretty-printed body must not break the framing."""
-        raw = self.raw
-        if b"\n" in raw or b"\r" in raw:
-            raw = json_strict.minify(raw)
-        return raw + b"\n"
+        """One line for stdio, newline included."""
+        return line_of(self.raw)
+
+
+def line_of(raw: bytes) -> bytes:
+    """A message's bytes as `Message.line`: a pretty-printed body must not break the framing."""
+    if b"\n" in raw or b"\r" in raw:
+        raw = json_strict.minify(raw)
+    return raw + b"\n"
 
 
 def request(id: RequestId, method: str, params: dict[str, Any] | None = None) -> Message:
