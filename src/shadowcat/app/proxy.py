@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
-from shadowcat.aio import Tasks
 from shadowcat.app.cluster import Cluster
+from shadowcat.app.machinery import Machinery
 from shadowcat.app.process import DRAIN_S
 from shadowcat.clock import SystemClock
 from shadowcat.core.interceptor import Interceptor
@@ -24,9 +23,7 @@ from shadowcat.http.limits import ClientLimits, ServerLimits, Timeouts
 from shadowcat.http.server import Server
 from shadowcat.plugins.faults import FaultOptions, FaultyUpstream
 from shadowcat.proxy.news import What
-from shadowcat.proxy.pipeline import Pipeline
-from shadowcat.proxy.relay import Relay
-from shadowcat.proxy.shared import Phase, SessionLimits, Shared
+from shadowcat.proxy.shared import Phase, SessionLimits
 from shadowcat.proxy.upstreams import Roster, Upstreams
 from shadowcat.proxy.writer import Durability
 from shadowcat.upstream.channel import ChannelLimits
@@ -38,8 +35,6 @@ from shadowcat.wire.hosts import is_loopback
 
 __all__ = ["Cluster", "Command", "ReverseProxy"]
 
-_STORE_S = 3.0
-"""For a store to close."""
 _PARTING_S = 0.5
 """For the last words on the streams that did not end in time."""
 
@@ -81,18 +76,18 @@ class ReverseProxy:
         self._client = Client(
             ClientLimits(connections_per_origin=2 * limits.max_sessions), client_tls, self._admits()
         )
-        self._store = store
-        self.shared = Shared(
-            upstreams=self._roster(upstreams, call_timeouts),
-            store=self._store,
-            pipeline=Pipeline(interceptors, taps),
-            clock=SystemClock(),
+        self._machinery = Machinery(
+            self._roster(upstreams, call_timeouts),
+            self._client,
+            store=store,
+            durability=durability,
+            cluster=cluster,
+            interceptors=interceptors,
+            taps=taps,
             limits=limits,
-            durability=durability or Durability(),
-            node=cluster.node if cluster is not None else secrets.token_hex(8),
-            lease_s=cluster.lease_s if cluster is not None else None,
         )
-        self.relay = Relay(self.shared)
+        self.shared = self._machinery.shared
+        self.relay = self._machinery.relay
         self._peers = (
             Peers(self._client, cluster.node, cluster.key.reveal().encode(), SystemClock())
             if cluster is not None
@@ -156,15 +151,12 @@ class ReverseProxy:
     async def __aenter__(self) -> Self:
         """Raises `StoreUnusable` or `OSError` where it cannot begin."""
         try:
-            if self._store is not None:
-                await self._store.check()
+            await self._machinery.check()
             await self.server.listen(self._host, self._port, tls=self.server_tls)
         except BaseException:
             await self.aclose()
             raise
-        self.relay.start()
-        self.shared.phase = Phase.SERVING
-        self.shared.news.tell(What.PROXY_SERVES)
+        self._machinery.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -198,15 +190,4 @@ class ReverseProxy:
         await self._close_front()
         if self._peers is not None:
             await self._peers.aclose()
-        await self.relay.aclose()
-        await self.shared.upstreams.aclose()
-        await self._client.aclose()
-        if self._store is not None:
-            await _closed(self._store)
-
-
-async def _closed(store: SessionStore) -> None:
-    """One that hangs keeps no process from its end: what it does not have by now it will not get."""
-    tasks = Tasks("store")
-    tasks.spawn(store.aclose(), "close")
-    await tasks.finish(_STORE_S)
+        await self._machinery.aclose()
