@@ -21,3 +21,9 @@ class PluginSettings(Struct, frozen=True, kw_only=True):
     def shown(self) -> dict[str, Any]:
         """What they are for is known to the plugin alone, so any of them may be secret."""
         return {"options": {name: Secret("") for name in self.options}}
+
+
+PluginTable = Annotated[
+    dict[str, PluginSettings],
+    Meta(description="Interceptors by name, in the order that messages pass them, behind the rules."),
+]

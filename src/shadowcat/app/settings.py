@@ -12,7 +12,7 @@ from msgspec import Meta, Struct, field
 from shadowcat.admin.options import AdminAddress, AdminOptions
 from shadowcat.app.cluster import Cluster
 from shadowcat.app.logs import LogOptions
-from shadowcat.app.plugin_settings import PluginSettings
+from shadowcat.app.plugin_settings import PluginTable
 from shadowcat.app.upstreams import UpstreamOptions
 from shadowcat.core.targets import ForwardOptions
 from shadowcat.downstream.streamable import EndpointOptions
@@ -51,10 +51,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     durability: Durability = field(default_factory=Durability)
     cluster: Cluster | None = None
     rules: RulesOptions | None = None
-    plugins: Annotated[
-        dict[str, PluginSettings],
-        Meta(description="Interceptors by name, in the order that messages pass them, behind the rules."),
-    ] = {}
+    plugins: PluginTable = {}
     hold: HoldOptions = field(default_factory=HoldOptions)
     faults: FaultOptions | None = None
     record: RecordOptions | None = None

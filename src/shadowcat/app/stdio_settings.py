@@ -6,12 +6,11 @@ Apart from `settings`, because that loads the HTTP side with all its parts.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated
 
-from msgspec import Meta, Struct, field
+from msgspec import Struct, field
 
 from shadowcat.app.logs import LogOptions
-from shadowcat.app.plugin_settings import PluginSettings
+from shadowcat.app.plugin_settings import PluginTable
 from shadowcat.config.load import Flag, Loaded, load
 from shadowcat.plugins.hold import HoldOptions
 from shadowcat.plugins.recording.options import RecordOptions
@@ -21,10 +20,7 @@ from shadowcat.plugins.rules import RulesOptions
 class StdioSettings(Struct, frozen=True, kw_only=True):
     record: RecordOptions | None = None
     rules: RulesOptions | None = None
-    plugins: Annotated[
-        dict[str, PluginSettings],
-        Meta(description="Interceptors by name, in the order that messages pass them, behind the rules."),
-    ] = {}
+    plugins: PluginTable = {}
     hold: HoldOptions = field(default_factory=HoldOptions)
     log: LogOptions = field(default_factory=lambda: LogOptions(level="warning"))
 
