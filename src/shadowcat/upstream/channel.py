@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from shadowcat.core.annotations import ToolHeaders
 from shadowcat.upstream.call import Call
 from shadowcat.upstream.command import Command
 from shadowcat.upstream.conduit import Conduit, ConduitLimits
 from shadowcat.upstream.process import ENDED, Listener, Patience, Process
 from shadowcat.upstream.readers import ConduitCounters
+from shadowcat.upstream.tools import ListedTools
 from shadowcat.wire.jsonrpc import Message
 from shadowcat.wire.lines import OversizedLine
 
@@ -42,9 +40,7 @@ class Channel(Conduit):
     ) -> None:
         """Use `start`."""
         super().__init__(name, limits, counters)
-        self.tools = ToolHeaders()
-        self.tools_asked_at = -math.inf
-        self.listing_tools = asyncio.Lock()
+        self.tools = ListedTools(name)
         self.process: Process
         self._on_gone = on_gone
 

@@ -17,9 +17,9 @@ from shadowcat.core.exchange import Answer, Forwarded
 from shadowcat.core.session import promise_of
 from shadowcat.core.statistics import UpstreamStatistics
 from shadowcat.errors import Fault, FaultKind
+from shadowcat.upstream import duties
 from shadowcat.upstream.channel import Channel, ChannelLimits, StdioCounters
 from shadowcat.upstream.command import Command
-from shadowcat.upstream.duties import HttpDuties
 from shadowcat.upstream.link import ConduitLink
 from shadowcat.upstream.process import ENDED, HURRY
 from shadowcat.upstream.starter import Starter, StartLimits
@@ -72,7 +72,6 @@ class StdioUpstream:
         # Apart: a legacy server may end at the first modern request, which says nothing about its sessions.
         self._legacy_starter = Starter(name, self._limits.start)
         self._modern_starter = Starter(name, self._limits.start)
-        self._duties = HttpDuties(name)
         self._closed = False
 
     def statistics(self) -> UpstreamStatistics:
@@ -182,7 +181,7 @@ class StdioUpstream:
 
     async def exchange(self, request: Message, forwarded: Forwarded) -> Answer:
         channel = await self._modern_channel()
-        await self._duties.check(channel, request, forwarded)
+        await duties.check(channel, request, forwarded)
         try:
             call = await channel.call(request)
         except Fault as fault:
@@ -192,7 +191,7 @@ class StdioUpstream:
             call = await (await self._modern_channel()).call(request)
         answer = await call.answer()
         if answer.whole is not None:
-            answer.status = self._duties.status_of(channel, request, answer.whole)
+            answer.status = duties.status_of(channel, request, answer.whole)
         return answer
 
     async def _modern_channel(self) -> Channel:
