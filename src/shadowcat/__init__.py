@@ -1,7 +1,7 @@
 """Shadowcat: a proxy for the Model Context Protocol.
 
-`ReverseProxy`, `ForwardProxy` and `StdioForward` are the proxy as a library; an `Interceptor` is what changes
-messages on their way. The ports for stores and taps of your own are in `shadowcat.core`.
+`ReverseProxy`, `ForwardProxy`, `StdioForward` and `StdioBridge` are the proxy as a library; an `Interceptor` is what
+changes messages on their way. The ports for stores and taps of your own are in `shadowcat.core`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from shadowcat.admin.listener import Admin
+    from shadowcat.app.bridge import StdioBridge
     from shadowcat.app.forward import ForwardProxy
     from shadowcat.app.proxy import ReverseProxy
     from shadowcat.app.stdio import StdioForward
@@ -29,6 +30,7 @@ __all__ = [
     "Replace",
     "Reply",
     "ReverseProxy",
+    "StdioBridge",
     "StdioForward",
     "Verdict",
 ]
@@ -37,6 +39,7 @@ _HOME = {
     "Admin": "admin.listener",
     "ForwardProxy": "app.forward",
     "ReverseProxy": "app.proxy",
+    "StdioBridge": "app.bridge",
     "StdioForward": "app.stdio",
     "Interceptor": "core.interceptor",
     "Message": "wire.jsonrpc",

@@ -41,6 +41,22 @@ def test_what_stands_for_a_command(words: str, is_terminal: bool, args: str, tol
     assert (found.args, found.told) == (args.split(), told)
 
 
+@pytest.mark.parametrize(
+    ("words", "is_pipe", "mode"),
+    [
+        ("https://h/mcp", True, "stdio"),
+        ("https://h/mcp --log-level info", True, "stdio"),
+        ("https://h/mcp", False, "http"),
+        ("https://h/mcp --listen :1", True, "http"),
+    ],
+)
+def test_what_a_url_stands_for(words: str, is_pipe: bool, mode: str) -> None:
+    found = written_out(words.split(), is_terminal=False, is_pipe=is_pipe)
+    assert found is not None
+    assert found.args == f"forward {mode} --upstream {words}".split()
+    assert found.told == f"shadowcat forward {mode} --upstream https://h/mcp"
+
+
 @pytest.mark.parametrize("words", ["", "--", "cat", "--help", "ftp://a", "forward stdio -- cat"])
 def test_what_stands_for_itself(words: str) -> None:
     assert written_out(words.split(), is_terminal=False) is None
@@ -81,11 +97,26 @@ def test_it_runs(words: tuple[str, ...]) -> None:
 
 def test_a_url_is_served_over_http() -> None:
     run = subprocess.run(
-        [*SHADOWCAT, "http://127.0.0.1:9/mcp", "--path", "bad"], capture_output=True, text=True, timeout=30
+        [*SHADOWCAT, "http://127.0.0.1:9/mcp", "--path", "bad"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=30,
     )
     assert run.returncode == 2
     assert "this stands for: shadowcat forward http --upstream http://127.0.0.1:9/mcp" in run.stderr
     assert "--path: 'bad' is not a path that begins with a slash" in run.stderr
+
+
+def test_a_url_for_a_program_that_starts_us() -> None:
+    run = subprocess.run(
+        [*SHADOWCAT, "http://127.0.0.1:9/mcp?key=secret"],
+        input=call(1, "pid"),
+        capture_output=True,
+        timeout=30,
+    )
+    assert (run.returncode, run.stdout.count(b'"initialize comes first"')) == (0, 1), run.stderr
+    assert b"this stands for: shadowcat forward stdio --upstream http://127.0.0.1:9/mcp\n" in run.stderr
 
 
 @pytest.mark.parametrize(("word", "told"), [("forwrd", "forward"), ("revers", "reverse")])
@@ -99,4 +130,4 @@ def test_an_unknown_word_gets_a_suggestion(word: str, told: str) -> None:
 def test_a_command_is_needed() -> None:
     run = CliRunner().invoke(main, ["forward", "stdio"])
     assert run.exit_code == 2
-    assert "Missing argument" in run.output
+    assert "give either --upstream or, after --, a command" in run.output

@@ -69,6 +69,7 @@ class Sandbox:
                 await self._provide(words)
                 await self._serve(self._listening(words))
             case ["shadowcat", "forward", "stdio", *_]:
+                await self._provide(words)
                 await self._be_an_editor(words)
             case _:
                 if "shadowcat" in words[0]:

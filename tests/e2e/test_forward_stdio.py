@@ -1,4 +1,7 @@
-"""Official clients that start official servers, with `shadowcat forward stdio` in the server's place."""
+"""Official clients that start what they take for a server: `shadowcat forward stdio`, before official servers.
+
+Before commands of theirs, and before those that speak HTTP.
+"""
 
 from __future__ import annotations
 
@@ -6,36 +9,34 @@ import asyncio
 import json
 import os
 import sys
+from pathlib import Path
 
 import pytest
 from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 
 from tests import needs
+from tests.e2e.everything import everything, server_everything
 from tests.e2e.node_client import SCRIPTS
 from tests.e2e.python_client import MODERN, plain, text_of
+from tests.e2e.stage import Stage
 from tests.rig.wait import soon
-from tests.stdio.editor import forwarding
+from tests.stdio.editor import bridging, forwarding
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcp.MCPDeprecationWarning")
 
 FIXTURE = (sys.executable, "-m", "tests.e2e.server", "--stdio")
 
 
-def everything() -> tuple[str, ...]:
-    program = needs.peers() / "@modelcontextprotocol" / "server-everything" / "dist" / "index.js"
-    return (str(needs.node()), str(program), "stdio")
-
-
 def started(command: tuple[str, ...]) -> StdioServerParameters:
-    program, *args = forwarding(*command)
+    program, *args = command
     return StdioServerParameters(command=program, args=args, cwd=needs.ROOT, env=dict(os.environ))
 
 
 @pytest.mark.parametrize("version", ["2025-11-25", MODERN])
 async def test_the_python_client_and_server(version: str) -> None:
     mode = "auto" if version == MODERN else "legacy"
-    async with Client(stdio_client(started(FIXTURE)), mode=mode) as client, soon(60):
+    async with Client(stdio_client(started(forwarding(*FIXTURE))), mode=mode) as client, soon(60):
         assert text_of(await client.call_tool("greet", {"name": "Ada"})) == "Hello, Ada!"
         names = [tool.name for tool in (await client.list_tools()).tools]
         assert "count" in names
@@ -44,17 +45,24 @@ async def test_the_python_client_and_server(version: str) -> None:
 
 
 async def test_the_python_client_and_server_everything() -> None:
-    async with Client(stdio_client(started(everything())), mode="legacy") as client, soon(60):
+    async with (
+        Client(stdio_client(started(forwarding(*everything("stdio")))), mode="legacy") as client,
+        soon(60),
+    ):
         assert "hello" in text_of(await client.call_tool("echo", {"message": "hello"}))
         assert len(plain(await client.list_tools())["tools"]) > 5
 
 
 async def test_the_typescript_client_and_server_everything() -> None:
-    command = everything()
+    await typescript(forwarding(*everything("stdio")))
+
+
+async def typescript(command: tuple[str, ...]) -> None:
+    """Uses that server by the TypeScript SDK's client, which starts `command`."""
     process = await asyncio.create_subprocess_exec(
         str(needs.node()),
         str(SCRIPTS / "stdio.cjs"),
-        *forwarding(*command),
+        *command,
         stdout=asyncio.subprocess.PIPE,
         cwd=needs.ROOT,
         env={**os.environ, "NODE_PATH": str(needs.peers())},
@@ -75,3 +83,25 @@ async def test_the_typescript_client_and_server_everything() -> None:
     assert len(seen["tools"]) > 5
     assert seen["prompts"]
     assert seen["resources"]
+
+
+# Before a server that speaks HTTP.
+
+
+@pytest.mark.parametrize("version", ["2025-11-25", MODERN])
+async def test_the_python_client_and_a_server_over_http(version: str, stage: Stage) -> None:
+    mode = "auto" if version == MODERN else "legacy"
+    async with Client(stdio_client(started(bridging(stage.direct))), mode=mode) as client, soon(60):
+        assert text_of(await client.call_tool("greet", {"name": "Ada"})) == "Hello, Ada!"
+        names = [tool.name for tool in (await client.list_tools()).tools]
+        assert "count" in names
+        calls = (client.call_tool("greet", {"name": str(number)}) for number in range(50))
+        assert [text_of(got) for got in await asyncio.gather(*calls)] == [f"Hello, {n}!" for n in range(50)]
+
+
+async def test_server_everything_over_http(tmp_path: Path) -> None:
+    async with server_everything(tmp_path / "server.log", "streamableHttp") as url:
+        async with Client(stdio_client(started(bridging(url))), mode="legacy") as client, soon(60):
+            assert "hello" in text_of(await client.call_tool("echo", {"message": "hello"}))
+            assert len(plain(await client.list_tools())["tools"]) > 5
+        await typescript(bridging(url))

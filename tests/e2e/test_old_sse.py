@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests import needs
+from tests.e2e.everything import server_everything
 from tests.e2e.node_client import SDK1, NodeApp, node_application
 from tests.e2e.python_client import application, plain, text_of
 from tests.e2e.stage import Wire, proxy, server
 from tests.e2e.test_typescript_features import LEGACY_FEATURES
-from tests.rig.wait import soon, until
+from tests.rig.wait import soon
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcp.MCPDeprecationWarning")
 
@@ -120,27 +118,10 @@ async def test_a_client_that_comes_back_after_its_stream_was_cut(proxies: Proxie
 # Another implementation of a server.
 
 
-@asynccontextmanager
-async def server_everything(log: Path) -> AsyncIterator[str]:
-    program = needs.peers() / "@modelcontextprotocol" / "server-everything" / "dist" / "index.js"
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    with log.open("wb") as stderr:
-        process = await asyncio.create_subprocess_exec(
-            needs.node(), program, "sse", stdout=stderr, stderr=stderr, env={**os.environ, "PORT": str(port)}
-        )
-        try:
-            await until(lambda: "is running" in log.read_text())
-            yield f"http://127.0.0.1:{port}/sse"
-        finally:
-            process.kill()
-            await process.wait()
-
-
 @pytest.mark.parametrize("path", ["/sse", "/mcp"], ids=["old client", "new client"])
 async def test_server_everything(path: str, tmp_path: Path) -> None:
     async with (
-        server_everything(tmp_path / "server.log") as upstream,
+        server_everything(tmp_path / "server.log", "sse") as upstream,
         proxy(upstream, tmp_path / "proxy.log") as url,
         application(url.removesuffix("/mcp") + path, VERSION) as app,
     ):

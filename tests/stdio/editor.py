@@ -26,6 +26,10 @@ def forwarding(*command: str, flags: tuple[str, ...] = ()) -> tuple[str, ...]:
     return (sys.executable, "-m", "shadowcat", "forward", "stdio", *flags, "--", *command)
 
 
+def bridging(url: str, *flags: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", "shadowcat", "forward", "stdio", "--upstream", url, *flags)
+
+
 def line(message: dict[str, Any]) -> bytes:
     return json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n"
 

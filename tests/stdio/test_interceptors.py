@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -19,8 +18,9 @@ from shadowcat.wire.jsonrpc import Message
 from shadowcat.wire.mcp import Era
 from tests.rig.children import QUICK, speaker, text, tool
 from tests.rig.everywhere import Everywhere
-from tests.rig.wait import happens, soon
+from tests.rig.wait import happens
 from tests.stdio.editor import INITIALIZE, call, line
+from tests.stdio.inside import Inside, running
 
 UP, DOWN = Direction.TO_SERVER, Direction.TO_CLIENT
 NO = Reject(Fault(FaultKind.REFUSED_BY_RULE))
@@ -42,59 +42,22 @@ class Rule(Everywhere):
         return self._verdict(message, context) or PASS
 
 
-class Inside:
-    """A client of a forward in this process."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self.writer = writer
-        self.code: int | None = None
-        self.rest = b""
-        """What came after all that was read."""
-
-    async def message(self) -> Any:
-        async with soon():
-            return json.loads(await self._reader.readline())
-
-    async def ask(self, sent: bytes) -> Any:
-        self.writer.write(sent)
-        return await self.message()
-
-
 @asynccontextmanager
 async def inside(
     *interceptors: Any, flags: tuple[str, ...] = (), taps: tuple[Any, ...] = ()
 ) -> AsyncIterator[Inside]:
-    loop = asyncio.get_running_loop()
-    stdin, to_stdin = os.pipe()
-    from_stdout, stdout = os.pipe()
-    reader = asyncio.StreamReader(limit=2**25)
-    protocol = asyncio.StreamReaderProtocol(reader)
-    reading, _ = await loop.connect_read_pipe(lambda: protocol, os.fdopen(from_stdout, "rb", 0))
-    writing, drain = await loop.connect_write_pipe(
-        asyncio.streams.FlowControlMixin, os.fdopen(to_stdin, "wb", 0)
-    )
-    forward = StdioForward(
-        speaker(*flags),
-        interceptors=interceptors,
-        taps=taps,
-        patience=QUICK,
-        stdin=stdin,
-        stdout=stdout,
-    )
-    running = asyncio.create_task(forward.run())
-    client = Inside(reader, asyncio.StreamWriter(writing, drain, reader, loop))
-    try:
+    def forward(stdin: int, stdout: int) -> StdioForward:
+        return StdioForward(
+            speaker(*flags),
+            interceptors=interceptors,
+            taps=taps,
+            patience=QUICK,
+            stdin=stdin,
+            stdout=stdout,
+        )
+
+    async with running(forward) as client:
         yield client
-        client.writer.close()
-        async with soon():
-            client.code = await running
-            os.close(stdout)
-            client.rest = await reader.read()
-    finally:
-        running.cancel()
-        reading.close()
-        os.close(stdin)
 
 
 async def test_what_nobody_changes_passes_as_it_came() -> None:

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from shadowcat.downstream.stderr import StderrLog, StderrWriter
 from shadowcat.wire.text import on_one_line
 
 log = logging.getLogger("shadowcat")
@@ -82,6 +83,12 @@ def set_up(options: LogOptions) -> None:
         ours = _Stderr()
         root.addHandler(ours)
     ours.setFormatter(formatter(options, has_colours=_shows_colours()))
+
+
+def share(stderr: StderrWriter, options: LogOptions) -> None:
+    """The log, for a process whose stderr others write to as well, and that no reader of it may hold up."""
+    told = StderrLog(stderr, formatter(options, is_short=True), marks=options.format == "text")
+    logging.basicConfig(level=options.level.upper(), handlers=[told])
 
 
 class _Stderr(logging.StreamHandler[Any]):

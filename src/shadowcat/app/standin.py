@@ -45,7 +45,7 @@ def _stand_in(
     taps: Sequence[TapSink],
     plugins: Plugins | None,
 ) -> int:
-    _open_what_is_closed()
+    open_what_is_closed()
     command = Command(tuple(argv), env or {}, cwd, inherits=True)
     try:
         already = spawned(command)
@@ -59,7 +59,7 @@ def _stand_in(
     return serve_stdio(command, already, log or LogOptions(level="warning"), taps, plugins)
 
 
-def _open_what_is_closed() -> None:
+def open_what_is_closed() -> None:
     """Where stdin was closed before, the next pipe of ours would take its place."""
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass

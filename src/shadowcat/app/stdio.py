@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from shadowcat.aio import Tasks
-from shadowcat.app.logs import LogOptions, formatter
+from shadowcat.app import logs
+from shadowcat.app.logs import LogOptions
 from shadowcat.app.process import run
-from shadowcat.downstream.stderr import StderrLog, StderrWriter
+from shadowcat.downstream.stderr import StderrWriter
 from shadowcat.downstream.stdio import FLUSH_S, ClientListener, StdioClient
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.proxy.passage import Passage
@@ -256,8 +257,7 @@ def serve_stdio(
 ) -> int:
     """Runs until the command has ended, and returns its exit code."""
     stderr = StderrWriter()
-    told = StderrLog(stderr, formatter(options, is_short=True), marks=options.format == "text")
-    logging.basicConfig(level=options.level.upper(), handlers=[told])
+    logs.share(stderr, options)
 
     async def main() -> int:
         interceptors = () if plugins is None else plugins.interceptors

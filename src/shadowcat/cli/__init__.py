@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ def run() -> None:
 
 def _run() -> None:
     args = sys.argv[1:]
-    if (found := written_out(args, is_terminal=os.isatty(0))) is not None:
+    if (found := written_out(args, is_terminal=os.isatty(0), is_pipe=_is_pipe(0))) is not None:
         print(f"shadowcat: this stands for: {found.told}", file=sys.stderr)
         args = found.args
     # Settings of the environment are read with what click is loaded for.
@@ -41,6 +42,14 @@ def _run() -> None:
     from shadowcat.cli.group import main
 
     main(args)
+
+
+def _is_pipe(fd: int) -> bool:
+    try:
+        mode = os.fstat(fd).st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
 
 def __getattr__(name: str) -> Any:

@@ -39,6 +39,7 @@ def forward() -> None:
     \b
     Examples:
       shadowcat forward stdio -- python my_server.py
+      shadowcat forward stdio --upstream https://example.com/mcp
       shadowcat forward http -- python my_server.py
     """
 
@@ -61,19 +62,46 @@ def _stdio_settings() -> type[Struct]:
     cls=with_flags(*INTERCEPTING, *RECORDING, *LOG, tree=_stdio_settings),
     context_settings={"allow_interspersed_args": False},
 )
+@click.option(
+    UPSTREAM.name,
+    "urls",
+    multiple=True,
+    metavar=UPSTREAM.metavar,
+    help="In place of a command: the MCP endpoint of a server that speaks HTTP.",
+)
 @_env_option
 @_cwd_option
-@click.argument("command", nargs=-1, required=True, metavar="-- COMMAND [ARGS]...")
+@click.argument("command", nargs=-1, metavar="[-- COMMAND [ARGS]...]")
 def stdio(
-    command: tuple[str, ...], env: tuple[tuple[str, str], ...], cwd: str | None, flags: list[Flag]
+    command: tuple[str, ...],
+    urls: tuple[str, ...],
+    env: tuple[tuple[str, str], ...],
+    cwd: str | None,
+    flags: list[Flag],
 ) -> None:
     """Stand in for a command that speaks stdio, where its client would have started it.
+
+    Or be that command, before a server that speaks HTTP.
 
     \b
     Examples:
       shadowcat forward stdio -- python my_server.py
       shadowcat forward stdio --log-level info -- npx -y some-server
+      shadowcat forward stdio --upstream https://example.com/mcp
     """
+    if bool(command) == bool(urls):
+        raise click.UsageError("give either --upstream or, after --, a command")
+    if urls and (env or cwd):
+        raise click.UsageError("--env and --cwd are for a command")
+    try:
+        raise SystemExit(_bridge(urls, flags) if urls else _stand_in(command, dict(env), cwd, flags))
+    except PluginError as error:
+        raise CannotStart(str(error)) from error
+    except CannotRecord as error:
+        raise cannot_record(error) from error
+
+
+def _stand_in(command: tuple[str, ...], env: dict[str, str], cwd: str | None, flags: list[Flag]) -> int:
     from shadowcat.app.standin import stand_in
     from shadowcat.app.stdio_settings import load_stdio_settings
 
@@ -82,14 +110,26 @@ def stdio(
     if settings.rules is not None or settings.plugins:
         from shadowcat.app.plugins import load_plugins
 
-        try:
-            plugins = load_plugins(tuple(settings.plugins.values()), rules=settings.rules, hold=settings.hold)
-        except PluginError as error:
-            raise CannotStart(str(error)) from error
-    try:
-        raise SystemExit(stand_in(command, dict(env), cwd, settings.log, settings.record, plugins))
-    except CannotRecord as error:
-        raise cannot_record(error) from error
+        plugins = load_plugins(tuple(settings.plugins.values()), rules=settings.rules, hold=settings.hold)
+    return stand_in(command, env, cwd, settings.log, settings.record, plugins)
+
+
+def _bridge(urls: tuple[str, ...], flags: list[Flag]) -> int:
+    from shadowcat.app.bridge import serve_bridge
+    from shadowcat.app.bridge_settings import load_bridge_settings
+    from shadowcat.app.plugins import load_plugins
+    from shadowcat.config.load import Flag
+
+    assert UPSTREAM.made is not None
+    given = [Flag(UPSTREAM.name, UPSTREAM.path, UPSTREAM.made(urls)), *flags]
+    settings = settings_from(lambda: load_bridge_settings(os.environ, given)).settings
+    plugins = load_plugins(
+        tuple(settings.plugins.values()),
+        rules=settings.rules,
+        hold=settings.hold,
+        upstreams=tuple(settings.upstreams),
+    )
+    return serve_bridge(settings, plugins)
 
 
 @forward.command(cls=with_flags(UPSTREAM, ALLOW_TARGET, *SERVING, profile="forward http"))

@@ -62,7 +62,7 @@ def main() -> None:
     \b
     In place of a command:
       shadowcat -- CMD [ARGS]   for the program that starts it, or from a terminal over HTTP
-      shadowcat URL             in front of a server
+      shadowcat URL             likewise, in front of a server
       shadowcat TAPE            plays a recorded server
 
     \b

@@ -24,15 +24,17 @@ def command_of(args: list[str]) -> list[str] | None:
     return args[3:] if args[:3] == ["forward", "stdio", "--"] and len(args) > 3 else None
 
 
-def written_out(args: list[str], *, is_terminal: bool) -> WrittenOut | None:
-    """`-- COMMAND`, `URL` and `TAPE`, as the command that they stand for."""
+def written_out(args: list[str], *, is_terminal: bool, is_pipe: bool = False) -> WrittenOut | None:
+    """`-- COMMAND`, `URL` and `TAPE`, as the command that they stand for, by what our stdin is."""
     if len(args) > 1 and args[0] == "--":
         mode = "http" if is_terminal else "stdio"
         dots = " …" if len(args) > 2 else ""
         return WrittenOut(["forward", mode, *args], f"shadowcat forward {mode} -- {args[1]}{dots}")
     if args and args[0].startswith(("http://", "https://")):
-        told = f"shadowcat forward http --upstream {shown_url(args[0])}"
-        return WrittenOut(["forward", "http", "--upstream", *args], told)
+        # What serves without a client of its own has a terminal or /dev/null for stdin, or says where it is to listen.
+        mode = "stdio" if is_pipe and "--listen" not in args else "http"
+        told = f"shadowcat forward {mode} --upstream {shown_url(args[0])}"
+        return WrittenOut(["forward", mode, "--upstream", *args], told)
     if args and args[0].endswith(TAPE_SUFFIX):
         # Something that starts us with pipes wants the server that it would otherwise have started.
         mode = ["--listen", "127.0.0.1:8080"] if is_terminal else ["--stdio"]

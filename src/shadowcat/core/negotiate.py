@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from shadowcat.core.exchange import Forwarded
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.wire import headers as codec
 from shadowcat.wire.headers import HeaderValueError
@@ -136,6 +137,14 @@ class RoutingHeaders:
     name: bytes | None
     params: tuple[tuple[bytes, bytes], ...]
     repeated: frozenset[bytes]
+
+
+def routing_of(message: Message) -> Forwarded:
+    """The headers that repeat what a modern message is, and what it is about."""
+    routing = ((Header.METHOD, message.method.encode()),)
+    parameter = NAMED_BY.get(message.method)
+    name = message.params().get(parameter) if parameter is not None else None
+    return (*routing, (Header.NAME, codec.encode_value(name))) if isinstance(name, str) else routing
 
 
 def check_routing(message: Message, headers: RoutingHeaders) -> None:

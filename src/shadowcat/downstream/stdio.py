@@ -78,6 +78,13 @@ class StdioClient:
         if not self._is_closing:
             self._reader.resume_reading()
 
+    def read_on(self, may: bool) -> None:
+        """Whether there is room for more."""
+        if may:
+            self.resume_reading()
+        else:
+            self.pause_reading()
+
     async def aclose(self, within_s: float = FLUSH_S) -> None:
         """Returns when the client has all that was written, or has not read it in time."""
         self._is_closing = True

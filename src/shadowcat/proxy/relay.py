@@ -17,6 +17,7 @@ from shadowcat.core.exchange import (
     MessageStream,
     Reply,
 )
+from shadowcat.core.negotiate import routing_of
 from shadowcat.core.ports import ClientSession, Link
 from shadowcat.core.session import SessionRecord, promise_of
 from shadowcat.errors import Fault, FaultKind, Side
@@ -26,9 +27,8 @@ from shadowcat.proxy.session import Session
 from shadowcat.proxy.shared import Phase, Shared
 from shadowcat.proxy.subscription import Subscription
 from shadowcat.wire import jsonrpc
-from shadowcat.wire.headers import encode_value
 from shadowcat.wire.jsonrpc import Kind, Message
-from shadowcat.wire.mcp import LATEST_LEGACY, MODERN_VERSIONS, NAMED_BY, Era, Header, Method
+from shadowcat.wire.mcp import LATEST_LEGACY, MODERN_VERSIONS, Era, Header, Method
 
 _LAST_WORDS_S = 0.2
 MAX_INITIALIZE_BYTES = 256 * 1024
@@ -263,13 +263,8 @@ def _renamed(request: Message, judged: Message, forwarded: Forwarded) -> Forward
     repeats = any(name.startswith(Header.PARAM_PREFIX) for name, _ in forwarded)
     if repeats and judged.params().get("arguments") != request.params().get("arguments"):
         raise Fault(FaultKind.INTERNAL, reason="interceptor_changed_what_a_header_repeats", side=Side.OURS)
-    parameter = NAMED_BY.get(judged.method)
-    name = judged.params().get(parameter) if parameter is not None else None
     kept = tuple(field for field in forwarded if field[0] not in (Header.METHOD, Header.NAME))
-    routing = ((Header.METHOD, judged.method.encode()),)
-    if isinstance(name, str):
-        routing += ((Header.NAME, encode_value(name)),)
-    return kept + routing
+    return kept + routing_of(judged)
 
 
 class _JudgedStream:

@@ -60,7 +60,7 @@ class StreamableUpstream:
     async def open(self, initialize: Message) -> tuple[StreamableLink, Message]:
         response = await self.requests.send(self.requests.head("POST", _POST), initialize.raw, self.call)
         answer = await self.answer(response, initialize)
-        message = await _final(answer, initialize)
+        message = await final_of(answer, initialize)
         upstream_id: str | None = None
         if message.kind is Kind.RESULT and 200 <= response.status < 300:
             # Python servers put a fresh, already dead id on refusals: only a successful result's id counts.
@@ -236,7 +236,7 @@ class StreamableLink:
             log.debug("upstream %s: DELETE failed: %s", self._upstream.name, fault.reason)
 
 
-async def _final(answer: Answer, request: Message) -> Message:
+async def final_of(answer: Answer, request: Message) -> Message:
     """The response itself, for a request whose stream nobody else reads."""
     if answer.whole is not None:
         return answer.whole

@@ -34,6 +34,10 @@ class ListedTools:
         self._asked_at = -math.inf
         self._turn = asyncio.Lock()
 
+    @property
+    def is_asking(self) -> bool:
+        return self._turn.locked()
+
     async def ask_again(self, request: Message, ask: Ask) -> None:
         """In the name of who calls. A server that does not list its tools has none that are known."""
         async with self._turn:

@@ -1,0 +1,65 @@
+"""The headers of modern requests, for clients that send none: a server that speaks HTTP wants to be told twice."""
+
+from __future__ import annotations
+
+from shadowcat.core.exchange import Answer, Forwarded
+from shadowcat.core.negotiate import claims_of, routing_of
+from shadowcat.core.ports import Link, Upstream
+from shadowcat.upstream.streamable import final_of
+from shadowcat.upstream.tools import ListedTools
+from shadowcat.wire.jsonrpc import Kind, Message
+from shadowcat.wire.mcp import Header, Method
+
+_MISMATCH = -32020
+
+
+class RoutedUpstream:
+    """An upstream around one that speaks HTTP. What headers say is taken from what is sent, whoever changed that."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self.name = upstream.name
+        self._upstream = upstream
+        self._tools = ListedTools(upstream.name)
+
+    async def open(self, initialize: Message) -> tuple[Link, Message]:
+        return await self._upstream.open(initialize)
+
+    def attach(self, upstream_id: str | None, version: str) -> Link:
+        return self._upstream.attach(upstream_id, version)
+
+    async def exchange(self, request: Message, forwarded: Forwarded) -> Answer:
+        if request.method == Method.TOOLS_CALL:
+            return await self._called(request)
+        answer = await self._asked(request)
+        if request.method == Method.TOOLS_LIST and answer.whole is not None:
+            self._tools.headers.learn(answer.whole)
+        return answer
+
+    async def _called(self, call: Message) -> Answer:
+        tools = self._tools
+        if not tools.headers.knows(call):
+            await tools.ask_again(call, self._listed)
+        answer = await self._asked(call)
+        if not _is_mismatch(answer):
+            return answer
+        # The tool is another by now. Nothing was done: a server looks at the headers first.
+        await tools.ask_again(call, self._listed)
+        return await self._asked(call)
+
+    async def _asked(self, request: Message) -> Answer:
+        version = claims_of(request, None).body
+        headers: Forwarded = ((Header.PROTOCOL_VERSION, str(version).encode()), *routing_of(request))
+        if request.method == Method.TOOLS_CALL:
+            headers += tuple(self._tools.headers.headers_of(request))
+        return await self._upstream.exchange(request, headers)
+
+    async def _listed(self, listing: Message) -> Message:
+        return await final_of(await self._asked(listing), listing)
+
+    async def aclose(self) -> None:
+        await self._upstream.aclose()
+
+
+def _is_mismatch(answer: Answer) -> bool:
+    whole = answer.whole
+    return whole is not None and whole.kind is Kind.ERROR and whole.error().get("code") == _MISMATCH
