@@ -19,9 +19,10 @@ help: ## show this list
 demo: $(READY) ## set everything up in .venv, start a server and the proxy before it, say how to try them
 	@$(BIN)/shadowcat demo
 
+# Two at a time, because half of all tests wait for a process most of the time; a file's tests share what it sets up.
 test: $(READY) ## run the tests; ARGS="-k sse" picks some
 	@$(BIN)/python -m tests.provision redis-server nginx faketime curl chromium npm
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 conformance: $(READY) ## run the official suite direct and through the proxy, in every form, and compare
 	@$(BIN)/python -m tests.provision npm
