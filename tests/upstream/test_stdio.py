@@ -168,6 +168,24 @@ async def test_a_silent_call_has_a_deadline_and_is_cancelled() -> None:
         assert heard[-2]["method"] == "notifications/cancelled"
 
 
+async def test_a_call_whose_server_waits_for_the_client_is_not_silent() -> None:
+    async with upstream() as found:
+        link = await opened(found)
+        asking = (await link.exchange(call("ask", 7, id="q"))).stream
+        assert asking is not None
+        async with soon():
+            [question] = await anext(asking)
+            assert question.id == "q"
+            [channel] = found._channels
+            patient, channel._limits = channel._limits, quick(call_s=0.1)
+            fault = await refused(link.exchange(call("hold", 8, key="k")))
+            assert fault.reason == "head"
+            channel._limits = patient
+            await link.send(jsonrpc.result("q", {"roots": []}))
+            [answer] = await anext(asking)
+        assert (answer.id, said(answer)) == (7, {"result": {"roots": []}})
+
+
 # Starts that fail.
 
 

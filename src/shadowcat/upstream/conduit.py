@@ -278,8 +278,10 @@ class Conduit(ABC):
     def _whose(self) -> Call | Party | None:
         """Whom a message concerns that does not say so: the one call that runs, or the one party there is."""
         running = self._running()
-        parties = {call.party for call in running} | self._given_up.parties(self._loop.time())
-        if len(parties or self._parties) != 1:
+        given_up = self._given_up.parties(self._loop.time())
+        parties = {call.party for call in running} | given_up
+        if len(parties or self._parties) != 1 or None in given_up:
+            # Modern requests are of nobody in particular: one that was given up may have been anybody's.
             return None
         if len(running) == 1:
             return running[0]
@@ -348,6 +350,10 @@ class Conduit(ABC):
         self._look = None
         now = self._loop.time()
         call_s = math.inf if self._limits.call_s is None else self._limits.call_s
+        for question in self._asked.values():
+            if isinstance(question.inbox, Call):
+                # The server waits for the client: it has said what it had to say.
+                question.inbox.heard_at = now
         for call in list(self._calls.values()):
             if now - call.heard_at >= call_s and not call.is_subscription:
                 reason = "gap" if call.has_begun else "head"
