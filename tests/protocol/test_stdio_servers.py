@@ -219,6 +219,25 @@ async def test_a_cancelled_call_puts_no_question_to_another_session() -> None:
         await evil
 
 
+async def test_a_call_of_a_modern_client_that_has_gone_tells_another_one_nothing() -> None:
+    async with team() as found:
+        victim, rogue, other = [await found.client() for _ in range(3)]
+        reply = await victim.ask("tools/call", tool("hold", key="v"), meta={"progressToken": "t"})
+        evil = asyncio.create_task(rogue.ask("tools/call", tool("hold", key="r", is_defiant=True)))
+        async with soon():
+            while '"r"' not in text(await modern_call(other, "heard_so_far")):
+                pass
+        dropped = found.upstream.counters.dropped_messages
+        rogue.close()
+        # A question, and a message.
+        await until(lambda: found.upstream.counters.dropped_messages == dropped + 2)
+        await modern_call(other, "release", key="v")
+        heard = [message.get("method", message.get("id")) for message in await reply.messages()]
+        assert [what for what in heard if what != "notifications/progress"] == [1]
+        with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+            await evil
+
+
 async def test_progress_of_a_question_comes_from_whom_it_was_asked_of() -> None:
     async with team(shared=True) as found:
         one, two = await found.session(), await found.session()
