@@ -22,6 +22,7 @@ from tests.faults.wire import reset, vanish
 
 LEGACY = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
 READ_BYTES = 64 * 1024
+TOOLS = {"tools": [{"name": "count", "inputSchema": {"type": "object"}}]}
 CAPABILITIES = {
     "tools": {"listChanged": True},
     "resources": {"listChanged": True, "subscribe": True},
@@ -209,7 +210,8 @@ class Numbers:
         elif "id" not in message:
             await whole(writer, 202)
         else:
-            await whole(writer, 200, dump({"jsonrpc": "2.0", "id": message["id"], "result": {}}))
+            result = TOOLS if method == "tools/list" else {}
+            await whole(writer, 200, dump({"jsonrpc": "2.0", "id": message["id"], "result": result}))
         return True
 
     async def _initialize(self, message: Any, writer: asyncio.StreamWriter) -> None:

@@ -16,7 +16,7 @@ from tests.faults.caller import Caller, Hearing, Tally, seeded
 from tests.faults.child import NumbersChild
 from tests.faults.customers import YES, Customer, answer
 from tests.faults.nodes import LEASE_S, Nodes, roaming_customers, two_nodes
-from tests.faults.numbers import CallPlan
+from tests.faults.numbers import TOOLS, CallPlan
 from tests.faults.size import sized
 from tests.rig.redis_server import RedisServer, redis_server
 from tests.rig.wait import soon
@@ -190,7 +190,7 @@ async def test_a_node_that_slept_past_its_lease_gives_its_sessions_up(
             # Who still speaks to the old one is passed on.
             client = session.client
             client.port = nodes.one.port
-            assert await client.ask("tools/list") == {"jsonrpc": "2.0", "id": client._last, "result": {}}
+            assert await client.ask("tools/list") == {"jsonrpc": "2.0", "id": client._last, "result": TOOLS}
             plan = CallPlan(label=f"after-{client.session_id}", count=10, ask_after=5)
             tally = Tally(plan.label)
             hearing = await client.begun(await client.call(plan))

@@ -18,7 +18,7 @@ from tests import needs
 from tests.faults.caller import Broken, Caller, Hearing, Tally, callers
 from tests.faults.child import NumbersChild, ProxyChild
 from tests.faults.customers import insist
-from tests.faults.numbers import CallPlan
+from tests.faults.numbers import TOOLS, CallPlan
 from tests.faults.restarts import kept_proxy_before
 from tests.faults.size import sized
 from tests.rig.wait import soon
@@ -127,14 +127,14 @@ async def test_a_proxy_without_files_says_so_and_recovers(counting: NumbersChild
             assert b" 503 " in b"".join(said) or b"-31005" in b"".join(said), said
         began = time.monotonic()
         await _to_its_end(client, plan, tally, counting)
-        assert (await insist(lambda: other.ask("tools/list")))["result"] == {}
+        assert (await insist(lambda: other.ask("tools/list")))["result"] == TOOLS
         await insist(late.initialize)
         assert time.monotonic() - began <= RECOVERY_S
         for _, writer in early:
             writer.transport.abort()
         await proxy.written()
         await proxy.restart()
-        assert (await late.ask("tools/list"))["result"] == {}
+        assert (await late.ask("tools/list"))["result"] == TOOLS
 
 
 async def _connected(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

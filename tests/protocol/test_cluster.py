@@ -12,10 +12,11 @@ import pytest
 
 from shadowcat import ReverseProxy
 from shadowcat.app.proxy import Cluster
-from shadowcat.core import peer
+from shadowcat.core import kept, peer
 from shadowcat.core.ledger import Held, Refusal, SessionChange, StoredSession
 from shadowcat.core.session import State
 from shadowcat.downstream import streamable
+from shadowcat.proxy.book import STANDALONE
 from shadowcat.proxy.session import Session
 from shadowcat.proxy.writer import Durability
 from shadowcat.secret import Secret
@@ -351,12 +352,14 @@ async def test_a_node_that_goes_passes_no_stream_on_that_would_keep_it(nodes: No
     async with wire_to(nodes.two.server) as kept:
         draining = asyncio.create_task(nodes.two.drain(60.0))
         assert [event.data for event in await standalone.rest() if event.data] == []
+        last_id = (standalone.last_id or "").encode()
         await kept.send(b"GET /mcp HTTP/1.1\r\nhost: 127.0.0.1\r\naccept: text/event-stream\r\n")
         fields = [f"{name}: {value}\r\n" for name, value in nodes.other.in_session()]
-        await kept.send("".join(fields).encode() + b"\r\n")
+        await kept.send("".join(fields).encode() + b"Last-Event-ID: %s\r\n\r\n" % last_id)
         answer = await kept.answer()
         assert answer.status == 200
-        assert answer.body.split(b"\n\n")[-2].startswith(b"retry: "), answer.body
+        # In words of the other node's, where those came first, or of its own.
+        assert answer.body.startswith(b"id: %s\nretry: " % last_id), answer.body
         assert await kept.rest() == b""
     assert not draining.done()
     stream = nodes.streams[0]
@@ -364,6 +367,30 @@ async def test_a_node_that_goes_passes_no_stream_on_that_would_keep_it(nodes: No
     assert (await reply.messages())[-1] == {"jsonrpc": "2.0", "id": 1, "result": {}}
     async with soon():
         await draining
+
+
+@pytest.mark.parametrize("version", ["2025-11-25", "2025-06-18"])
+async def test_what_waits_for_a_client_does_so_on_the_other_node(nodes: Nodes, version: str) -> None:
+    """Also for one that names no event to go on from, and after a crash no second time."""
+    await nodes.client.initialize(version)
+    nodes.other.session_id, nodes.other.version = nodes.client.session_id, version
+    standalone = await nodes.client.listen()
+    stream = await nodes.server.listens()
+    await stream.send(note(1), id="u1")
+    assert (await standalone.message())["params"] == {"n": 1}
+    standalone.close()
+    (session,) = nodes.one.relay.sessions
+    await until(lambda: not session.core.book.has_readers)
+    await stream.send(note(2), id="u2")
+    await until(lambda: session.core.book.standalone.waits_for_a_client)
+    async with soon():
+        await nodes.one.drain(60.0)
+    again = await nodes.other.listen()
+    assert (await again.message())["params"] == {"n": 2}
+    stored = await nodes.store.read(session.id)
+    assert stored is not None
+    (held,) = (held for held in stored.streams if held.id == STANDALONE)
+    assert kept.decode_stream(held.head).given_to is None
 
 
 async def test_a_node_that_breaks_tears_no_event(nodes: Nodes) -> None:

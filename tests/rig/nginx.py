@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -16,7 +16,7 @@ _AROUND = """
 daemon off;
 pid {directory}/nginx.pid;
 error_log stderr;
-events {{ worker_connections 256; }}
+events {{ worker_connections 1024; }}
 http {{
     access_log off;
     client_body_temp_path {directory}/client_body;
@@ -58,6 +58,19 @@ async def plain_nginx(upstream: str, directory: Path) -> AsyncIterator[str]:
     behind = re.sub(r"/mcp$", "", upstream)
     server = f"server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass {behind}; }} }}"
     async with nginx(server, port, directory):
+        yield f"http://127.0.0.1:{port}/mcp"
+
+
+@asynccontextmanager
+async def balancing_nginx(ports: Sequence[int], directory: Path) -> AsyncIterator[str]:
+    """Before several nodes, each connection to the next one that is there. Yields the URL of the endpoint."""
+    port = free_port()
+    nodes = " ".join(f"server 127.0.0.1:{node} max_fails=0;" for node in ports)
+    location = "proxy_pass http://nodes; proxy_http_version 1.1; proxy_buffering off; proxy_set_header Host $http_host;"
+    servers = (
+        f"upstream nodes {{ {nodes} }} server {{ listen 127.0.0.1:{port}; location / {{ {location} }} }}"
+    )
+    async with nginx(servers, port, directory):
         yield f"http://127.0.0.1:{port}/mcp"
 
 

@@ -67,6 +67,8 @@ class KeptStream(msgspec.Struct, kw_only=True, gc=False, omit_defaults=True):
     """How many of the events since then were the proxy's own: the upstream will not repeat those."""
     replaced_from: int = 0
     """From that event on a client may have seen others, which a crash undid."""
+    given_to: int | None = None
+    """The last event that a client was given, where its owner left it in form with more that waits for one."""
 
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -20,6 +20,7 @@ from shadowcat.http.message import HeaderList, Headers, Request, Response
 from shadowcat.http.outgoing import ClientResponse
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.mcp import PRIMING_VERSIONS, Header
+from shadowcat.wire.sse import encode_priming
 
 log = logging.getLogger("shadowcat.cluster")
 
@@ -124,17 +125,26 @@ class Peers:
         if not _is_stream(response.headers):
             body: bytes | _Rest = await response.read(_MAX_BODY_BYTES)
         else:
-            body = _Rest(response, self._listening)
+            body = _Rest(response, self._listening, _last_event_id(request))
             if request.method == "GET":
-                version = request.headers.get(Header.PROTOCOL_VERSION) or b""
-                knows_retry = self._listening[body] = version.decode("latin-1") in PRIMING_VERSIONS
+                self._listening[body] = _knows_retry(request)
                 if self._retry_ms is not None:
-                    _send_away(body, self._retry_ms, knows_retry)
+                    _send_away(body, self._retry_ms, self._listening[body])
         return _handed_back(response, body)
 
 
 def _send_away(rest: _Rest, retry_ms: Callable[[], int], knows_retry: bool) -> None:
-    rest.part(b"retry: %d\n\n" % retry_ms() if knows_retry else b"")
+    rest.part(retry_ms() if knows_retry else None)
+
+
+def _knows_retry(request: Request) -> bool:
+    version = request.headers.get(Header.PROTOCOL_VERSION) or b""
+    return version.decode("latin-1") in PRIMING_VERSIONS
+
+
+def _last_event_id(request: Request) -> bytes | None:
+    """Where a client that may be primed goes on from."""
+    return request.headers.get(Header.LAST_EVENT_ID) if _knows_retry(request) else None
 
 
 def _may_be_sent_again(request: Request) -> bool:
@@ -167,12 +177,17 @@ def _is_stream(headers: Headers) -> bool:
 class _Rest:
     """The other node's stream, event by event. Where it breaks, ours ends, and the client comes back for the rest."""
 
-    def __init__(self, response: ClientResponse, listening: dict[_Rest, bool]) -> None:
+    def __init__(
+        self, response: ClientResponse, listening: dict[_Rest, bool], resumed_from: bytes | None
+    ) -> None:
         self._response = response
         self._listening = listening
+        self._resumed_from = resumed_from
+        """Said again where the stream ends before anything came: the TypeScript SDK 1.x forgets it then."""
         self._held = bytearray()
         """Of an event that is not whole yet."""
-        self._farewell = b""
+        self._retry_ms: int | None = None
+        """When a client that is sent away is to come back."""
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -182,14 +197,20 @@ class _Rest:
             try:
                 piece = await anext(self._response)
             except Fault:
-                farewell, self._farewell = self._farewell, b""
-                if farewell:
+                if farewell := self._last_words():
                     return farewell
                 raise StopAsyncIteration from None
-            if not self._held and piece.endswith(_EVENT_END):
-                return piece
-            if whole := self._whole(piece):
+            whole = piece if not self._held and piece.endswith(_EVENT_END) else self._whole(piece)
+            if whole:
+                self._resumed_from = None
                 return whole
+
+    def _last_words(self) -> bytes:
+        retry_ms, self._retry_ms = self._retry_ms, None
+        resumed_from, self._resumed_from = self._resumed_from, None
+        if resumed_from is not None:
+            return encode_priming(resumed_from, retry_ms)
+        return b"" if retry_ms is None else b"retry: %d\n\n" % retry_ms
 
     def _whole(self, piece: bytes) -> bytes:
         held = self._held
@@ -202,8 +223,8 @@ class _Rest:
         del held[:end]
         return whole
 
-    def part(self, farewell: bytes) -> None:
-        self._farewell = farewell
+    def part(self, retry_ms: int | None) -> None:
+        self._retry_ms = retry_ms
         self._response.abort()
 
     async def aclose(self) -> None:

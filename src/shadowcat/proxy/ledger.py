@@ -160,6 +160,9 @@ class SessionLedger:
         if self._notes():
             self._stage = _Stage.RELEASING
             self._news.farewell = True
+            for stream in self._streams():
+                if stream.waits_for_a_client:
+                    self.stream_changed(stream)
 
     def end(self) -> None:
         """Whatever else was to be written is of no interest any more, nor are the session and its streams."""
@@ -196,14 +199,15 @@ class SessionLedger:
             stream.is_changed = False
             stream.is_in_store = True
             news.stored_to.append(stream.log.last_seq)
+        is_left = self._stage is _Stage.RELEASING
         return SessionChange(
             self.session_id,
             self._fence,
             is_whole=self._is_whole,
             record=self._describe() if news.record or self._is_whole else None,
-            streams=[_change_of(stream) for stream in news.streams.values()],
+            streams=[_change_of(stream, is_left=is_left) for stream in news.streams.values()],
             dropped=list(news.dropped),
-            releases=self._stage is _Stage.RELEASING,
+            releases=is_left,
             node=self._node,
         )
 
@@ -283,8 +287,8 @@ class SessionLedger:
         return news
 
 
-def _change_of(stream: Stream) -> StreamChange:
+def _change_of(stream: Stream, *, is_left: bool) -> StreamChange:
     log = stream.log
     next_seq = max(stream.stored_seq + 1, log.first_seq)
     events = [kept.encode_event(event) for event in log.after(next_seq - 1)]
-    return StreamChange(stream.id, kept.encode(stream.kept()), log.first_seq, next_seq, events)
+    return StreamChange(stream.id, kept.encode(stream.kept(is_left=is_left)), log.first_seq, next_seq, events)

@@ -277,7 +277,13 @@ class Stream:
 
     # For the store.
 
-    def kept(self) -> KeptStream:
+    @property
+    def waits_for_a_client(self) -> bool:
+        """Whether it has what a client can come for that names no event."""
+        return not self.id and self.log.handed_out < self.log.last_seq
+
+    def kept(self, *, is_left: bool = False) -> KeptStream:
+        """`is_left`: nobody is given anything of it here any more."""
         return KeptStream(
             request_id=self.request_id,
             unanswered=list(self.unanswered.items()),
@@ -286,6 +292,7 @@ class Stream:
             cursor_seq=self._cursor_seq,
             own_after=self._own_after,
             replaced_from=self.log.replaced_from,
+            given_to=self.log.handed_out if is_left and self.waits_for_a_client else None,
         )
 
     def stored(self, last_seq: int) -> None:
@@ -301,6 +308,16 @@ class Stream:
         self.log.closed = held.is_finished
         self._cursor, self._cursor_seq, self._own_after = held.cursor, held.cursor_seq, held.own_after
         self.log.replaced_from = held.replaced_from
+        if held.given_to is not None:
+            self._go_on_giving(max(held.given_to, self.log.first_seq - 1))
+
+    def _go_on_giving(self, after: int) -> None:
+        """Once the store does not say so any more: after a crash it would be given again."""
+        self.log.hand_out_again(after)
+        self.stored_seq = after
+        self._hold_back(after + 1)
+        self._hold_back(self.log.last_seq)
+        self._keeper.stream_changed(self)
 
     def resume(self) -> bytes | None:
         """The cursor to ask the upstream for the rest with; what was stored of that rest is skipped when it comes."""
@@ -405,7 +422,8 @@ class Stream:
         """Sends the client away politely: it is told where it is, and comes back for the rest."""
         reader = self._reader
         if reader is not None:
-            if self.primed and not reader.unprimed:
+            # Also where nothing was said yet: the TypeScript SDK 1.x forgets where it is when it hears no id at all.
+            if self.primed and (not reader.unprimed or self._released >= 0):
                 reader.farewell = Piece(self._prefix, self.log.handed_out + 1, (), primes=True)
             self.drop_reader()
 

@@ -5,6 +5,8 @@
 const { randomUUID } = require("node:crypto");
 const readline = require("node:readline");
 
+const { Busy } = require("./busy.cjs");
+
 const WATCHED = "test://watched-resource";
 const MODERN = "2026-07-28";
 
@@ -61,7 +63,7 @@ async function serve(sdk) {
   await client.connect(transport);
   const agreed = sdk.version(client, transport);
   tell({ connected: agreed });
-  const app = { sdk, client, seen, isModern: agreed === MODERN, transport };
+  const app = { sdk, client, seen, isModern: agreed === MODERN, transport, busy: new Busy(sdk, url, version) };
   for await (const line of readline.createInterface({ input: process.stdin })) {
     obey(app, JSON.parse(line));
   }
@@ -100,6 +102,9 @@ const ACTIONS = {
   level: ({ client }, { level }) => client.setLoggingLevel(level),
   subscribe: ({ client }, { uri }) => client.subscribeResource({ uri }),
   feature: (app, { name }) => (app.isModern ? MODERN_FEATURES : LEGACY_FEATURES)[name](app),
+  get_busy: ({ busy }, { sessions, plans }) => busy.begin(sessions, plans),
+  rest: ({ busy }) => busy.rest(),
+  report: ({ busy }, { emitted }) => busy.report(emitted),
   features: ({ isModern }) => Object.keys(isModern ? MODERN_FEATURES : LEGACY_FEATURES),
 };
 
