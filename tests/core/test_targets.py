@@ -82,9 +82,36 @@ def test_what_is_allowed(rules: TargetRules, allowed: list[bytes], refused: list
             ["10.0.0.1", "93.184.216.34", "2606:2800::1"],
             ["127.0.0.1", "::1", "::ffff:127.0.0.1", "169.254.169.254", "fe80::1%eth0", "::", "224.0.0.1"],
         ),
+        (
+            LOCAL,
+            "mcp.example",
+            ["64:ff9c::1", "2003::1", "2001:1::1", "100.100.100.201", "fd00:ec2::253"],
+            [
+                "64:ff9b::169.254.169.254",
+                "64:ff9b::10.0.0.1",
+                "64:ff9b:1::7f00:1",
+                "2002:7f00:1::1",
+                "2001::1",
+                "::127.0.0.1",
+                "fd00:ec2::254",
+                "fd20:ce::254",
+                "100.100.100.200",
+                "::ffff:100.100.100.200",
+                "168.63.129.16",
+                "192.0.0.192",
+            ],
+        ),
         (NAMED, "10.0.0.5", ["10.0.0.5"], []),
+        (NAMED, "100.100.100.200", ["100.100.100.200"], []),
     ],
-    ids=["localhost", "a name beside loopback", "a name", "an address"],
+    ids=[
+        "localhost",
+        "a name beside loopback",
+        "a name",
+        "what hides another",
+        "an address",
+        "metadata by address",
+    ],
 )
 def test_where_a_name_may_lead(rules: TargetRules, host: str, good: list[str], bad: list[str]) -> None:
     assert [address for address in good if not rules.admits(host, address)] == []

@@ -53,23 +53,20 @@ async def test_a_client_that_does_not_read() -> None:
         assert (await client.message())["id"] == 1
 
 
-async def test_a_command_that_does_not_read() -> None:
+async def test_a_command_that_does_not_read(tmp_path: Path) -> None:
     code = "import sys\nopen(sys.argv[1]).read()\nfor line in sys.stdin: sys.stdout.write(line); sys.stdout.flush()"
-    fifo = f"/tmp/shadowcat-test-{os.getpid()}"
+    fifo = tmp_path / "go on"
     os.mkfifo(fifo)
-    try:
-        async with editor(*forwarding(sys.executable, "-c", code, fifo)) as client:
-            sent = line({"method": "a", "params": {"x": "y" * 1_000}})
-            client.stdin.write(sent * 20_000)
-            await is_idle(client.process.pid)
-            assert memory_of(client.process.pid) < 60 * MIB
-            # A message the other way is not held up; there is none here, so: the command is let go on.
-            await asyncio.to_thread(Path(fifo).write_text, "")
-            for _ in range(20_000):
-                assert await client.line() == sent
-            assert await client.end() == (0, b"", b"")
-    finally:
-        os.unlink(fifo)
+    async with editor(*forwarding(sys.executable, "-c", code, str(fifo))) as client:
+        sent = line({"method": "a", "params": {"x": "y" * 1_000}})
+        client.stdin.write(sent * 20_000)
+        await is_idle(client.process.pid)
+        assert memory_of(client.process.pid) < 60 * MIB
+        # A message the other way is not held up; there is none here, so: the command is let go on.
+        await asyncio.to_thread(fifo.write_text, "")
+        for _ in range(20_000):
+            assert await client.line() == sent
+        assert await client.end() == (0, b"", b"")
 
 
 async def test_a_stderr_that_nobody_reads_holds_up_nobody() -> None:

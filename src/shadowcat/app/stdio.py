@@ -181,7 +181,7 @@ class StdioForward:
                 await self._asked.wait()
                 await self._passage.wait_sent()
         except TimeoutError:
-            pass
+            pass  # it asks nothing, and so waits for nothing
 
     # What is heard.
 

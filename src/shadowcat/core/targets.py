@@ -8,13 +8,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Annotated, NamedTuple, Self
 
 from msgspec import Meta, Struct
 
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.wire.hosts import is_loopback
+
+_METADATA = frozenset(
+    map(
+        ip_address,
+        ("100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254", "fd00:42::42", "fd20:ce::254"),
+    )
+)
+"""Where clouds give a machine its credentials, beside 169.254.169.254, which is link-local anyway."""
+_HIDING = tuple(map(IPv6Network, ("::/96", "64:ff9b::/96", "64:ff9b:1::/48", "2001::/32", "2002::/16")))
+"""Addresses that stand for one of IPv4, which a gateway reaches: any of those above may be behind one."""
 
 _HTTP_PORT = 80
 _PORT = re.compile(r"[0-9]{0,5}")
@@ -102,7 +112,9 @@ class TargetRules:
             return found.is_loopback
         if found.is_loopback:
             return self._loopback
-        return not (found.is_link_local or found.is_unspecified or found.is_multicast)
+        if found.is_link_local or found.is_unspecified or found.is_multicast:
+            return False
+        return found not in _METADATA and not any(found in network for network in _HIDING)
 
 
 def _canonical(host: str) -> str:
