@@ -113,4 +113,4 @@ def test_files_of_tls_that_are_not_there() -> None:
         env={"SHADOWCAT_UPSTREAM_TLS_CA_FILE": "/no/such/file"},
     )
     assert run.exit_code == 2
-    assert "upstream_tls: its files cannot be used" in run.output
+    assert "upstream_tls: /no/such/file cannot be read" in run.output

@@ -14,7 +14,7 @@ from shadowcat.app.stdio_settings import StdioSettings
 from shadowcat.app.upstreams import ServerUrl
 from shadowcat.config.load import Flag, Loaded, load
 from shadowcat.config.problem import ConfigError
-from shadowcat.http.tls import ClientTls
+from shadowcat.http.tls import ClientTls, trouble
 from shadowcat.proxy.shared import SessionLimits
 
 
@@ -31,8 +31,6 @@ class BridgeSettings(StdioSettings, frozen=True, kw_only=True):
 def load_bridge_settings(environment: Mapping[str, str], flags: Iterable[Flag]) -> Loaded[BridgeSettings]:
     """Raises `ConfigError`."""
     loaded = load(BridgeSettings, environment=environment, flags=flags)
-    try:
-        loaded.settings.upstream_tls.context()
-    except (OSError, ValueError) as error:
-        raise ConfigError([f"upstream_tls: its files cannot be used: {error}"]) from error
+    if (told := trouble(loaded.settings.upstream_tls)) is not None:
+        raise ConfigError([f"upstream_tls: {told}"])
     return loaded

@@ -15,6 +15,7 @@ from shadowcat.config.load import Flag, Loaded, load
 from shadowcat.config.problem import ConfigError
 from shadowcat.downstream.peers import SILENCE_S
 from shadowcat.errors import PluginError, StoreUnusable
+from shadowcat.http.tls import trouble
 from shadowcat.stores.urls import store_of
 
 
@@ -45,13 +46,8 @@ def _problems(settings: Settings, profile: str) -> Iterator[str]:
         except PluginError as error:
             yield str(error)
     for path, tls in (("tls", settings.tls), ("upstream_tls", settings.upstream_tls)):
-        try:
-            if tls is not None:
-                tls.context()
-        except OSError as error:
-            yield f"{path}: {error.filename} cannot be read: {error.strerror}"
-        except ValueError as error:
-            yield f"{path}: {error}"
+        if tls is not None and (told := trouble(tls)) is not None:
+            yield f"{path}: {told}"
 
 
 def _warnings(loaded: Loaded[Settings]) -> Iterator[str]:

@@ -63,6 +63,17 @@ class ClientTls(Struct, frozen=True):
         return context
 
 
+def trouble(tls: ServerTls | ClientTls) -> str | None:
+    """What is wrong with its files, in a line."""
+    try:
+        tls.context()
+    except OSError as error:
+        return f"{error.filename} cannot be read: {error.strerror}"
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 # ssl names no file in its errors, and asks the terminal for a key's password.
 
 
