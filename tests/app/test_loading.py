@@ -41,7 +41,12 @@ def load(tmp_path: Path, text: str, environment: dict[str, str] | None = None) -
         (
             "upstreams.a = { url = 'http://a/mcp', shared = true }",
             {},
-            "{file}: upstreams.a: shared, env and cwd are for a command",
+            "{file}: upstreams.a: shared, spares, env and cwd are for a command",
+        ),
+        (
+            "upstreams.a = { command = ['cat'], shared = true, spares = 1 }",
+            {},
+            "{file}: upstreams.a: spares are for sessions with a process each",
         ),
         (
             "upstreams.a.command = ['no-such-program']",

@@ -9,8 +9,13 @@ from typing import Any
 import pytest
 
 from shadowcat import ReverseProxy
+from shadowcat.app.reverse import proxy_of
+from shadowcat.app.settings import Settings
+from shadowcat.app.upstreams import UpstreamOptions
 from shadowcat.proxy.shared import SessionLimits
+from shadowcat.stores.urls import StoreUrl
 from shadowcat.upstream.stdio import StdioUpstream
+from shadowcat.wire.hosts import Address
 from tests.rig.cases import refused
 from tests.rig.children import is_gone, runs, speaker, team, text, tool
 from tests.rig.client import Client, Reply, client_of, rpc
@@ -59,6 +64,17 @@ async def test_a_session_is_a_process(flags: list[str]) -> None:
         assert runs(second)
         await refused(await one.begin("tools/list"), 404, -32600, 1)
         assert await pid_of(two) == second
+
+
+async def test_spares_run_for_the_sessions_to_come() -> None:
+    options = UpstreamOptions(command=tuple(speaker().argv), spares=2)
+    settings = Settings(listen=Address("127.0.0.1:0"), upstreams={"a": options})
+    async with proxy_of(settings, StoreUrl("memory:")) as proxy, client_of(proxy.port) as client:
+        found = proxy.shared.upstreams.named("a")
+        assert isinstance(found, StdioUpstream)
+        assert found.processes == 0
+        await client.initialize()
+        await until(lambda: found.processes == 3)
 
 
 async def test_a_session_goes_on_with_another_process() -> None:

@@ -116,6 +116,27 @@ async def test_spares_are_ready_before_they_are_asked_for() -> None:
         await until(lambda: found.processes == 4)
 
 
+async def test_kinds_of_sessions_that_share_are_bounded_and_make_room() -> None:
+    def asking(kind: int) -> Message:
+        params = {"protocolVersion": "2025-11-25", "capabilities": {"experimental": {str(kind): {}}}}
+        return jsonrpc.request(0, "initialize", params)
+
+    async with upstream(shared=True, limits=StdioLimits(shared_processes=3, channel=quick())) as found:
+        links = [(await found.open(asking(kind)))[0] for kind in range(3)]
+        again, _ = await found.open(asking(1))
+        assert found.counters.started == 3
+        fault = await refused(found.open(asking(3)))
+        assert (fault.kind, fault.reason) == (FaultKind.OVER_CAPACITY, "too_many_processes")
+        await links[1].end()
+        assert (await refused(found.open(asking(3)))).reason == "too_many_processes"
+        # The last of its kind, and only that makes room.
+        await again.end()
+        await found.open(asking(3))
+        assert found.counters.started == 4
+        for link in (links[0], links[2]):
+            assert said(await whole(link.exchange(call("pid"))))
+
+
 async def test_a_link_to_an_earlier_life_is_lost() -> None:
     async with upstream() as found:
         link = found.attach(None, "2025-11-25")

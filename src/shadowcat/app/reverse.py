@@ -91,8 +91,10 @@ def _server(settings: Settings, name: str) -> str | Upstream:
     if not isinstance(server, Command):
         return server
     sessions = settings.sessions
-    limits = StdioLimits(processes=sessions.max_sessions, channel=ChannelLimits(call_s=sessions.call_s))
-    return StdioUpstream(name, server, shared=options.shared, limits=limits)
+    # A spare that is still starting takes no session's place.
+    processes = sessions.max_sessions + options.spares
+    limits = StdioLimits(processes=processes, channel=ChannelLimits(call_s=sessions.call_s))
+    return StdioUpstream(name, server, shared=options.shared, spares=options.spares, limits=limits)
 
 
 def _transports(settings: Settings) -> dict[str, str]:

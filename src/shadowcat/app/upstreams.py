@@ -48,6 +48,10 @@ class UpstreamOptions(Struct, frozen=True):
     shared: Annotated[
         bool, Meta(description="One process for all sessions: the command keeps nothing of any.")
     ] = False
+    spares: Annotated[
+        int,
+        Meta(ge=0, description="Processes kept running for the sessions to come, once the first has opened."),
+    ] = 0
 
     def __post_init__(self) -> None:
         if (self.url is None) == (not self.command):
@@ -55,8 +59,12 @@ class UpstreamOptions(Struct, frozen=True):
                 'it has either a url, for example "http://127.0.0.1:3000/mcp", '
                 'or a command, for example ["python", "my_server.py"]'
             )
-        if self.url is not None and (self.env or self.cwd or self.shared):
-            raise ValueError("shared, env and cwd are for a command; a server with a url has none of them")
+        if self.url is not None and (self.env or self.cwd or self.shared or self.spares):
+            raise ValueError(
+                "shared, spares, env and cwd are for a command; a server with a url has none of them"
+            )
+        if self.shared and self.spares:
+            raise ValueError("spares are for sessions with a process each, and these share one")
         if self.command:
             self._look_for_it()
 
