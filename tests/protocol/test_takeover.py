@@ -512,6 +512,34 @@ async def test_a_standalone_stream_that_cannot_says_what_may_have_changed(
     assert (await again.message())["params"] == {"n": 4}
 
 
+@pytest.mark.parametrize("is_listened_to", [True, False])
+async def test_a_place_in_a_stream_of_an_upstream_session_that_was_lost_is_none_in_the_next(
+    rig: Crash, is_listened_to: bool
+) -> None:
+    """Servers count their events from one: the next session may have others under these ids."""
+    listening = await rig.client.listen()
+    upstream = await rig.server.listens()
+    await say(upstream, 1, 2)
+    assert await hear(listening, 2) == [1, 2]
+    on_get, rig.server.on_get = rig.server.on_get, None
+    if is_listened_to:
+        rig.server.restart()
+        upstream.cut()
+        await rig.server.listens(2)
+    else:
+        await rig.session.prepare_to_leave()
+        rig.server.restart()
+        assert "result" in await rig.client.call("tools/list", {}, 9)
+    await rig.written()
+    rig.server.on_get = on_get
+    await rig.crash()
+    again = await rig.client.listen(listening.last_id)
+    told = {(await again.message())["method"] for _ in range(3)}
+    assert all(method.endswith("list_changed") for method in told)
+    await rig.server.listens(3 if is_listened_to else 2)
+    assert rig.resumed == []
+
+
 async def test_an_answer_finds_who_asked_before_the_crash(rig: Crash) -> None:
     reply, stream = await rig.begin()
     await stream.send({"jsonrpc": "2.0", "id": "q1", "method": "elicitation/create", "params": {}}, id="u1")

@@ -14,6 +14,7 @@ import msgspec
 from shadowcat.core.ports import Link, Upstream
 from shadowcat.core.session import Event, covers, promise_of
 from shadowcat.errors import Fault, FaultKind
+from shadowcat.proxy.book import STANDALONE
 from shadowcat.proxy.core import SessionCore
 from shadowcat.proxy.inbound import tell_of_changes, withdraw
 from shadowcat.proxy.news import What
@@ -126,6 +127,9 @@ class Recovery:
         core = self._core
         for asked in core.correlator.lose_upstream():
             withdraw(core, asked, "the server restarted")
+        standalone = core.book.find(STANDALONE)
+        if standalone is not None:
+            standalone.forget_cursor()
         lost = Fault(FaultKind.UPSTREAM_SESSION_LOST, reason="upstream_session_lost", sent=True)
         for entry in core.correlator.in_flight():
             # One that has no stream yet waits for its own refusal, and is then sent again.

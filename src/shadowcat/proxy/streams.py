@@ -326,8 +326,16 @@ class Stream:
         self.log.lags = True
         return self._cursor
 
+    def forget_cursor(self) -> None:
+        """The upstream knows nothing of it any more; under the same id it may have another event by now."""
+        if self._cursor is not None:
+            self._cursor = None
+            if not self.is_changed:
+                self._keeper.stream_changed(self)
+
     def start_afresh(self) -> None:
         """What comes now continues nothing: no event of it was stored, or seen by a client, before."""
+        self.forget_cursor()
         self._repeats = 0
         self.log.replaced_from = 0
         if self.log.lags:
