@@ -21,11 +21,11 @@ from shadowcat.proxy.ledger import SessionLedger
 from shadowcat.proxy.news import What
 from shadowcat.proxy.revival import Revival
 from shadowcat.proxy.session import Session
-from shadowcat.proxy.shared import Shared
+from shadowcat.proxy.shared import SessionLimits, Shared
 
 log = logging.getLogger("shadowcat.session")
 
-_LONGEST_LOOK_S = 30.0
+_SHORTEST_LOOK_S, _LONGEST_LOOK_S = 0.05, 30.0
 _CLOSE_S = 3.0
 _FLUSH_S = 3.0
 _SETTLE_S = 0.5
@@ -284,10 +284,8 @@ class Registry:
 
     async def watch(self) -> None:
         """Ends idle sessions, for as long as it is let."""
-        limits = self._shared.limits
-        spans = (limits.idle_s, limits.linger_s, limits.server_request_s, limits.call_s, limits.log.age_s)
         while True:
-            await asyncio.sleep(min(min(spans) / 4, _LONGEST_LOOK_S))
+            await asyncio.sleep(look_s(self._shared.limits))
             for session in self:
                 await self._look_after(session)
             for session in self.expired():
@@ -352,3 +350,9 @@ class Registry:
 
 def _why(session: Session) -> str:
     return "broken" if session.core.state is State.BROKEN else "idle"
+
+
+def look_s(limits: SessionLimits) -> float:
+    """How often sessions are looked after: often enough for the shortest of what is measured then, be that nothing."""
+    spans = (limits.idle_s, limits.linger_s, limits.server_request_s, limits.call_s, limits.log.age_s)
+    return min(max(min(spans) / 4, _SHORTEST_LOOK_S), _LONGEST_LOOK_S)
