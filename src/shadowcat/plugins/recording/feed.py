@@ -112,8 +112,12 @@ class Feed:
             # Whoever appends from here on wakes us again.
             self._closing.wait(_GATHER_S)
             self._is_awake = False
-            while self._queue:
-                self._hand_over(self._taken())
+            # Not what comes meanwhile: it gathers, or there would be no end of small batches.
+            left = len(self._queue)
+            while left > 0:
+                entries = self._taken()
+                left -= len(entries)
+                self._hand_over(entries)
                 self._tell_of_overflow()
             if self._closing.is_set() and not self._queue:
                 break
@@ -152,6 +156,8 @@ class Feed:
         self._helper, self._is_without = None, True
         self._lost += messages
         self._progress.held_bytes = 0
+        if self._closing.is_set():
+            return  # nobody needs it any more, and whoever killed it has said so
         self._restart_at_s = time.monotonic() + self._restart_s
         log.error(
             "the process that writes the recording has ended (%s); the traffic goes on without, and it is "
