@@ -79,6 +79,16 @@ def collect_seldom() -> None:
     gc.set_threshold(10_000, 10, 10)
 
 
+def keep_freed_memory() -> None:
+    """For a process that relays: one read of a stream is held several times over, all of it is free a moment later,
+    and glibc would give it back to the system and ask for it again with the next.
+
+    A block that was freed once tells it to keep twice as much. That takes two thirds of an event's time in the kernel
+    away.
+    """
+    bytes(2 * 1024 * 1024)
+
+
 def allow_open_files() -> None:
     """As many as the system lets us have: the usual 1,024 are used up by 200 children with their pipes."""
     try:

@@ -15,7 +15,13 @@ from urllib.parse import quote
 from shadowcat.admin.options import AdminOptions
 from shadowcat.app.forward import ForwardProxy
 from shadowcat.app.plugins import Plugins, load_plugins
-from shadowcat.app.process import DRAIN_S, allow_open_files, collect_seldom, until_stopped
+from shadowcat.app.process import (
+    DRAIN_S,
+    allow_open_files,
+    collect_seldom,
+    keep_freed_memory,
+    until_stopped,
+)
 from shadowcat.app.proxy import ReverseProxy
 from shadowcat.app.recording import recording
 from shadowcat.app.reload import Load, reload_of
@@ -145,6 +151,7 @@ async def _serve(
 
         def serving() -> None:
             collect_seldom()
+            keep_freed_memory()
             host = f"[{listen.host}]" if ":" in listen.host else listen.host
             scheme = "http" if settings.tls is None else "https"
             where = f"{scheme}://{host}:{proxy.port}"

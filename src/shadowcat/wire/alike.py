@@ -13,23 +13,27 @@ from shadowcat.wire.jsonrpc import NOTIFICATION, Message
 
 
 def end_of_run(first: Message, texts: Sequence[bytes], start: int) -> int:
-    """Where the texts end, from `start` on, that begin and end as `first` does."""
+    """Where the texts end, from `start` on, that begin as `first` does."""
     head = _head_of(first)
-    end = start
     if head:
-        while end < len(texts) and texts[end].startswith(head) and texts[end].endswith(b"}"):
-            end += 1
-    return end
+        for end in range(start, len(texts)):
+            if not texts[end].startswith(head):
+                return end
+        return len(texts)
+    return start
 
 
 def parse_run(first: Message, texts: Sequence[bytes]) -> list[Message] | None:
     """The messages of a run, as `jsonrpc.parse` would have them; None where it has to look at them one by one."""
     start = len(_head_of(first)) - 1
     params = [text[start:-1] for text in texts]
-    if not json_strict.are_members(params):
+    if {text[-1] for text in texts} != _ENDS or not json_strict.are_members(params):
         return None
     method = first.method
     return [Message(NOTIFICATION, None, method, raw, found) for raw, found in zip(texts, params, strict=True)]
+
+
+_ENDS = {*b"}"}
 
 
 def _head_of(first: Message) -> bytes:

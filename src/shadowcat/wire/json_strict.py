@@ -37,12 +37,16 @@ class JsonError(ValueError):
 
 def check(raw: bytes) -> None:
     """Raises `JsonError` unless `raw`, already accepted by msgspec's skipping decoder, is safe to pass on."""
-    if not _is_utf_8(raw):
-        raise JsonError("not UTF-8")
+    if not raw.isascii():
+        try:
+            raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise JsonError("not UTF-8") from error
     kept = raw.translate(_FOLD, _DROP)
     if len(kept) > 2 * MAX_DEPTH and kept.count(b"{") > MAX_DEPTH and _too_deep(raw, kept):
         raise JsonError(f"nested deeper than {MAX_DEPTH}")
-    if _has_long(kept) and _has_long(_outside_strings(raw, kept)):
+    # Not `in`, which takes what it looks for as a number first: half of the search is the exception of that.
+    if (kept.find(_LONG_EXPONENT) >= 0 or kept.find(_LONG_RUN) >= 0) and _has_long_number(raw, kept):
         _decode_numbers(raw)
 
 
@@ -55,41 +59,28 @@ def are_members(values: Sequence[bytes]) -> bool:
     text = b"\n".join(values)
     try:
         found = _decode_lines(text)
+        if not text.isascii():
+            text.decode("utf-8")
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return False
-    if list(map(len, found)) != list(map(len, values)) or not _is_utf_8(text):
+    if list(map(len, found)) != list(map(len, values)):
         return False
     kept = text.translate(_FOLD, _DROP_IN_LINES)
     opened = kept.translate(None, b'}"0e ')
     # With a line end inside of one its brackets would be counted for two.
     if opened.count(b"\n") != len(values) - 1 or opened.find(_NEARLY_TOO_DEEP) >= 0:
         return False
-    return not _has_long(kept) or not _has_long(_outside_strings(text, kept))
+    return (kept.find(_LONG_EXPONENT) < 0 and kept.find(_LONG_RUN) < 0) or not _has_long_number(text, kept)
 
 
 _decode_lines = msgspec.json.Decoder(msgspec.Raw).decode_lines
 _NEARLY_TOO_DEEP = b"{" * MAX_DEPTH
 
 
-def _is_utf_8(raw: bytes) -> bool:
-    if raw.isascii():
-        return True
-    try:
-        raw.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _has_long(kept: bytes) -> bool:
-    """Whether there may be a number out of range in what is kept."""
-    # Not `in`, which takes what it looks for as a number first: half of the search is the exception of that.
-    return kept.find(_LONG_EXPONENT) >= 0 or (len(kept) >= len(_LONG_RUN) and kept.find(_LONG_RUN) >= 0)
-
-
-def _outside_strings(raw: bytes, kept: bytes) -> bytes:
-    """Half of all UUIDs look like a number that is out of range."""
-    return b"".join(_without_escapes(raw, kept).split(b'"')[::2])
+def _has_long_number(raw: bytes, kept: bytes) -> bool:
+    """Whether what was found stands outside strings: half of all UUIDs look like a number that is out of range."""
+    outside = b"".join(_without_escapes(raw, kept).split(b'"')[::2])
+    return outside.find(_LONG_EXPONENT) >= 0 or outside.find(_LONG_RUN) >= 0
 
 
 def _without_escapes(raw: bytes, kept: bytes) -> bytes:
