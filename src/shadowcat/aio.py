@@ -47,15 +47,27 @@ class Tasks:
         if not task.cancelled() and (failure := task.exception()) is not None:
             log.error("task %s failed", task.get_name(), exc_info=failure)
 
-    async def finish(self, within_s: float) -> None:
+    async def finish(self, within_s: float, grace_s: float = 5.0) -> None:
         """Lets what runs come to its end, `within_s` seconds at most, then closes."""
         if self._tasks:
             await asyncio.wait(tuple(self._tasks), timeout=within_s)
-        await self.aclose()
+        await self.aclose(grace_s)
 
     async def aclose(self, grace_s: float = 5.0) -> None:
         """Cancels what still runs and waits for it, `grace_s` seconds at most."""
         await cancel_and_join(self._tasks, grace_s)
+
+
+class Deadline:
+    """When all of several steps must be over: each gets what it may take at most, as long as there is so much left."""
+
+    def __init__(self, within_s: float) -> None:
+        self._at = asyncio.get_running_loop().time() + within_s
+
+    def left(self, at_most_s: float, *, but_for_s: float = 0.0) -> float:
+        """`but_for_s` is what the steps after it are to have."""
+        left_s = self._at - asyncio.get_running_loop().time() - but_for_s
+        return max(0.0, min(at_most_s, left_s))
 
 
 async def wait_awake(waiter: asyncio.Future[Any], timeout_s: float) -> bool:

@@ -24,6 +24,8 @@ pytestmark = pytest.mark.timeout(sized(120, 600))
 
 ANSWER_S = 5.0
 PAUSE_S = 5.0
+REST_S = 5.0
+"""From the end of the grace to the end of the process."""
 SPARE_S = 3.0
 """What the machine may take longer than the proxy."""
 STORE_UNAVAILABLE = -31002
@@ -160,6 +162,29 @@ async def test_a_crash_while_redis_is_away_costs_nothing_that_a_server_would_rep
         await redis.start()
         await proxy.start()
         await running.ends()
+
+
+async def test_the_end_waits_long_for_neither_the_store_nor_the_server(
+    counting: NumbersChild, redis: RedisServer
+) -> None:
+    """One deadline for all of it: what each may take would come to more together."""
+    drain_s = sized(1.0, 10.0)
+    async with (
+        kept_proxy_before(counting.url, redis.url, drain_s=drain_s) as proxy,
+        caller(proxy.port) as client,
+    ):
+        running = Running(client, counting)
+        await running.begin()
+        await proxy.written()
+        await running.goes_on()
+        redis.stop()
+        counting.stop()
+        try:
+            took_s = await proxy.end()
+        finally:
+            redis.go_on()
+            counting.go_on()
+        assert took_s <= drain_s + REST_S + SPARE_S
 
 
 # Strict: nothing is said that a crash could undo.

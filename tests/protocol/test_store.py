@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from shadowcat import ReverseProxy
-from shadowcat.app import proxy
+from shadowcat.app import machinery
 from shadowcat.core.ledger import Held, Refusal, SessionChange, StoredSession
 from shadowcat.proxy import aside
 from shadowcat.proxy.writer import Durability
@@ -280,7 +280,7 @@ async def test_a_store_is_closed_once(rig: Stand, store: FailingStore) -> None:
 async def test_a_store_that_hangs_is_not_waited_for_at_the_end(
     store: FailingStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(proxy, "_STORE_S", 0.1)
+    monkeypatch.setattr(machinery, "STORE_S", 0.1)
     monkeypatch.setattr(store, "aclose", asyncio.Event().wait)
     async with stand(store=store, durability=PROMPT) as rig:
         await rig.client.initialize()

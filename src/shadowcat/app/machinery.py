@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 
-from shadowcat.aio import Tasks
+from shadowcat.aio import Deadline, Tasks
 from shadowcat.app.cluster import Cluster
 from shadowcat.clock import SystemClock
 from shadowcat.core.interceptor import Interceptor
@@ -18,8 +18,11 @@ from shadowcat.proxy.shared import Phase, SessionLimits, Shared
 from shadowcat.proxy.upstreams import Roster
 from shadowcat.proxy.writer import Durability
 
-_STORE_S = 3.0
-"""For a store to close."""
+CLOSE_S = 9.0
+"""For all of it, where nobody has to be gone by a certain time."""
+STORE_S = 3.0
+"""For a store and the servers to close: a child that ignores SIGTERM takes two seconds of that."""
+_CANCEL_S = 0.5
 
 
 class Machinery:
@@ -61,17 +64,15 @@ class Machinery:
         self.shared.phase = Phase.SERVING
         self.shared.news.tell(What.PROXY_SERVES)
 
-    async def aclose(self) -> None:
+    async def aclose(self, deadline: Deadline | None = None) -> None:
+        """Where a store is slow and a server hangs, all of it together takes no longer than the deadline says."""
+        deadline = deadline or Deadline(CLOSE_S)
         self.shared.phase = Phase.DRAINING
-        await self.relay.aclose()
-        await self.shared.upstreams.aclose()
-        await self._client.aclose()
+        await self.relay.aclose(deadline)
+        closing = Tasks("closing")
+        closing.spawn(self.shared.upstreams.aclose(), "upstreams")
         if self._store is not None:
-            await _closed(self._store)
-
-
-async def _closed(store: SessionStore) -> None:
-    """One that hangs keeps no process from its end: what it does not have by now it will not get."""
-    tasks = Tasks("store")
-    tasks.spawn(store.aclose(), "close")
-    await tasks.finish(_STORE_S)
+            # One that hangs keeps no process from its end: what it does not have by now it will not get.
+            closing.spawn(self._store.aclose(), "store")
+        await closing.finish(deadline.left(STORE_S), grace_s=_CANCEL_S)
+        await self._client.aclose()

@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
+from shadowcat.aio import Deadline
 from shadowcat.app.cluster import Cluster
 from shadowcat.app.machinery import Machinery
 from shadowcat.app.process import DRAIN_S
@@ -37,6 +38,8 @@ __all__ = ["Cluster", "Command", "ReverseProxy"]
 
 _PARTING_S = 0.5
 """For the last words on the streams that did not end in time."""
+_REST_S = 4.5
+"""For all that comes after the grace: whoever sent the SIGTERM kills what is still there after 15 s."""
 
 
 class ReverseProxy:
@@ -167,6 +170,7 @@ class ReverseProxy:
 
         Other nodes get the sessions in which nothing runs at once, the others as that is over.
         """
+        deadline = Deadline(grace_s + _REST_S)
         self.shared.phase = Phase.DRAINING
         self.shared.news.tell(What.PROXY_DRAINS)
         self.server.stop_accepting()
@@ -179,9 +183,9 @@ class ReverseProxy:
             await self.server.drain(grace_s + _PARTING_S)
         finally:
             parting.cancel()
-        await self.aclose()
+        await self.aclose(deadline)
 
-    async def aclose(self) -> None:
+    async def aclose(self, deadline: Deadline | None = None) -> None:
         if self._closed:
             return
         self._closed = True
@@ -190,4 +194,4 @@ class ReverseProxy:
         await self._close_front()
         if self._peers is not None:
             await self._peers.aclose()
-        await self._machinery.aclose()
+        await self._machinery.aclose(deadline)

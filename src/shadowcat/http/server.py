@@ -115,7 +115,7 @@ class Server:
         Idle connections last for a moment: a request may be on its way on them.
         """
         self.stop_accepting()
-        await self._tasks.finish(1.0)
+        await self._tasks.finish(1.0, grace_s=0.5)
         for connection in tuple(self._serving.connections):
             connection.drain()
         await self._wait_empty(grace_s)
@@ -132,7 +132,7 @@ class Server:
         await self._tasks.aclose(1.0)
         # A task that never began would never await what it was given.
         await asyncio.sleep(0)
-        await cancel_and_join(running, grace_s=5.0)
+        await cancel_and_join(running, grace_s=1.0)
         # The transports tell their connections in one of the next turns of the loop.
         await self._wait_empty(1.0)
         if self._sweeper is not None:

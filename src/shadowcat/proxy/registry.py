@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from shadowcat.aio import cancel_and_join
+from shadowcat.aio import Deadline, cancel_and_join
 from shadowcat.core.exchange import Caller, Elsewhere
 from shadowcat.core.ledger import Refusal
 from shadowcat.core.ports import Link, SessionStore
@@ -29,6 +29,10 @@ _SHORTEST_LOOK_S, _LONGEST_LOOK_S = 0.05, 30.0
 _CLOSE_S = 3.0
 _FLUSH_S = 3.0
 _SETTLE_S = 0.5
+UPSTREAMS_S = 2.5
+"""What a deadline leaves for the servers after all this: a child that ignores what it is told takes two seconds."""
+_RESERVED_S = UPSTREAMS_S + 0.5
+"""What it leaves for what comes after the store was told."""
 OWN_ID = re.compile(r"[0-9a-f]{32}")
 """The ids given out here; others need not be asked for in a store."""
 _REST_S = 0.05
@@ -325,20 +329,21 @@ class Registry:
                 found.append(session)
         return found
 
-    async def close(self) -> None:
+    async def close(self, deadline: Deadline) -> None:
         """Lets go of every session; it ends at the upstream if no store can bring it back in another process."""
         writer = self._shared.writer
         if writer is not None and self._revival is not None:
             await self._revival.settled(_SETTLE_S)
             for session in self:
                 session.core.ledger.release()
-            await writer.flush(_SETTLE_S if writer.is_failing else _FLUSH_S)
+            flush_s = _SETTLE_S if writer.is_failing else _FLUSH_S
+            await writer.flush(deadline.left(flush_s, but_for_s=_RESERVED_S))
             writer.close()
         # Together, and not for long: each may wait for an upstream that hangs.
         leaving = [self._shared.tasks.spawn(self._leave(session), "close") for session in self]
         if leaving:
-            _, hanging = await asyncio.wait(leaving, timeout=_CLOSE_S)
-            await cancel_and_join(hanging, grace_s=1.0)
+            _, hanging = await asyncio.wait(leaving, timeout=deadline.left(_CLOSE_S, but_for_s=UPSTREAMS_S))
+            await cancel_and_join(hanging, grace_s=deadline.left(1.0, but_for_s=UPSTREAMS_S))
         self._sessions.clear()
 
     async def _leave(self, session: Session) -> None:

@@ -7,6 +7,7 @@ import secrets
 
 import msgspec
 
+from shadowcat.aio import Deadline
 from shadowcat.core.exchange import (
     Answer,
     Caller,
@@ -22,7 +23,7 @@ from shadowcat.core.ports import ClientSession, Link
 from shadowcat.core.session import SessionRecord, promise_of
 from shadowcat.errors import Fault, FaultKind, Side
 from shadowcat.proxy.ending import EndingStream, Running
-from shadowcat.proxy.registry import Registry
+from shadowcat.proxy.registry import UPSTREAMS_S, Registry
 from shadowcat.proxy.session import Session
 from shadowcat.proxy.shared import Phase, Shared
 from shadowcat.proxy.subscription import Subscription
@@ -31,6 +32,7 @@ from shadowcat.wire.jsonrpc import Kind, Message
 from shadowcat.wire.mcp import LATEST_LEGACY, MODERN_VERSIONS, Era, Header, Method
 
 _LAST_WORDS_S = 0.2
+_CANCEL_S = 1.0
 MAX_INITIALIZE_BYTES = 256 * 1024
 """Of parameters that are kept for as long as the session: to open it again at the upstream."""
 
@@ -54,9 +56,9 @@ class Relay:
         if self._shared.lease is not None:
             self._shared.tasks.spawn(self._shared.lease.keep(self.sessions.doubt), "keep the lease")
 
-    async def aclose(self) -> None:
-        await self.sessions.close()
-        await self._shared.tasks.aclose()
+    async def aclose(self, deadline: Deadline) -> None:
+        await self.sessions.close(deadline)
+        await self._shared.tasks.aclose(deadline.left(_CANCEL_S, but_for_s=UPSTREAMS_S))
 
     # Legacy.
 
