@@ -181,6 +181,11 @@ _PROXY = (
 )
 _HTTP = (
     _gauge("http_connections", "clients' connections", lambda now: now.proxy.server.statistics().connections),
+    _gauge(
+        "http_body_bytes",
+        "held of the bodies of requests that arrive or wait for their answer",
+        lambda now: now.proxy.server.statistics().body_bytes,
+    ),
     _counter(
         "http_requests_total",
         "requests that were read whole",

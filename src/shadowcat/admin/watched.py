@@ -22,6 +22,9 @@ class HttpNumbers(Protocol):
     @property
     def errors(self) -> Mapping[int, int]: ...
 
+    @property
+    def body_bytes(self) -> int: ...
+
 
 class HttpServer(Protocol):
     def statistics(self) -> HttpNumbers: ...

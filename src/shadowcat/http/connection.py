@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
+from shadowcat.http.bodies import Bodies
 from shadowcat.http.check import Refusal, SpokeTls
 from shadowcat.http.flow import WriteGate, has_arrived
 from shadowcat.http.later import Later
@@ -69,6 +70,12 @@ class Serving:
     slow_closed: int = 0
     errors: Counter[int] = field(default_factory=Counter[int])
     """Answers by status, of those from 400 on."""
+    bodies: Bodies = field(init=False)
+
+    def __post_init__(self) -> None:
+        limits = self.limits
+        # However large one may be, there is to be room for some.
+        self.bodies = Bodies(max(limits.bodies_bytes, 4 * limits.body_bytes))
 
     def forget(self, connection: Connection) -> None:
         self.connections.discard(connection)
@@ -103,7 +110,11 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._gate = WriteGate(self._loop)
         self._reader = RequestReader(
-            serving.limits, self._deliver, self._send_continue, forward=serving.forwarding is not None
+            serving.limits,
+            self._deliver,
+            self._send_continue,
+            bodies=serving.bodies,
+            forward=serving.forwarding is not None,
         )
         self._queue: deque[tuple[Request | Refusal, bool]] = deque()
         self._running: Request | None = None
@@ -157,7 +168,8 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = True
         self._closing = True
-        self._queue.clear()
+        self._reader.give_back()
+        self._drop_queued()
         self._gate.open()
         if self._running is None:
             self._serving.forget(self)
@@ -275,6 +287,8 @@ class Connection(asyncio.Protocol):
             self._finished(keep_alive)
 
     def _finished(self, keep_alive: bool) -> None:
+        if self._running is not None:
+            self._serving.bodies.held -= len(self._running.body)
         self._running = None
         self.task = None
         self._streaming = False
@@ -386,7 +400,7 @@ class Connection(asyncio.Protocol):
         if self._closing:
             return
         self._closing = True
-        self._queue.clear()
+        self._drop_queued()
         self._sender.flush()
         limits = self._serving.limits
         if self._transport.can_write_eof() and not self._transport.is_closing():
@@ -399,6 +413,12 @@ class Connection(asyncio.Protocol):
             # TLS lingers by itself, for the other end's goodbye, and does not show what it has yet to send.
             self._deadline = self._loop.time() + limits.stall_s
             self._transport.close()
+
+    def _drop_queued(self) -> None:
+        for item, _ in self._queue:
+            if isinstance(item, Request):
+                self._serving.bodies.give_back(len(item.body))
+        self._queue.clear()
 
     @property
     def _idle_s(self) -> float:

@@ -16,6 +16,13 @@ Span = Annotated[float, Meta(gt=0)]
 
 class ServerLimits(Struct, frozen=True):
     body_bytes: Annotated[Amount, Meta(description="The largest request a client may send.")] = 4 * MIB
+    bodies_bytes: Annotated[
+        Amount,
+        Meta(
+            description="What the bodies of all requests that arrive or wait for their answer may come to together; "
+            "never less than four times the largest one."
+        ),
+    ] = 256 * MIB
     head_bytes: Annotated[Amount, Meta(description="The largest head of a request.")] = 32 * KIB
     head_fields: Annotated[Amount, Meta(description="How many fields it may have.")] = 100
     target_bytes: Annotated[Amount, Meta(description="The longest path and query of a request.")] = 8 * KIB

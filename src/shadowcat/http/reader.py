@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import httptools
 
+from shadowcat.http.bodies import Bodies
 from shadowcat.http.check import Refusal, SpokeTls, check_head
 from shadowcat.http.limits import ServerLimits
 from shadowcat.http.memo import HeadMemo
@@ -35,9 +36,12 @@ class RequestReader:
         deliver: Callable[[Request | Refusal, bool], None],
         send_continue: Callable[[], None],
         *,
+        bodies: Bodies | None = None,
         forward: bool = False,
     ) -> None:
-        """`forward`: CONNECT is taken, and targets that name a host. Inside a tunnel neither is."""
+        """`bodies` counts what is read of them; that of a request that was delivered is its taker's to give back.
+
+        `forward`: CONNECT is taken, and targets that name a host. Inside a tunnel neither is."""
         self._forward = forward
         self._limits = limits
         self._deliver = deliver
@@ -48,6 +52,9 @@ class RequestReader:
         """The last head, if it may come again."""
         self._refusal: Refusal | None = None
         self._delivered = 0
+        self._bodies = bodies or Bodies(limits.bodies_bytes)
+        self._taken = 0
+        """Of the body that is being read."""
         self.closed = False
         """Nothing more is read: a request was refused, or was the last of its connection."""
         self._reset()
@@ -87,8 +94,10 @@ class RequestReader:
         if recalled is None:
             return False
         (method, target, headers), digits, body = recalled
-        if len(body) > self._limits.body_bytes:
+        size = len(body)
+        if size > self._limits.body_bytes or not self._bodies.has_room(size, size):
             return False
+        self._bodies.held += size
         known = headers.with_length(digits)
         if known is not headers:
             self._memo.keep((method, target, known))
@@ -152,8 +161,14 @@ class RequestReader:
 
     def _refuse(self, refusal: Refusal) -> None:
         self.closed = True
+        self.give_back()
         self._reset()
         self._deliver(refusal, False)
+
+    def give_back(self) -> None:
+        """What was read of a body that will never be whole."""
+        self._bodies.give_back(self._taken)
+        self._taken = 0
 
     def _stop(self, refusal: Refusal) -> Refusal:
         # httptools wraps what a callback raises; the refusal itself is kept here.
@@ -216,6 +231,11 @@ class RequestReader:
             self._body += body
         if len(self._body) > self._limits.body_bytes:
             raise self._stop(Refusal(413, f"the body may have {self._limits.body_bytes} bytes"))
+        try:
+            self._bodies.take(len(body), len(self._body))
+        except Refusal as refusal:
+            raise self._stop(refusal) from None
+        self._taken += len(body)
 
     def on_message_complete(self) -> None:
         if self._body_missing:
@@ -226,6 +246,7 @@ class RequestReader:
         if self._body:
             request.body = bytes(self._body)
             self._body = b""
+            self._taken = 0
         self._fields = []
         self.in_body = False
         # An HTTP/1.0 client that asks for keep-alive would wait for the header that grants it.

@@ -28,6 +28,8 @@ class ServerStatistics:
     """Connections cut because the client accepted no bytes."""
     errors: Mapping[int, int]
     """Answers by status, of those from 400 on."""
+    body_bytes: int
+    """Held of the bodies of requests."""
 
 
 class Server:
@@ -107,6 +109,7 @@ class Server:
             serving.refused,
             serving.slow_closed,
             dict(serving.errors),
+            serving.bodies.held,
         )
 
     async def drain(self, grace_s: float) -> None:

@@ -1,0 +1,33 @@
+"""How much of the bodies of requests is held at a time, of all connections together."""
+
+from __future__ import annotations
+
+from shadowcat.http.check import Refusal
+
+_SMALL_BYTES = 64 * 1024
+_SMALL_SHARE = 4
+"""This part is kept for small bodies: a few clients that send large ones slowly must not shut out everybody else."""
+
+
+class Bodies:
+    """Counted from when they arrive until their request is answered."""
+
+    __slots__ = ("_for_large", "_limit", "held")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._for_large = limit - limit // _SMALL_SHARE
+        self.held = 0
+
+    def has_room(self, size: int, of_body: int) -> bool:
+        """`of_body`: how large the body is with it."""
+        return self.held + size <= (self._limit if of_body <= _SMALL_BYTES else self._for_large)
+
+    def take(self, size: int, of_body: int) -> None:
+        """Raises `Refusal`."""
+        if not self.has_room(size, of_body):
+            raise Refusal(503, "too much is being sent by all clients together")
+        self.held += size
+
+    def give_back(self, size: int) -> None:
+        self.held -= size
