@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from shadowcat.clock import ManualClock
+from shadowcat.http.limits import Timeouts
 from shadowcat.proxy.shared import SessionLimits
+from tests.protocol.test_resume import Tool
 from tests.rig.client import Reply
 from tests.rig.server import Call, Stream
 from tests.rig.stand import Stand, stand
@@ -90,6 +92,24 @@ async def test_so_does_a_question_until_it_is_answered(call: Running) -> None:
     await call.after(299.0)
     await call.after(2.0)
     assert (await call.ends())["error"]["data"]["reason"] == "no_progress"
+
+
+async def test_a_question_outlasts_what_a_connection_may_be_silent() -> None:
+    """Not every server writes comments while its client's user thinks."""
+    async with stand(call_timeouts=Timeouts(gap_s=0.3)) as rig:
+        await rig.client.initialize()
+        tool = Tool(rig)
+        reply, call, stream = await tool.begin(1)
+        await stream.request("q", "elicitation/create", {})
+        question = await reply.message()
+        silent, _, _ = await tool.begin(2)
+        (failed,) = await silent.messages()
+        assert failed["error"]["data"]["reason"] == "gap"
+        answer = {"jsonrpc": "2.0", "id": question["id"], "result": {"action": "accept"}}
+        assert (await rig.client.send(answer)).status == 202
+        await stream.send(call.response({"content": []}))
+        (last,) = await reply.messages()
+        assert (last["id"], last["result"]) == (1, {"content": []})
 
 
 async def test_comments_keep_no_modern_call_open() -> None:

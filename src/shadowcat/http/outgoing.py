@@ -98,6 +98,11 @@ class ClientResponse(msgspec.Struct, eq=False):
     async def aclose(self) -> None:
         self.abort()
 
+    def may_be_silent(self) -> None:
+        """From here on no time between two pieces is too long."""
+        if not self.complete and self.fault is None:
+            self._connection.lift_gap()
+
     # For the connection.
 
     def feed(self, data: bytes) -> int:
@@ -416,6 +421,9 @@ class OutgoingConnection(asyncio.Protocol):
             # The pause was our reader's: the server's time starts anew.
             self._phase_deadline = self.loop.time() + self._gap_s
             self._transport.resume_reading()
+
+    def lift_gap(self) -> None:
+        self._gap_s = self._phase_deadline = _FOREVER
 
     def abort(self) -> None:
         if self._response is not None:

@@ -11,6 +11,7 @@ import logging
 
 import msgspec
 
+from shadowcat.core.exchange import MessageStream
 from shadowcat.core.ports import Link, Upstream
 from shadowcat.core.session import Event, covers, promise_of
 from shadowcat.errors import Fault, FaultKind
@@ -150,14 +151,22 @@ class Recovery:
     async def _ask(self, link: Link, method: str, params: dict[str, str]) -> None:
         request = jsonrpc.request(self._core.correlator.next_id(), method, params)
         try:
-            answer = await link.exchange(request)
-            if answer.stream is not None:
-                async for batch in answer.stream:
-                    if any(message.id == request.id and message.is_response for message in batch):
-                        break
-                await answer.stream.aclose()
-        except Fault as fault:
-            log.warning("session %s: replaying %s failed: %s", self._core.record.id[:8], method, fault.reason)
+            async with asyncio.timeout(self._core.shared.limits.call_s):
+                answer = await link.exchange(request)
+                if answer.stream is not None:
+                    await _read_up_to_answer(answer.stream, request)
+        except (Fault, TimeoutError) as error:
+            reason = error.reason if isinstance(error, Fault) else "no answer in time"
+            log.warning("session %s: replaying %s failed: %s", self._core.record.id[:8], method, reason)
+
+
+async def _read_up_to_answer(stream: MessageStream, request: Message) -> None:
+    try:
+        async for batch in stream:
+            if any(message.id == request.id and message.is_response for message in batch):
+                return
+    finally:
+        await stream.aclose()
 
 
 class _PromiseShrank(Exception):

@@ -18,7 +18,7 @@ from shadowcat.errors import Fault, FaultKind
 from shadowcat.http.outgoing import ClientResponse
 from shadowcat.upstream.interpret import messages_of
 from shadowcat.wire import alike
-from shadowcat.wire.jsonrpc import Message
+from shadowcat.wire.jsonrpc import REQUEST, Message
 from shadowcat.wire.sse import SseDecoder, SseEvent
 
 log = logging.getLogger("shadowcat.upstream")
@@ -123,6 +123,12 @@ class EventMessages:
             log.warning("an event that was not JSON-RPC is left out (%s)", fault.reason)
             return []
 
+    def may_be_silent(self) -> None:
+        """The server waits for the client. How long a call may wait is its session's to say, which knows of that; only
+        a stream that can be resumed is better asked for again.
+        """
+        self._response.may_be_silent()
+
     @property
     def cursor(self) -> bytes | None:
         return None
@@ -203,6 +209,8 @@ class ResumedMessages:
             messages = self._messages.parse(self._new_of(events))
             if messages:
                 self._backoff.succeeded()
+                if self._tracker.last_id is None and any(message.kind is REQUEST for message in messages):
+                    self._messages.may_be_silent()
                 return messages
             if self._tracker.last_id is not before:
                 # Nothing was said, but there is a new place to go on from.
