@@ -32,29 +32,29 @@ def answer(id: Any) -> bytes:
 async def test_an_answer_to_nothing_gets_around_no_rule(id: bytes) -> None:
     tap = Tap()
     between = Interception(Pipeline([Rules(read_rules(HIDE))], [tap]), "a", "s")
-    await between.outcome(CALL, is_up=True)
-    assert await between.outcome(answer(id), is_up=False) == []
+    between.take(CALL, is_up=True)
+    assert between.take(answer(id), is_up=False) == []
     told = [(outcome, message.raw) for message, context, outcome in tap.seen if context.direction is DOWN]
     [(outcome, raw)] = told
     assert (type(outcome), raw) == (Reject, answer(id))
-    [sent] = await between.outcome(answer(b"1"), is_up=False)
+    [sent] = between.take(answer(b"1"), is_up=False)
     assert (sent.is_up, sent.message.result()) == (False, {"content": []})
-    assert await between.outcome(answer(b"1"), is_up=False) == []
+    assert between.take(answer(b"1"), is_up=False) == []
 
 
 async def test_an_id_that_is_in_flight_is_refused() -> None:
     between = Interception(Pipeline([Rules(read_rules(HIDE))]), "a", "s")
-    await between.outcome(CALL, is_up=True)
-    [refused] = await between.outcome(b'{"jsonrpc":"2.0","id":1,"method":"ping"}', is_up=True)
+    between.take(CALL, is_up=True)
+    [refused] = between.take(b'{"jsonrpc":"2.0","id":1,"method":"ping"}', is_up=True)
     assert (refused.is_up, refused.message.id, refused.message.error()["code"]) == (False, 1, -32600)
-    [sent] = await between.outcome(answer(b"1"), is_up=False)
+    [sent] = between.take(answer(b"1"), is_up=False)
     assert sent.message.result() == {"content": []}
     asked = b'{"jsonrpc":"2.0","id":1,"method":"roots/list"}'
-    assert [sent.is_up for sent in await between.outcome(asked, is_up=False)] == [False]
-    assert [sent.is_up for sent in await between.outcome(asked, is_up=False)] == [True]
+    assert [sent.is_up for sent in between.take(asked, is_up=False)] == [False]
+    assert [sent.is_up for sent in between.take(asked, is_up=False)] == [True]
 
 
 async def test_who_only_listens_keeps_nothing_back() -> None:
     between = Interception(Pipeline([], [Tap()]), "a", "s")
-    [sent] = await between.outcome(answer(b"7"), is_up=False)
+    [sent] = between.take(answer(b"7"), is_up=False)
     assert sent.message.raw == answer(b"7")

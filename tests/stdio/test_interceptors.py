@@ -13,12 +13,14 @@ import pytest
 from shadowcat import Interceptor, StdioForward
 from shadowcat.core.exchange import PASS, Context, Direction, Reject, Replace, Reply, Verdict
 from shadowcat.errors import Fault, FaultKind
+from shadowcat.plugins.hold import HoldDesk
+from shadowcat.proxy import passage
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Message
 from shadowcat.wire.mcp import Era
 from tests.rig.children import QUICK, speaker, text, tool
 from tests.rig.everywhere import Everywhere
-from tests.rig.wait import happens
+from tests.rig.wait import happens, until
 from tests.stdio.editor import INITIALIZE, call, line
 from tests.stdio.inside import Inside, running
 
@@ -203,6 +205,73 @@ async def test_a_server_that_ends_while_an_interceptor_thinks() -> None:
         assert [(answer["id"], answer["error"]["code"]) for answer in answers] == [(1, -31004), (2, -31004)]
         go_on.set()
     assert client.rest == b""
+
+
+class Holding(Interceptor):
+    """Holds what asks for `pid`, and thinks for a moment about all else."""
+
+    def __init__(self) -> None:
+        self.desk = HoldDesk()
+
+    async def on_request(self, message: Message, context: Context) -> Verdict:
+        if message.method == "tools/call" and message.params()["name"] == "pid":
+            return await self.desk.hold(message, context)
+        await asyncio.sleep(0)
+        return PASS
+
+
+async def _held(client: Inside, holding: Holding, id: int) -> int:
+    client.writer.write(call(id, "pid"))
+    await until(lambda: len(holding.desk.held()) == 1)
+    return holding.desk.held()[0].id
+
+
+async def test_what_a_person_holds_is_passed_by_what_comes_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passage, "ASIDE_AFTER_S", 0.05)
+    holding = Holding()
+    async with inside(holding) as client:
+        held = await _held(client, holding, 1)
+        assert (await client.ask(call(2, "heard_so_far")))["id"] == 2
+        assert holding.desk.release(held)
+        assert (await client.message())["id"] == 1
+
+
+async def test_what_is_cancelled_while_it_is_held_never_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passage, "ASIDE_AFTER_S", 0.05)
+    holding = Holding()
+    async with inside(holding) as client:
+        held = await _held(client, holding, 1)
+        client.writer.write(line({"method": "notifications/cancelled", "params": {"requestId": 1}}))
+        await until(lambda: not holding.desk.held())
+        assert not holding.desk.release(held)
+        answer = await client.ask(call(2, "heard_so_far"))
+        got = json.loads(answer["result"]["content"][0]["text"])
+        assert [one["method"] for one in got] == ["tools/call"]
+        assert got[0]["id"] == 2
+        # Its id is free again.
+        held = await _held(client, holding, 1)
+        assert holding.desk.release(held)
+        assert (await client.message())["id"] == 1
+    assert client.rest == b""
+
+
+async def test_a_moment_changes_no_order() -> None:
+    async with inside(Holding()) as client:
+        client.writer.write(b"".join(call(id, "heard_so_far") for id in range(1, 40)))
+        answers = [await client.message() for _ in range(1, 40)]
+        assert [answer["id"] for answer in answers] == list(range(1, 40))
+        got = json.loads(answers[-1]["result"]["content"][0]["text"])
+        assert [one["id"] for one in got] == list(range(1, 40))
+
+
+async def test_the_client_s_end_waits_for_what_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passage, "ASIDE_AFTER_S", 0.05)
+    holding = Holding()
+    async with inside(holding) as client:
+        held = await _held(client, holding, 1)
+        assert (await client.ask(call(2, "heard_so_far")))["id"] == 2
+        asyncio.get_running_loop().call_later(0.2, holding.desk.release, held)
+    assert json.loads(client.rest)["id"] == 1
 
 
 class Tap:

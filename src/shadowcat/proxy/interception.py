@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 from shadowcat.core.exchange import Caller, Context, Direction, Reject, Reply
 from shadowcat.core.multiplex import request_named_by
 from shadowcat.core.negotiate import claims_of
 from shadowcat.core.waiting import Waiting
 from shadowcat.errors import Fault, FaultKind
-from shadowcat.proxy.pipeline import Pipeline
+from shadowcat.proxy.pipeline import Pipeline, Undecided
 from shadowcat.wire import jsonrpc
-from shadowcat.wire.jsonrpc import Message
+from shadowcat.wire.jsonrpc import Message, RequestId
 from shadowcat.wire.mcp import MODERN_VERSIONS, Era, Method
 
 log = logging.getLogger("shadowcat.stdio")
@@ -22,6 +24,31 @@ class Sent(NamedTuple):
     is_up: bool
     """To the server; else to the client."""
     message: Message
+
+
+_Conclude = Callable[[Awaitable[Message | Reply]], Coroutine[Any, Any, Sequence[Sent]]]
+
+
+class Pending:
+    """A message that an interceptor has to be waited for with."""
+
+    def __init__(self, message: Message, is_up: bool, judged: Undecided, conclude: _Conclude) -> None:
+        self.message = message
+        self.is_up = is_up
+        self._judged = judged
+        self._conclude = conclude
+
+    @property
+    def may_be_passed(self) -> bool:
+        """By what comes after it. Peers wait for answers where order counts; what is only told is in order."""
+        return self.message.is_request and self.message.method != Method.INITIALIZE
+
+    async def sent(self) -> Sequence[Sent]:
+        """What goes on or back for it."""
+        return await self._conclude(self._judged.outcome())
+
+    def let_go(self) -> None:
+        self._judged.let_go()
 
 
 class Interception:
@@ -34,21 +61,23 @@ class Interception:
         """Requests of the server's."""
         self._era = Era.LEGACY
         self._introduction = b""
+        self.withdraw: Callable[[bool, RequestId], bool] = lambda is_up, id: False
+        """Ends what becomes of a `Pending` request that was cancelled. False for one that is not waited for."""
 
-    async def outcome(self, line: bytes, *, is_up: bool) -> list[Sent]:
+    def take(self, line: bytes, *, is_up: bool) -> list[Sent | Pending]:
         """What goes on or back for it. Raises `Fault` for a line that holds no message."""
         parsed = jsonrpc.parse_body(line)
         if isinstance(parsed, Message):
-            return await self._one(parsed, is_up)
-        sent: list[Sent] = []
+            return self._one(parsed, is_up)
+        found: list[Sent | Pending] = []
         for element in parsed:
             if isinstance(element, Message):
-                sent += await self._one(element, is_up)
+                found += self._one(element, is_up)
             elif is_up:
-                sent.append(Sent(False, jsonrpc.error(None, element.error())))
-        return sent
+                found.append(Sent(False, jsonrpc.error(None, element.error())))
+        return found
 
-    async def _one(self, message: Message, is_up: bool) -> list[Sent]:
+    def _one(self, message: Message, is_up: bool) -> list[Sent | Pending]:
         request = None
         if message.is_response and message.id is not None:
             # Before anybody looks at it: whatever they make of it is the answer.
@@ -61,16 +90,27 @@ class Interception:
             except Fault as fault:
                 return [_answer(message, fault, not is_up)]
         try:
-            outcome = await self._judged(message, is_up, request)
+            judged = self._judge(message, is_up, request)
+        except Fault as fault:
+            return [*self._refused(message, fault, is_up)]
+        if isinstance(judged, Undecided):
+            return [Pending(message, is_up, judged, partial(self._conclude, message, is_up))]
+        return [*self._decided(message, judged, is_up)]
+
+    async def _conclude(
+        self, message: Message, is_up: bool, judging: Awaitable[Message | Reply]
+    ) -> Sequence[Sent]:
+        try:
+            return self._decided(message, await judging, is_up)
         except Fault as fault:
             return self._refused(message, fault, is_up)
-        if isinstance(outcome, Reply):
-            return self._replied(message, outcome.message, is_up)
-        if not self._goes_on(outcome, is_up):
-            return []
-        return [Sent(is_up, outcome)]
 
-    def _dropped(self, answer: Message, is_up: bool) -> list[Sent]:
+    def _decided(self, message: Message, judged: Message | Reply, is_up: bool) -> Sequence[Sent]:
+        if isinstance(judged, Reply):
+            return self._replied(message, judged.message, is_up)
+        return [Sent(is_up, judged)] if self._goes_on(judged, is_up) else []
+
+    def _dropped(self, answer: Message, is_up: bool) -> list[Sent | Pending]:
         """An answer to nothing: who judges answers to some method could not tell, and there are clients for which
         "1" answers 1."""
         fault = Fault(FaultKind.INVALID_REQUEST, reason="answers_nothing")
@@ -98,11 +138,12 @@ class Interception:
             self._era = Era.MODERN
             self._introduction = request.raw_params
 
-    async def _judged(self, message: Message, is_up: bool, request: Message | None) -> Message | Reply:
+    def _judge(self, message: Message, is_up: bool, request: Message | None) -> Message | Reply | Undecided:
         pipeline = self.pipeline
         method = message.method or ("" if request is None else request.method)
-        if pipeline.steps(message.kind, method, _direction(is_up)):
-            return await pipeline.run(message, self._context(is_up, request))
+        steps = pipeline.steps(message.kind, method, _direction(is_up))
+        if steps:
+            return pipeline.begin(message, self._context(is_up, request), steps)
         if pipeline.is_tapped:
             pipeline.tell(message, self._context(is_up, request))
         return message
@@ -127,6 +168,8 @@ class Interception:
             id = request_named_by(message)
             if id is not None:
                 (self.waiting if is_up else self._questions).forget(id)
+                # Who never heard of it is not told of its end.
+                return not self.withdraw(is_up, id)
         return True
 
     def _refused(self, message: Message, fault: Fault, is_up: bool) -> list[Sent]:

@@ -6,6 +6,7 @@ on as the bytes it was. Nothing but messages reaches the client: what else a ser
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -20,12 +21,20 @@ from shadowcat.wire.mcp import Method
 
 if TYPE_CHECKING:
     # Not loaded before something needs it: this starts with every window of an editor.
-    from shadowcat.proxy.interception import Interception, Sent
+    from shadowcat.proxy.interception import Interception, Pending, Sent
     from shadowcat.wire.jsonrpc import RequestId
 
 log = logging.getLogger("shadowcat.stdio")
 
 DROPS_LOGGED = 20
+ASIDE_AFTER_S = 1.0
+"""Servers on stdio may count on the order of what they read. A second of that is kept up for interceptors that wait;
+beyond it is a person who holds a message, and looks at what else there is meanwhile."""
+MAX_ASIDE = 1_000
+
+
+_Key = tuple[bool, type, "RequestId | None"]
+"""Of a request: which way it goes, and its id with its JSON type."""
 
 
 class Passage:
@@ -37,6 +46,12 @@ class Passage:
         self._up = Way(client, self._deliver_up, self._tasks, "up")
         self._down = Way(server, self._deliver_down, self._tasks, "down")
         self._dropped = 0
+        self._aside: dict[asyncio.Task[None], bool] = {}
+        """What waits for interceptors, and whether it is on its way up."""
+        self._undecided: dict[_Key, asyncio.Task[None]] = {}
+        """The requests of that which they have not decided on."""
+        if interception is not None:
+            interception.withdraw = self._withdraw
         self.waiting: Waiting[Any] = Waiting() if interception is None else interception.waiting
 
     def from_client(self, lines: Iterable[Line]) -> None:
@@ -48,6 +63,8 @@ class Passage:
     async def wait_sent(self) -> None:
         """Until the server has what the client said."""
         await self._up.wait_empty()
+        while going_up := [deciding for deciding, is_up in self._aside.items() if is_up]:
+            await asyncio.wait(going_up)
 
     async def server_ended(self, fault: Fault) -> None:
         """After its last line: who still waits is told."""
@@ -80,12 +97,12 @@ class Passage:
 
     async def _intercept_up(self, line: bytes, interception: Interception) -> None:
         try:
-            sent = await interception.outcome(line, is_up=True)
+            found = interception.take(line, is_up=True)
         except Fault as fault:
             # Nothing may pass that the interceptors could not read.
             await self._client.write(_error(_readable_id(line), fault))
         else:
-            await self._send(sent)
+            await self._hand_on(found)
 
     def _write_up(self, line: bytes, asked: Sequence[RequestId]) -> Rest:
         try:
@@ -138,11 +155,11 @@ class Passage:
 
     async def _intercept_down(self, line: bytes, interception: Interception) -> None:
         try:
-            sent = await interception.outcome(line, is_up=False)
+            found = interception.take(line, is_up=False)
         except Fault as fault:
             await self._drop(line, str(fault))
         else:
-            await self._send(sent)
+            await self._hand_on(found)
 
     def _write_down(self, line: bytes) -> Rest:
         return None if self._client.write_nowait(line) else self._client.write(line)
@@ -168,6 +185,45 @@ class Passage:
         return id if id is not None and id in self.waiting else None
 
     # Either way.
+
+    async def _hand_on(self, found: Sequence[Sent | Pending]) -> None:
+        """In order, but for a request that takes long: what comes after that goes past it."""
+        for one in found:
+            if isinstance(one, tuple):
+                await self._send((one,))
+                continue
+            deciding = self._set_aside(one)
+            is_full = len(self._aside) >= MAX_ASIDE
+            await asyncio.wait(
+                (deciding,), timeout=ASIDE_AFTER_S if one.may_be_passed and not is_full else None
+            )
+
+    def _set_aside(self, pending: Pending) -> asyncio.Task[None]:
+        id = pending.message.id
+        key = pending.is_up, type(id), id
+        deciding = self._tasks.spawn(self._decide(pending, key), "decide")
+        self._aside[deciding] = pending.is_up
+        if pending.message.is_request:
+            self._undecided[key] = deciding
+
+        def over(_: object) -> None:
+            del self._aside[deciding]
+            if self._undecided.get(key) is deciding:
+                del self._undecided[key]
+            pending.let_go()
+
+        deciding.add_done_callback(over)
+        return deciding
+
+    async def _decide(self, pending: Pending, key: _Key) -> None:
+        sent = await pending.sent()
+        # From here on it is known to who gets it, and so is its cancellation.
+        self._undecided.pop(key, None)
+        await self._send(sent)
+
+    def _withdraw(self, is_up: bool, id: RequestId) -> bool:
+        deciding = self._undecided.get((is_up, type(id), id))
+        return deciding is not None and deciding.cancel()
 
     async def _send(self, sent: Sequence[Sent]) -> None:
         for is_up, message in sent:
