@@ -119,7 +119,7 @@ def test_diff(tape: str, tmp_path: Path) -> None:
         greet(traffic, "Bye")
     code, out = run("tape", "diff", tape, str(tmp_path / "other"))
     told = 'session 1 tools/call t /result/text: first "Hello", second "Bye"'
-    assert (code, out) == (1, f"{told}\n1 differences\n")
+    assert (code, out) == (1, f"{told}\n1 difference\n")
     assert run("tape", "diff", tape, str(tmp_path / "other"), "--ignore", "/result/text")[0] == 0
 
 

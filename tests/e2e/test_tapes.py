@@ -98,6 +98,6 @@ async def test_server_everything(tmp_path: Path) -> None:
     changed = f"{' '.join(server)} | sed -u 's/Echo: /Ekko: /'"
     code, lines = await replayed(tmp_path, "sh", "-c", changed)
     [line, last] = lines
-    assert (code, last.endswith(" 1 differences")) == (1, True), lines
+    assert (code, last.endswith(" 1 difference")) == (1, True), lines
     assert line.startswith('tools/call echo /result/content/0/text: expected "Echo: Ørjan')
     assert 'got "Ekko: Ørjan' in line

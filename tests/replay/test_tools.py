@@ -153,7 +153,7 @@ def test_verify_finds_what_is_missing_torn_and_secret(tmp_path: Path) -> None:
     assert list(verify_tape(str(path)).complaints) == [
         "message 2 holds what looks like a secret",
         f"{path.name}: its last line is torn",
-        "1 messages are missing",
+        "1 message is missing",
     ]
 
 

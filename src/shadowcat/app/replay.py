@@ -24,6 +24,7 @@ from shadowcat.upstream.fallback import UrlUpstream
 from shadowcat.upstream.stdio import StdioUpstream
 from shadowcat.upstream.streamable import CALL
 from shadowcat.wire.hosts import Address
+from shadowcat.wire.text import counted
 
 log = logging.getLogger("shadowcat.replay")
 
@@ -97,4 +98,4 @@ async def play_client(
 def contents(recording: Recording) -> str:
     sessions = len(recording.sessions)
     requests = sum(len(session.exchanges) for session in (*recording.sessions, recording.stateless))
-    return f"{requests} requests of {sessions} sessions"
+    return f"{counted(requests, 'request')} of {counted(sessions, 'session')}"

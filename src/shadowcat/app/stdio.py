@@ -169,7 +169,8 @@ class StdioForward:
         if not self._passage.waiting.has_answered:
             when = " before it answered anything. Is it an MCP server that speaks stdio?"
         else:
-            when = f" with {unanswered} requests unanswered." if unanswered else "."
+            requests = "request" if unanswered == 1 else "requests"
+            when = f" with {unanswered} {requests} unanswered." if unanswered else "."
         tail = self._process.stderr_tail
         words = f" Its last words: {tail}" if tail else ""
         log.error("%s ended (%s)%s%s", self._name, self._process.ending(), when, words)

@@ -19,7 +19,7 @@ from shadowcat.replay.har import har_of
 from shadowcat.replay.timeline import Timeline, followed, head_line
 from shadowcat.replay.transcript import Item, items
 from shadowcat.wire.tape import Frame, Head, TapeError
-from shadowcat.wire.text import on_one_line
+from shadowcat.wire.text import counted, on_one_line
 
 
 def list_tapes(place: str) -> Iterator[dict[str, Any]]:
@@ -86,7 +86,7 @@ def verify_tape(place: str) -> Verdict:
     with _opened(place) as files:
         found = verifying.verify(files)
         parts = f" in {len(files)} files" if len(files) > 1 else ""
-        told = f"{found.frames} messages{parts}, {found.redacted} of them redacted"
+        told = f"{counted(found.frames, 'message')}{parts}, {found.redacted} of them redacted"
         return Verdict(told + _UNFINISHED.get(end_of(files[-1], is_written), ""), found.complaints)
 
 

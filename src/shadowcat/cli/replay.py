@@ -13,6 +13,7 @@ from shadowcat.cli.tape import ignore_option, strict_option, usable
 from shadowcat.errors import Fault
 from shadowcat.secret import shown_url
 from shadowcat.wire.hosts import Address
+from shadowcat.wire.text import counted
 
 if TYPE_CHECKING:
     from shadowcat.app.replay import Command, ReplayOptions
@@ -108,7 +109,7 @@ def _play(tape: str, options: ReplayOptions, server: str | Command) -> None:
     except Fault as fault:
         raise _cannot_ask(server, fault) from fault
     aside = f", {found.uncompared} of them not compared" if found.uncompared else ""
-    click.echo(f"{found.exchanges} requests{aside}, {found.differences or 'no'} differences")
+    click.echo(f"{counted(found.exchanges, 'request')}{aside}, {counted(found.differences, 'difference')}")
     sys.exit(1 if found.differences else 0)
 
 

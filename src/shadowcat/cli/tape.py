@@ -14,6 +14,7 @@ from shadowcat.cli.listing import Listing
 from shadowcat.cli.options import CannotStart
 from shadowcat.cli.said import nobody_reads
 from shadowcat.wire.tape import TapeError
+from shadowcat.wire.text import counted
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -125,7 +126,7 @@ def diff(first: str, second: str, ignore: tuple[str, ...], strict: bool) -> None
         for line in diff_tapes(first, second, ignore=ignore, strict=strict):
             count += 1
             click.echo(line)
-    click.echo(f"{count} differences" if count else "no differences")
+    click.echo(counted(count, "difference"))
     sys.exit(1 if count else 0)
 
 

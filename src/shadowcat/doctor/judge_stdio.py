@@ -8,6 +8,7 @@ from shadowcat.doctor.facts import ChildFacts, Opened, Refused, StdioFacts
 from shadowcat.doctor.finding import Finding, Level
 from shadowcat.doctor.judge_both import judged_latency, judged_offers, judged_time
 from shadowcat.wire.mcp import MODERN_VERSIONS
+from shadowcat.wire.text import counted
 
 OK, NOTE, WARNING, PROBLEM = Level
 SLOW_START_MS = 5_000.0
@@ -92,7 +93,7 @@ def _stdout(child: ChildFacts) -> Iterator[Finding]:
         yield Finding(
             PROBLEM,
             "stdout",
-            f"{child.garbage} lines that are no messages, the first: {child.garbage_sample}",
+            f"{counted(child.garbage, 'line')} of no message, the first: {child.garbage_sample}",
             "Only messages may stand on stdout. Strict clients end the connection there.",
             "print to stderr, or put shadowcat forward stdio before it, which drops such lines",
         )
@@ -100,7 +101,7 @@ def _stdout(child: ChildFacts) -> Iterator[Finding]:
 
 def _stderr(child: ChildFacts) -> Iterator[Finding]:
     if child.stderr_lines:
-        saw = f"{child.stderr_lines} lines, the first: {child.stderr_sample}"
+        saw = f"{counted(child.stderr_lines, 'line')}, the first: {child.stderr_sample}"
         yield Finding(NOTE, "stderr", saw, "Clients show or drop them; that is no error.")
 
 

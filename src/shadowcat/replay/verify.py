@@ -8,6 +8,7 @@ from typing import NamedTuple
 from shadowcat.core.redact import Redactor
 from shadowcat.replay.files import TapeFile, frames_of
 from shadowcat.wire.tape import Frame
+from shadowcat.wire.text import counted
 
 
 class Verified(NamedTuple):
@@ -62,7 +63,7 @@ class _Numbers:
 
     def close(self) -> Iterator[str]:
         if self._missing and not self._is_ring:
-            yield f"{self._missing} messages are missing"
+            yield f"{counted(self._missing, 'message')} {'is' if self._missing == 1 else 'are'} missing"
 
 
 class _Secrets:

@@ -1,4 +1,4 @@
-"""What a peer wrote, as it may stand in a log: it cannot end the line, colour it, or turn it around."""
+"""Text for a line that a person reads. What a peer wrote cannot end it, colour it, or turn it around."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ def printable(raw: bytes, max_chars: int = 1_000) -> str:
     text = raw[: max_chars * 4].decode("utf-8", "backslashreplace")
     shown = _FORGES.sub(_escaped, text[:max_chars])
     return shown if len(text) <= max_chars and len(raw) <= max_chars * 4 else shown + "…"
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 request`, `2 requests`, `no requests`."""
+    return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
 
 
 def _escaped(found: re.Match[str]) -> str:
