@@ -92,8 +92,8 @@ def test_a_variable_alone_brings_no_section_into_being() -> None:
 def test_variables_that_are_not_ours() -> None:
     """Kubernetes sets most of these for a service that is called shadowcat."""
     variables: dict[str, str] = dict.fromkeys(
-        ("PATH", "SHADOWCAT_CONFIG", "SHADOWCAT_PORT", "SHADOWCAT_PORT_8080_TCP_ADDR", "SHADOWCAT_SERVICE_HOST",
-         "SHADOWCAT_SERVICE_PORT_HTTP"), "3",
+        ("PATH", "SHADOWCAT_CONFIG", "SHADOWCAT_TEST_ALL", "SHADOWCAT_PORT", "SHADOWCAT_PORT_8080_TCP_ADDR",
+         "SHADOWCAT_SERVICE_HOST", "SHADOWCAT_SERVICE_PORT_HTTP"), "3",
     )  # fmt: skip
     loaded = load(House, environment=variables)
     assert (loaded.settings, loaded.warnings) == (House(), ())

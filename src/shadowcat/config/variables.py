@@ -16,9 +16,9 @@ PREFIX = "SHADOWCAT_"
 _LIKENESS = 0.9
 """Of whole names, which all begin alike."""
 _OF_OTHERS = re.compile(
-    r"SHADOWCAT_(CONFIG|SERVICE_HOST|(SERVICE_)?PORT(_[A-Z0-9_]+)?)",
+    r"SHADOWCAT_(CONFIG|SERVICE_HOST|(SERVICE_)?PORT(_[A-Z0-9_]+)?|TEST_ALL|SOAK(_S)?|FUZZ_EXAMPLES)"
 )
-"""The file itself; and what Kubernetes sets for a service that is called shadowcat."""
+"""The file itself; what Kubernetes sets for a service that is called shadowcat; and what our own tests are told."""
 
 
 def variable_of(path: str) -> str:
