@@ -360,6 +360,24 @@ async def test_arguments_that_a_tool_wants_in_headers(monkeypatch: pytest.Monkey
         assert [len(rig.server.got(what)) for what in ("tools/list", "tools/call")] == [2, 3]
 
 
+@pytest.mark.parametrize("answers_json", [True, False], ids=["json", "stream"])
+async def test_a_tool_whose_headers_cannot_be_made_is_left_out(
+    answers_json: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with before({"answers_json": answers_json}) as rig:
+
+        @rig.server.on("tools/list")
+        async def _(call: Call) -> None:
+            bad = {"properties": {"n": {"type": "number", "x-mcp-header": "N"}}}
+            await call.result(
+                {"tools": [{"name": "good", "inputSchema": {}}, {"name": "bad", "inputSchema": bad}]}
+            )
+
+        listed = await rig.client.ask(modern_line("tools/list"))
+        assert [tool["name"] for tool in listed["result"]["tools"]] == ["good"]
+    assert "its tool bad is left out" in caplog.text
+
+
 @pytest.mark.case("MS04")
 async def test_a_cancelled_modern_request_closes_its_connection() -> None:
     async with before() as rig:

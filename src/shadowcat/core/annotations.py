@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 import msgspec
 
@@ -17,8 +18,9 @@ Repeated = dict[bytes, tuple[str, ...]]
 """The header, in lower case, and where in the arguments its value stands."""
 
 MAX_TOOLS = 10_000
-_MARK = "x-mcp-header"
-_TYPES = ("string", "integer", "boolean")
+MARK = "x-mcp-header"
+TYPES = ("string", "integer", "boolean")
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
 class ToolHeaders:
@@ -60,7 +62,7 @@ class ToolHeaders:
 
 
 def repeated_in(schema: bytes) -> Repeated:
-    if _MARK.encode() not in schema:
+    if MARK.encode() not in schema:
         return {}
     return dict(_found(msgspec.json.decode(schema), ()))
 
@@ -71,10 +73,15 @@ def _found(schema: Any, path: tuple[str, ...]) -> Iterator[tuple[bytes, tuple[st
     if not isinstance(properties, dict):
         return
     for name, inner in cast("dict[str, Any]", properties).items():
-        mark = _member(inner, _MARK)
-        if isinstance(mark, str) and mark.isascii() and _member(inner, "type") in _TYPES:
+        mark = _member(inner, MARK)
+        if is_header_name(mark) and _member(inner, "type") in TYPES:
             yield Header.PARAM_PREFIX + mark.lower().encode(), (*path, name)
         yield from _found(inner, (*path, name))
+
+
+def is_header_name(mark: Any) -> TypeGuard[str]:
+    """Whether it can be the end of one (RFC 9110 5.6.2); what is no token would end the header, or the head."""
+    return isinstance(mark, str) and _TOKEN.fullmatch(mark) is not None
 
 
 def _check(header: bytes, value: Any, given: bytes | None) -> None:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from shadowcat.core.exchange import Answer, Forwarded
+import logging
+from collections.abc import Callable
+
+from shadowcat.core.exchange import Answer, Forwarded, MessageStream
+from shadowcat.core.flawed_tools import without_flawed
 from shadowcat.core.negotiate import claims_of, routing_of
 from shadowcat.core.ports import Link, Upstream
 from shadowcat.upstream.streamable import final_of
 from shadowcat.upstream.tools import ListedTools
 from shadowcat.wire.jsonrpc import Kind, Message
 from shadowcat.wire.mcp import Header, Method
+from shadowcat.wire.text import printable
+
+log = logging.getLogger("shadowcat.upstream")
 
 _MISMATCH = -32020
 
@@ -31,9 +38,25 @@ class RoutedUpstream:
         if request.method == Method.TOOLS_CALL:
             return await self._called(request)
         answer = await self._asked(request)
-        if request.method == Method.TOOLS_LIST and answer.whole is not None:
-            self._tools.headers.learn(answer.whole)
+        if request.method == Method.TOOLS_LIST:
+            if answer.whole is not None:
+                answer.whole = self._offered(answer.whole)
+            elif answer.stream is not None:
+                answer.stream = _Listing(answer.stream, self._offered)
         return answer
+
+    def _offered(self, listed: Message) -> Message:
+        """What this client may see of a server's tools, as of any that speaks HTTP."""
+        self._tools.headers.learn(listed)
+        offered, flawed = without_flawed(listed)
+        for tool in flawed:
+            log.warning(
+                "upstream %s: its tool %s is left out: %s",
+                self.name,
+                printable(tool.name.encode(), 100),
+                tool.flaw,
+            )
+        return offered
 
     async def _called(self, call: Message) -> Answer:
         tools = self._tools
@@ -48,7 +71,9 @@ class RoutedUpstream:
 
     async def _asked(self, request: Message) -> Answer:
         version = claims_of(request, None).body
-        headers: Forwarded = ((Header.PROTOCOL_VERSION, str(version).encode()), *routing_of(request))
+        headers = routing_of(request)
+        if isinstance(version, str):
+            headers = ((Header.PROTOCOL_VERSION, version.encode()), *headers)
         if request.method == Method.TOOLS_CALL:
             headers += tuple(self._tools.headers.headers_of(request))
         return await self._upstream.exchange(request, headers)
@@ -58,6 +83,28 @@ class RoutedUpstream:
 
     async def aclose(self) -> None:
         await self._upstream.aclose()
+
+
+class _Listing:
+    """The stream that leads to a page of tools."""
+
+    def __init__(self, stream: MessageStream, offered: Callable[[Message], Message]) -> None:
+        self._stream = stream
+        self._offered = offered
+
+    @property
+    def cursor(self) -> bytes | None:
+        return self._stream.cursor
+
+    def __aiter__(self) -> _Listing:
+        return self
+
+    async def __anext__(self) -> list[Message]:
+        batch = await anext(self._stream)
+        return [self._offered(message) if message.is_response else message for message in batch]
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
 
 
 def _is_mismatch(answer: Answer) -> bool:
