@@ -8,9 +8,9 @@ from typing import Any, cast
 
 import pytest
 
-from shadowcat.core.exchange import Caller, StreamEvent
+from shadowcat.core.exchange import Caller, Piece
 from shadowcat.core.ports import ClientSession, ClientStream, Gateway
-from shadowcat.downstream.conversation import Conversation
+from shadowcat.downstream.sse_stream import SseStream
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Message
@@ -25,15 +25,15 @@ class Pieces:
     """What one reading of a stored stream brings before it stops."""
 
     def __init__(self, *events: tuple[int, Message]) -> None:
-        self._events = [StreamEvent(b"%d" % number, message.raw) for number, message in events]
+        self._events = [Piece(b"", number, (message.raw,)) for number, message in events]
 
-    def __aiter__(self) -> AsyncIterator[list[StreamEvent]]:
+    def __aiter__(self) -> AsyncIterator[Piece]:
         return self
 
-    async def __anext__(self) -> list[StreamEvent]:
+    async def __anext__(self) -> Piece:
         if not self._events:
             raise StopAsyncIteration
-        return [self._events.pop(0)]
+        return self._events.pop(0)
 
     async def aclose(self) -> None:
         pass
@@ -70,8 +70,8 @@ class Scripted:
 
 
 @asynccontextmanager
-async def conversing(session: Any) -> AsyncIterator[Conversation]:
-    conversation = Conversation(cast(Gateway, session), Caller(), "", "/messages", lambda _: None)
+async def conversing(session: Any) -> AsyncIterator[SseStream]:
+    conversation = SseStream(cast(Gateway, session), Caller(), "", "/messages", lambda _: None)
     try:
         await anext(conversation)
         await conversation.take(jsonrpc.request(0, "initialize"))
