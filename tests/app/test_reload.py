@@ -68,6 +68,18 @@ async def test_what_can_change_does(running: Running) -> None:
     assert await status() == 403
 
 
+async def test_a_line_for_each_message_comes_and_goes(running: Running) -> None:
+    running.change("log.level = 'debug'\n")
+    assert "changed log.level" in await running.says("read again")
+    assert "fixture" in await answer_of(running)
+    assert "shadowcat.message: session " in await running.says("tools/call")
+    running.change("")
+    assert "changed log.level" in await running.says("read again")
+    assert "fixture" in await answer_of(running)
+    running.program.process.send_signal(signal.SIGTERM)
+    assert "shadowcat.message" not in (await running.program.ends())[1]
+
+
 async def test_what_cannot_change_waits_for_a_restart(running: Running) -> None:
     running.change("endpoint.path = '/other'\n")
     told = "the configuration was read again: until a restart these stay as they were: endpoint.path\n"

@@ -235,7 +235,7 @@ _CALLS = (
         "shadowcat_interceptor_failures_total",
         Type.COUNTER,
         ("interceptor", "how"),
-        "messages that an interceptor failed on, and how; they were refused, unless it fails open",
+        "messages that an interceptor or a tap failed on; what interceptors fail on is refused, unless they fail open",
         _interceptor_failures,
     ),
 )

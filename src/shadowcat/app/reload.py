@@ -17,6 +17,7 @@ from shadowcat.config.load import Loaded
 from shadowcat.config.problem import ConfigError
 from shadowcat.errors import PluginError
 from shadowcat.plugins.faults import FaultOptions
+from shadowcat.plugins.message_log import MessageLog, message_log
 
 log = logging.getLogger("shadowcat")
 
@@ -112,6 +113,12 @@ def reload_of(load: Load, settings: Settings, proxy: ReverseProxy, plugins: Plug
         live = {name: getattr(settings.sessions, name) for name in _LIVE_LIMITS}
         proxy.shared.limits = structs.replace(proxy.shared.limits, **live)
 
+    def log_as(settings: Settings) -> None:
+        logs.set_up(settings.log)
+        pipeline = proxy.shared.pipeline
+        others = [tap for tap in pipeline.taps if not isinstance(tap, MessageLog)]
+        pipeline.tap([*others, *message_log(settings.log.level)])
+
     def allow(settings: Settings) -> None:
         proxy.guard.allow(settings.endpoint.allow_hosts, settings.endpoint.allow_origins)
 
@@ -138,7 +145,7 @@ def reload_of(load: Load, settings: Settings, proxy: ReverseProxy, plugins: Plug
     # Certificates are renewed where they are: nothing that can be compared has changed then.
     reload.always(certify)
     reload.takes(("tls.cert_file", "tls.key_file"), lambda _: None)
-    reload.takes(("log",), lambda settings: logs.set_up(settings.log))
+    reload.takes(("log",), log_as)
     reload.takes(("endpoint.allow_hosts", "endpoint.allow_origins"), allow)
     reload.prepares(("rules", "plugins"), intercept)
     reload.takes(("hold",), hold)

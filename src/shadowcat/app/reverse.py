@@ -31,7 +31,7 @@ from shadowcat.clock import SystemClock
 from shadowcat.core.ports import TapSink, Upstream
 from shadowcat.core.targets import TargetRules
 from shadowcat.http.tls import ClientTls
-from shadowcat.plugins.message_log import MessageLog
+from shadowcat.plugins.message_log import message_log
 from shadowcat.plugins.recording.recorder import Recorder
 from shadowcat.stores.urls import StoreUrl, store_of
 from shadowcat.upstream.channel import ChannelLimits
@@ -128,11 +128,7 @@ async def serve_reverse(settings: Settings, announce: Callable[[str], None], aga
     store = settings.store or default_store(settings.listen)
     plugins = plugins_of(settings)
     with recording(settings.record, "http", _transports(settings)) as recorders:
-        taps: Sequence[TapSink] = recorders
-        if settings.log.level == "debug":
-            # Only then: with a tap every message costs a little more.
-            taps = (*recorders, MessageLog())
-        proxy = proxy_of(settings, store, plugins, taps)
+        proxy = proxy_of(settings, store, plugins, (*recorders, *message_log(settings.log.level)))
         await _serve(settings, proxy, plugins, recorders, store, announce, again)
 
 

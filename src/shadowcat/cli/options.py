@@ -220,7 +220,7 @@ config_option = click.option(
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
     envvar="SHADOWCAT_CONFIG",
-    help="A file with settings, in TOML; variables and options stand before it.",
+    help="A file with settings, in TOML; variables and options win over it.",
 )
 
 

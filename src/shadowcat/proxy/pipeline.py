@@ -39,6 +39,10 @@ class Pipeline:
     def interceptors(self) -> Sequence[Interceptor]:
         return self._chain.interceptors
 
+    @property
+    def taps(self) -> Sequence[TapSink]:
+        return self._taps
+
     def replace(self, old: Interceptor, new: Interceptor) -> None:
         """Puts another in its place."""
         self.put([new if one is old else one for one in self._chain.interceptors])
@@ -52,6 +56,12 @@ class Pipeline:
         """False where no interceptor is there to look for."""
         self.is_used = bool(interceptors or self._taps)
         """False where there is nobody at all."""
+
+    def tap(self, taps: Sequence[TapSink]) -> None:
+        """Others in place of all that are told."""
+        self._taps = tuple(taps)
+        self.is_tapped = bool(taps)
+        self.is_used = bool(self.interceptors or taps)
 
     # Interceptors.
 
