@@ -482,6 +482,40 @@ async def test_events_in_every_spelling(session: Stand, cut_at: int | None) -> N
     assert [event.event for event in reply.seen] == ["message"] * 3
 
 
+NO_ANSWER = {"jsonrpc": "2.0", "id": 999, "result": {}}
+
+
+@pytest.mark.parametrize("is_modern", [True, False])
+async def test_an_error_on_a_stream_that_names_no_request_is_the_answer(
+    session: Stand, is_modern: bool
+) -> None:
+    """Some servers write null where they could not read the id; there is only one request that it can be."""
+    waiting = Waiting(session)
+    client = session.client
+    asking = (
+        client.ask("tools/call", {"name": "t"}, id="x")
+        if is_modern
+        else client.begin("tools/call", tool(), "x")
+    )
+    reply = await asking
+    _, stream = await waiting.next()
+    await stream.send(NO_ANSWER)
+    await stream.send({"jsonrpc": "2.0", "id": None, "error": {"code": -32000, "message": "no"}})
+    await stream.end()
+    assert await reply.messages() == [
+        {"jsonrpc": "2.0", "id": "x", "error": {"code": -32000, "message": "no"}}
+    ]
+
+
+async def test_a_modern_stream_does_not_end_with_an_answer_to_something_else(session: Stand) -> None:
+    waiting = Waiting(session)
+    reply = await session.client.ask("tools/call", {"name": "t"}, id="x")
+    call, stream = await waiting.next()
+    await stream.send(NO_ANSWER)
+    await stream.send(call.response(TEXT))
+    assert [message["id"] for message in await reply.messages()] == ["x"]
+
+
 @pytest.mark.case("J15")
 async def test_a_subscription_is_known_by_the_clients_id(session: Stand) -> None:
     waiting = Waiting(session, "subscriptions/listen")

@@ -203,6 +203,15 @@ async def test_a_reply_that_redirects_elsewhere_is_not_followed() -> None:
         assert sum(len(server.got("tools/call")) for server in rig.servers) == 1
 
 
+async def test_a_redirect_is_none_of_the_clients_whatever_its_body_says(rig: Stand) -> None:
+    @rig.server.on("tools/list")
+    async def _(call: Call) -> None:
+        await call.error(-32000, "elsewhere", status=302)
+
+    error = await refused(await rig.client.ask("tools/list", id=7), 502, -32603, 7)
+    assert error["data"]["reason"] == "upstream_redirected"
+
+
 async def test_a_redirect_to_itself_is_followed(session: Stand) -> None:
     @session.server.on("tools/call")
     async def redirect(call: Call) -> None:

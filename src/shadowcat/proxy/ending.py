@@ -81,8 +81,19 @@ class EndingStream:
             return self._failed(Fault(FaultKind.DEADLINE, reason="no_progress", sent=True))
         except Fault as fault:
             return self._failed(fault)
-        self._answered = any(message.is_response for message in batch)
-        return batch
+        return self._up_to_answer(batch) if any(message.is_response for message in batch) else batch
+
+    def _up_to_answer(self, batch: list[Message]) -> list[Message]:
+        """Without what answers something else: there is nothing else that the client asked on it."""
+        passing: list[Message] = []
+        for message in batch:
+            answer = jsonrpc.answer_to(self._request.id, message)
+            if answer is not None:
+                self._answered = True
+                return [*passing, answer]
+            if not message.is_response:
+                passing.append(message)
+        return passing
 
     async def _next(self) -> list[Message]:
         async with asyncio.timeout(self._silent_s):

@@ -125,8 +125,8 @@ async def _deliver_each(
         passing = []
         if not message.is_response:
             await deliver(core, message, stream, request)
-        elif message.id == entry.upstream_id and type(message.id) is int:
-            return message
+        elif (answer := jsonrpc.answer_to(entry.upstream_id, message)) is not None:
+            return answer
         else:
             _drop(core, "an answer to something else", message)
     stream.extend(passing)

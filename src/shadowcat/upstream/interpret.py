@@ -55,20 +55,16 @@ def whole_answer(request: Message, response: ClientResponse) -> Answer | None:
         message = jsonrpc.parse(body)
     except Fault:
         return None
-    return Answer(whole=message) if _answers(message, request) else None
-
-
-def _answers(message: Message, request: Message) -> bool:
-    return message.id == request.id and type(message.id) is type(request.id) and message.is_response
+    answer = jsonrpc.answer_to(request.id, message)
+    return None if answer is None else Answer(whole=answer)
 
 
 def answer_of(request: Message, status: int, body: bytes) -> Answer:
-    """A JSON body that answers `request`. Bodies of refusals often name no id, or null: there is only one it can be."""
+    """A JSON body that answers `request`."""
     for message in messages_of(body):
-        if _answers(message, request):
-            return Answer(whole=message, status=status)
-        if message.kind is ERROR and message.id is None:
-            return Answer(whole=message.with_id(request.id), status=status)
+        answer = jsonrpc.answer_to(request.id, message)
+        if answer is not None:
+            return Answer(whole=answer, status=status)
     raise Fault(FaultKind.UPSTREAM_INVALID, reason="upstream_answered_something_else", sent=True)
 
 
@@ -83,12 +79,12 @@ def refusal_of(
         # Our credentials, not the client's: the challenge is not for it, and its session has not ended.
         told = f"The upstream refused the proxy with HTTP {status}"
         raise Fault(FaultKind.UPSTREAM_FAILED, told, reason="upstream_auth", sent=True)
-    # With 405 the error is about HTTP's method, POST, and answers no request.
-    if request is not None and error is not None and status != 405:
-        return Answer(whole=error.with_id(request.id), status=status)
     if 300 <= status < 400:
         told = f"The upstream redirected elsewhere with HTTP {status}; that is not followed"
         raise Fault(FaultKind.UPSTREAM_FAILED, told, reason="upstream_redirected", sent=True)
+    # With 405 the error is about HTTP's method, POST, and answers no request.
+    if request is not None and error is not None and status != 405:
+        return Answer(whole=error.with_id(request.id), status=status)
     told = f"The upstream answered with HTTP {status}"
     if status in (404, 405):
         told += "; is its URL that of an MCP endpoint?"

@@ -178,6 +178,18 @@ def _build(
     return Message(kind, id, method, b"".join(parts), params, result, error)
 
 
+def answer_to(request_id: RequestId | None, message: Message) -> Message | None:
+    """What a message is where only one request can be answered: its answer, or None for what is none.
+
+    An error that names no request is one: servers that could not read an id write null, or nothing.
+    """
+    if not message.is_response:
+        return None
+    if message.id is None:
+        return message.with_id(request_id)
+    return message if message.id == request_id and type(message.id) is type(request_id) else None
+
+
 def parse(raw: bytes) -> Message:
     """One message. Raises `Fault` (PARSE or INVALID_REQUEST); `readable_id` then says whom to answer."""
     try:
