@@ -58,3 +58,36 @@ async def test_who_only_listens_keeps_nothing_back() -> None:
     between = Interception(Pipeline([], [Tap()]), "a", "s")
     [sent] = between.take(answer(b"7"), is_up=False)
     assert sent.message.raw == answer(b"7")
+
+
+def counting(id: bytes, token: bytes) -> bytes:
+    params = b'{"name":"t","_meta":{"progressToken":%b}}' % token
+    return b'{"jsonrpc":"2.0","id":%b,"method":"tools/call","params":%b}' % (id, params)
+
+
+def progress(token: bytes) -> bytes:
+    params = b'{"progressToken":%b,"progress":1}' % token
+    return b'{"jsonrpc":"2.0","method":"notifications/progress","params":%b}' % params
+
+
+@pytest.mark.parametrize(
+    ("token", "of"), [(b"7", 1), (b'"7"', 2), (b'"of nobody"', None), (b"[]", None)], ids=str
+)
+async def test_progress_is_told_with_its_request(token: bytes, of: int | None) -> None:
+    tap = Tap()
+    between = Interception(Pipeline([], [tap]), "a", "s")
+    for asked in (CALL.replace(b'"id":1', b'"id":0'), counting(b"1", b"7"), counting(b"2", b'"7"')):
+        between.take(asked, is_up=True)
+    between.take(progress(token), is_up=False)
+    _, context, _ = tap.seen[-1]
+    assert (context.request.id if context.request else None) == of
+
+
+async def test_progress_of_what_was_answered_is_of_no_request() -> None:
+    tap = Tap()
+    between = Interception(Pipeline([], [tap]), "a", "s")
+    between.take(counting(b"1", b"7"), is_up=True)
+    between.take(answer(b"1"), is_up=False)
+    between.take(progress(b"7"), is_up=False)
+    _, context, _ = tap.seen[-1]
+    assert context.request is None

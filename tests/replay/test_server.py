@@ -12,6 +12,8 @@ from shadowcat.app.replay import recording_at
 from shadowcat.core.exchange import Context, Reject, Replace, Reply
 from shadowcat.core.interceptor import Interceptor, Judgement
 from shadowcat.errors import Fault, FaultKind
+from shadowcat.plugins.recording.options import RecordOptions
+from shadowcat.plugins.recording.recorder import Recorder
 from shadowcat.replay.conversation import Conversation
 from shadowcat.replay.options import ReplayOptions
 from shadowcat.replay.pipe import TapePipe
@@ -19,8 +21,11 @@ from shadowcat.replay.server import TapeServer
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Message
 from tests.replay.kit import played, recorded
+from tests.rig.children import tool
 from tests.rig.server import Call, McpServer
 from tests.rig.wait import until
+from tests.stdio.editor import INITIALIZE, line
+from tests.stdio.test_interceptors import inside
 
 
 def counting(server: McpServer) -> None:
@@ -124,6 +129,21 @@ async def test_progress_comes_under_the_token_of_today(tmp_path: Path) -> None:
         assert answer["id"] == 9
         *told, _ = await (await client.begin("tools/call", params())).messages()
         assert [one["method"] for one in told] == ["notifications/message"]
+
+
+async def test_progress_that_was_recorded_on_stdio(tmp_path: Path) -> None:
+    recorder = Recorder(RecordOptions(directory=str(tmp_path)), clients="stdio")
+    recorder.start()
+    async with inside(taps=(recorder,)) as editor:
+        await editor.ask(line({"id": 0, "method": "initialize", "params": INITIALIZE}))
+        editor.writer.write(line({"id": 1, "method": "tools/call", "params": tool("count", token=5, to=2)}))
+        while (await editor.message()).get("id") != 1:
+            pass
+    recorder.close()
+    async with played(tmp_path) as client:
+        await client.initialize()
+        *told, _ = await (await client.begin("tools/call", tool("count", token=6, to=2))).messages()
+    assert [one["params"] for one in told] == [{"progressToken": 6, "progress": step} for step in (1, 2)]
 
 
 async def test_what_came_after_the_client_s_answer_waits_for_it(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from shadowcat.errors import Fault, FaultKind
@@ -43,6 +43,9 @@ class Waiting(Generic[T]):
     def forget(self, id: RequestId) -> T | None:
         """It was cancelled, or is answered from here."""
         return self._requests.pop((type(id), id), None)
+
+    def kept(self) -> Iterable[T]:
+        return self._requests.values()
 
     def only(self) -> RequestId | None:
         """The one that waits, if it is one."""

@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+from shadowcat.core.correlate import progress_token
 from shadowcat.core.exchange import Caller, Context, Direction, Reject, Reply
-from shadowcat.core.multiplex import request_named_by
+from shadowcat.core.multiplex import request_named_by, token_of
 from shadowcat.core.negotiate import claims_of
 from shadowcat.core.waiting import Waiting
 from shadowcat.errors import Fault, FaultKind
@@ -51,12 +52,20 @@ class Pending:
         self._judged.let_go()
 
 
+class Asked(NamedTuple):
+    """A client's request that is unanswered."""
+
+    request: Message
+    token: RequestId | None
+    """What its progress carries. Read once: some servers tell progress often, and arguments may be long."""
+
+
 class Interception:
     def __init__(self, pipeline: Pipeline, upstream: str, session_id: str) -> None:
         self.pipeline = pipeline
         self._upstream = upstream
         self._session_id = session_id
-        self.waiting: Waiting[Message] = Waiting()
+        self.waiting: Waiting[Asked] = Waiting()
         self._questions: Waiting[Message] = Waiting()
         """Requests of the server's."""
         self._era = Era.LEGACY
@@ -81,7 +90,7 @@ class Interception:
         request = None
         if message.is_response and message.id is not None:
             # Before anybody looks at it: whatever they make of it is the answer.
-            request = (self._questions if is_up else self.waiting).answered(message.id)
+            request = self._answered(message.id, is_up)
             if request is None and self.pipeline.interceptors:
                 return self._dropped(message, is_up)
         elif message.is_request:
@@ -89,6 +98,8 @@ class Interception:
                 self._asked(message, is_up)
             except Fault as fault:
                 return [_answer(message, fault, not is_up)]
+        elif message.method == Method.PROGRESS and not is_up:
+            request = self._progressing(token_of(message))
         try:
             judged = self._judge(message, is_up, request)
         except Fault as fault:
@@ -118,9 +129,9 @@ class Interception:
         log.debug("dropped an answer to nothing: %r", answer)
         return []
 
-    def failed(self, request: Message, fault: Fault) -> None:
+    def failed(self, asked: Asked, fault: Fault) -> None:
         """The request went on and is answered with a fault from here."""
-        self.pipeline.failed(self._context(False, request), fault)
+        self.pipeline.failed(self._context(False, asked.request), fault)
 
     def _asked(self, request: Message, is_up: bool) -> None:
         assert request.id is not None
@@ -128,15 +139,29 @@ class Interception:
         if request.id in waiting and self.pipeline.interceptors:
             # The answer to the first would be judged as if it were the second's.
             raise Fault(FaultKind.INVALID_REQUEST, "A request with this id is in flight")
-        waiting.ask(request.id, request)
         if not is_up:
+            self._questions.ask(request.id, request)
             return
+        self.waiting.ask(request.id, Asked(request, progress_token(request)))
         if request.method == Method.INITIALIZE:
             self._era = Era.LEGACY
             self._introduction = request.raw_params
         elif claims_of(request, None).body in MODERN_VERSIONS:
             self._era = Era.MODERN
             self._introduction = request.raw_params
+
+    def _answered(self, id: RequestId, is_up: bool) -> Message | None:
+        if is_up:
+            return self._questions.answered(id)
+        asked = self.waiting.answered(id)
+        return None if asked is None else asked.request
+
+    def _progressing(self, token: RequestId | None) -> Message | None:
+        """The request that this progress is of: over HTTP the stream says so, here nothing but the token does."""
+        if token is None:
+            return None
+        of_it = (asked.request for asked in self.waiting.kept() if _is_same(asked.token, token))
+        return next(of_it, None)
 
     def _judge(self, message: Message, is_up: bool, request: Message | None) -> Message | Reply | Undecided:
         pipeline = self.pipeline
@@ -194,6 +219,10 @@ class Interception:
             return []
         self.waiting.forget(request.id)
         return [Sent(False, answer)]
+
+
+def _is_same(token: RequestId | None, other: RequestId) -> bool:
+    return token == other and type(token) is type(other)
 
 
 def _direction(is_up: bool) -> Direction:
