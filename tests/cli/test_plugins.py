@@ -109,6 +109,15 @@ async def test_what_a_rule_holds_is_released_from_the_admin_listener(tmp_path: P
                 assert "result" in await calling
 
 
+def test_a_hold_that_nobody_can_end_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rules = tmp_path / "rules.toml"
+    rules.write_text('[[rule]]\nname = "look at it"\ntool = "pid"\nhold = true\n')
+    monkeypatch.setenv("SHADOWCAT_HOLD_TIMEOUT_S", "0.1")
+    run = stdio("--rules", str(rules))
+    assert json.loads(run.stdout.splitlines()[0])["error"]["data"]["reason"] == "held_too_long"
+    assert b"'look at it' holds messages, and nobody can release them" in run.stderr
+
+
 @pytest.mark.parametrize("mode", ["stdio", "reverse"])
 def test_what_cannot_be_loaded_ends_it_at_once(mode: str, tmp_path: Path) -> None:
     path = tmp_path / "rules.toml"

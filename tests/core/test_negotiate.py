@@ -69,6 +69,12 @@ def test_a_modern_request_needs_its_capabilities() -> None:
     assert Meta.CLIENT_CAPABILITIES in caught.value.message
 
 
+def test_a_header_that_is_missing_is_said_to_be() -> None:
+    with pytest.raises(Fault) as caught:
+        course_of(REQUEST, Claims(None, MODERN, has_capabilities=True))
+    assert caught.value.message == "Header mismatch: MCP-Protocol-Version is missing"
+
+
 def test_an_unsupported_version_is_never_among_the_supported() -> None:
     with pytest.raises(Fault) as caught:
         course_of(REQUEST, Claims(OLD, OLD, has_capabilities=True))

@@ -38,6 +38,18 @@ async def test_what_is_held_can_be_looked_at_and_released() -> None:
     assert desk.held() == []
 
 
+async def test_that_nobody_can_decide_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    desk = HoldDesk(HoldOptions(timeout_s=0.01))
+    await desk.hold(CALL, CONTEXT, "look at it")
+    assert caplog.text == ""
+    desk.is_attended = False
+    for _ in range(2):
+        await desk.hold(CALL, CONTEXT, "look at it")
+    [told] = caplog.messages
+    assert "'look at it' holds messages, and nobody can release them" in told
+    assert told.endswith("each is refused after 0.01 s")
+
+
 async def test_edited() -> None:
     desk = HoldDesk()
     task, held = await held_by(desk)

@@ -125,6 +125,7 @@ def serve_bridge(settings: BridgeSettings, plugins: Plugins) -> int:
     open_what_is_closed()
     stderr = StderrWriter()
     logs.share(stderr, settings.log)
+    plugins.desk.is_attended = False
     try:
         with recording(settings.record, "stdio", dict.fromkeys(settings.upstreams, "http")) as taps:
             return run(_serve(settings, plugins, taps))

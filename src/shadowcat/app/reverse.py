@@ -127,6 +127,7 @@ async def serve_reverse(settings: Settings, announce: Callable[[str], None], aga
     allow_open_files()
     store = settings.store or default_store(settings.listen)
     plugins = plugins_of(settings)
+    plugins.desk.is_attended = settings.admin.listen.is_on
     with recording(settings.record, "http", _transports(settings)) as recorders:
         proxy = proxy_of(settings, store, plugins, (*recorders, *message_log(settings.log.level)))
         await _serve(settings, proxy, plugins, recorders, store, announce, again)

@@ -268,6 +268,7 @@ def serve_stdio(
             loop.add_signal_handler(number, forward.signal, number)
         tasks = Tasks("plugins")
         if plugins is not None and forward.pipeline is not None:
+            plugins.desk.is_attended = False
             tasks.spawn(plugins.watch(forward.pipeline), "look for changes")
         try:
             return await forward.run()

@@ -101,10 +101,10 @@ def _course_of_request(claims: Claims) -> Course:
         if header is not None and header not in LEGACY_VERSIONS:
             raise unsupported(header)
         return Course.LEGACY
+    if header is None:
+        raise _mismatch("MCP-Protocol-Version is missing")
     if not isinstance(body, str) or header != body:
-        raise Fault(
-            FaultKind.HEADER_MISMATCH, "MCP-Protocol-Version and params._meta name different versions"
-        )
+        raise _mismatch("MCP-Protocol-Version and params._meta name different versions")
     if body not in MODERN_VERSIONS:
         raise unsupported(body)
     if not claims.has_capabilities:

@@ -66,7 +66,7 @@ def check_head(
         raise Refusal(400, "Transfer-Encoding must be chunked alone")
     length = get(b"content-length")
     if length is not None and int(length) > body_limit:
-        raise Refusal(413, f"the body may have {body_limit} bytes")
+        raise Refusal(413, f"the body is too large: {body_limit} bytes at most")
     encoding = get(b"content-encoding")
     if encoding is not None and encoding.lower() != b"identity":
         raise Refusal(415, "Content-Encoding is not supported")

@@ -186,7 +186,9 @@ class RequestReader:
     def on_url(self, url: bytes) -> None:
         self._target += url
         if len(self._target) > self._limits.target_bytes:
-            raise self._stop(Refusal(414, f"the target may have {self._limits.target_bytes} bytes"))
+            raise self._stop(
+                Refusal(414, f"the target is too long: {self._limits.target_bytes} bytes at most")
+            )
 
     def on_header(self, name: bytes, value: bytes) -> None:
         fields = self._fields
@@ -230,7 +232,7 @@ class RequestReader:
                 self._body = bytearray(self._body)
             self._body += body
         if len(self._body) > self._limits.body_bytes:
-            raise self._stop(Refusal(413, f"the body may have {self._limits.body_bytes} bytes"))
+            raise self._stop(Refusal(413, f"the body is too large: {self._limits.body_bytes} bytes at most"))
         try:
             self._bodies.take(len(body), len(self._body))
         except Refusal as refusal:

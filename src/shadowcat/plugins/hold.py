@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -19,6 +20,8 @@ from shadowcat.core.exchange import PASS, Context, Reject, Replace, Verdict
 from shadowcat.errors import Fault, FaultKind, Side
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Message
+
+log = logging.getLogger("shadowcat.plugins")
 
 
 class HoldOptions(Struct, frozen=True, kw_only=True):
@@ -46,6 +49,9 @@ class Held:
 class HoldDesk:
     def __init__(self, options: HoldOptions | None = None, clock: Clock | None = None) -> None:
         self.options = options or HoldOptions()
+        self.is_attended = True
+        """Whether there is anything at which somebody could decide; where not, that is told once."""
+        self._has_told = False
         self._clock = clock or SystemClock()
         self._ids = itertools.count(1)
         self._waiting: dict[int, tuple[Held, asyncio.Future[Verdict]]] = {}
@@ -57,6 +63,8 @@ class HoldDesk:
         options = self.options
         if len(self._waiting) >= options.max_held:
             return Reject(Fault(FaultKind.OVER_CAPACITY, reason="too_many_held"))
+        if not self.is_attended:
+            self._tell_once(reason)
         decided: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
         held = Held(next(self._ids), message, context, reason, self._clock.wall())
         self._waiting[held.id] = held, decided
@@ -69,6 +77,17 @@ class HoldDesk:
             return Reject(Fault(FaultKind.DEADLINE, reason="held_too_long", side=Side.OURS))
         finally:
             del self._waiting[held.id]
+
+    def _tell_once(self, reason: str) -> None:
+        if self._has_told:
+            return
+        self._has_told = True
+        log.warning(
+            "'%s' holds messages, and nobody can release them, for there is no admin listener: each is %sd after %g s",
+            reason,
+            self.options.on_timeout,
+            self.options.timeout_s,
+        )
 
     # For who decides.
 
