@@ -1,4 +1,4 @@
-"""`python -m bench.soak`: the fault tests in their long forms, with the whole counts; arguments go to pytest."""
+"""`python -m bench.soak`: the tests that have a long form, with the whole counts; arguments go to pytest."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ def main(arguments: list[str]) -> int:
         "pytest",
         "--durations=0",
         "--durations-min=1",
-        *(arguments or ["tests/faults"]),
+        "-m",
+        "soak",
+        *arguments,
     ]
     return subprocess.run(
         command, cwd=ROOT, env={**os.environ, "SHADOWCAT_SOAK": "1"}, check=False

@@ -7,9 +7,17 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from tests.size import sized
+
 # A deadline per example measures the machine, not the code; pytest-timeout still bounds the whole test.
 settings.register_profile("shadowcat", deadline=None)
 settings.load_profile("shadowcat")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if isinstance(item, pytest.Function) and getattr(item.module, "sized", None) is sized:
+            item.add_marker(pytest.mark.soak)
 
 
 @pytest.fixture(scope="session")

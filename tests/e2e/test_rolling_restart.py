@@ -11,9 +11,9 @@ import pytest
 from tests.e2e.busy import Plans, crowds
 from tests.faults.child import NumbersChild, numbers
 from tests.faults.nodes import Nodes, two_nodes
-from tests.faults.size import sized
 from tests.rig.nginx import balancing_nginx
 from tests.rig.redis_server import redis_server
+from tests.size import sized
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::mcp.MCPDeprecationWarning"),

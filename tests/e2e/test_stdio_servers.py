@@ -18,9 +18,9 @@ from tests import needs
 from tests.conformance.suite import serving
 from tests.e2e.python_client import MODERN, application, plain, text_of
 from tests.e2e.stage import assert_quiet
-from tests.faults.size import sized
 from tests.rig.children import SPEAKER, runs, text, tool
 from tests.rig.client import Client, client_of
+from tests.size import sized
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::mcp.MCPDeprecationWarning"),

@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 from tests.faults.child import Child
-from tests.faults.size import sized
 from tests.rig.redis_server import RedisServer
+from tests.size import sized
 
 STALL_S = sized(3.0, 10.0)
 

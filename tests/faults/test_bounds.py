@@ -11,7 +11,7 @@ import pytest
 from tests.faults.caller import Caller, Tally, caller, callers
 from tests.faults.child import NumbersChild, ProxyChild, tuned_proxy_before
 from tests.faults.numbers import CallPlan
-from tests.faults.size import sized
+from tests.size import sized
 
 pytestmark = pytest.mark.timeout(sized(120, 1200))
 

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from tests.faults.child import ProxyChild, child
-from tests.faults.size import sized
 from tests.rig.children import SPEAKER, is_gone, runs, text, tool
 from tests.rig.client import Client, client_of, rpc
 from tests.rig.wait import soon, until
+from tests.size import sized
 
 pytestmark = pytest.mark.timeout(sized(120, 1200))
 

@@ -15,9 +15,9 @@ from shadowcat.core.stream import STREAM_OVERHEAD_BYTES
 from tests.faults.caller import Broken, Caller, Hearing, Tally, caller, callers, seeded
 from tests.faults.child import NumbersChild, ProxyChild, proxy_before, tuned_proxy_before
 from tests.faults.numbers import CallPlan
-from tests.faults.size import SOAK, sized
 from tests.faults.wire import Direction, Plan, wire_to
 from tests.rig.wait import soon, until
+from tests.size import SOAK, sized
 
 pytestmark = pytest.mark.timeout(sized(120, 1200))
 

@@ -17,9 +17,9 @@ from tests.faults.child import NumbersChild
 from tests.faults.customers import YES, Customer, answer
 from tests.faults.nodes import LEASE_S, Nodes, roaming_customers, two_nodes
 from tests.faults.numbers import TOOLS, CallPlan
-from tests.faults.size import sized
 from tests.rig.redis_server import RedisServer, redis_server
 from tests.rig.wait import soon
+from tests.size import sized
 
 pytestmark = pytest.mark.timeout(sized(120, 1800))
 

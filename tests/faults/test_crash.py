@@ -19,8 +19,8 @@ from tests.faults.customers import Customer, answer
 from tests.faults.filling import EPOCH, fill, filled_id
 from tests.faults.numbers import CallPlan
 from tests.faults.restarts import Restarting, kept_proxy_before
-from tests.faults.size import sized
 from tests.rig.wait import soon
+from tests.size import sized
 
 pytestmark = pytest.mark.timeout(sized(120, 1800))
 

@@ -24,9 +24,9 @@ from tests.faults.child import NumbersChild
 from tests.faults.customers import UNAVAILABLE, Customer, insist
 from tests.faults.numbers import CallPlan
 from tests.faults.restarts import Restarting, kept_proxy_before
-from tests.faults.size import sized
 from tests.faults.wire import Wire, wire_to
 from tests.rig.wait import soon
+from tests.size import sized
 
 LENGTH_S = float(os.environ.get("SHADOWCAT_SOAK_S", sized("9", "600")))
 """The bar of growth is for an hour: SHADOWCAT_SOAK_S=3600."""

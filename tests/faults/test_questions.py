@@ -9,8 +9,8 @@ import pytest
 from tests.faults.caller import Caller, Tally, caller
 from tests.faults.child import NumbersChild, ProxyChild, tuned_proxy_before
 from tests.faults.numbers import CallPlan
-from tests.faults.size import sized
 from tests.faults.wire import wire_to
+from tests.size import sized
 
 pytestmark = pytest.mark.timeout(sized(120, 1200))
 

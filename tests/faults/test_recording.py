@@ -15,10 +15,10 @@ from shadowcat.app.tapes import list_tapes, verify_tape
 from shadowcat.replay.files import TapeFile, tapes_in
 from shadowcat.wire.tape import Frame
 from tests.faults.recorded import RecordedProxy, recorded_proxy
-from tests.faults.size import sized
 from tests.rig.client import Client, client_of
 from tests.rig.stand import server_process
 from tests.rig.wait import until
+from tests.size import sized
 
 pytestmark = pytest.mark.timeout(sized(300, 1200))
 

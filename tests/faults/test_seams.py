@@ -20,8 +20,8 @@ from shadowcat.proxy.reader import Reader
 from shadowcat.proxy.streams import Stream
 from shadowcat.wire import jsonrpc
 from tests.faults.caller import seeded
-from tests.faults.size import sized
 from tests.rig.stand import unkept
+from tests.size import sized
 
 pytestmark = pytest.mark.timeout(sized(120, 1200))
 

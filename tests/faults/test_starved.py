@@ -20,8 +20,8 @@ from tests.faults.child import NumbersChild, ProxyChild
 from tests.faults.customers import insist
 from tests.faults.numbers import TOOLS, CallPlan
 from tests.faults.restarts import kept_proxy_before
-from tests.faults.size import sized
 from tests.rig.wait import soon
+from tests.size import sized
 
 pytestmark = pytest.mark.timeout(sized(120, 600))
 

@@ -16,9 +16,9 @@ from tests.faults.child import Child, NumbersChild
 from tests.faults.customers import insist
 from tests.faults.numbers import CallPlan
 from tests.faults.restarts import Restarting, kept_proxy_before
-from tests.faults.size import sized
 from tests.rig.redis_server import RedisServer, redis_server
 from tests.rig.wait import soon
+from tests.size import sized
 
 pytestmark = pytest.mark.timeout(sized(120, 600))
 

@@ -11,9 +11,9 @@ import pytest
 from tests.faults.caller import Caller, Tally, caller, callers, seeded
 from tests.faults.child import NumbersChild, ProxyChild, proxy_before, tuned_proxy_before
 from tests.faults.numbers import CAPABILITIES, CallPlan
-from tests.faults.size import sized
 from tests.faults.wire import Direction, Plan, wire_to
 from tests.rig.wait import soon
+from tests.size import sized
 
 pytestmark = pytest.mark.timeout(sized(120, 1200))
 

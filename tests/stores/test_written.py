@@ -28,8 +28,8 @@ from shadowcat.stores.memory import MemoryStore
 from shadowcat.stores.redis import RedisStore
 from shadowcat.stores.sqlite import SqliteStore
 from shadowcat.wire import jsonrpc
-from tests.faults.size import sized
 from tests.rig.redis_server import RedisServer, redis_server
+from tests.size import sized
 
 PROMPT = Durability(gather_s=0.0, patience_s=5.0, retry_first_s=0.001, retry_cap_s=0.002)
 pytestmark = pytest.mark.timeout(sized(120, 1200))

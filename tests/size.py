@@ -1,4 +1,7 @@
-"""How much a fault test does: enough to show the thing in `make test`, the whole bar in `make soak`."""
+"""How much a test does: enough to show the thing in `make test`, the whole bar in `make soak`.
+
+`make soak` runs the modules that use `sized`, wherever they are; tests/conftest.py marks them.
+"""
 
 from __future__ import annotations
 
