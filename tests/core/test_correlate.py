@@ -8,6 +8,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from shadowcat.core.correlate import (
     MAX_IN_FLIGHT,
+    MAX_QUESTION_BYTES,
     MAX_SERVER_REQUESTS,
     Correlator,
     InFlight,
@@ -80,6 +81,18 @@ def test_too_many() -> None:
     with pytest.raises(Fault) as caught:
         ids.asked_by_upstream(request("more"), None, 0.0)
     assert caught.value.kind is FaultKind.OVER_CAPACITY
+
+
+def test_what_questions_hold_is_bounded_too() -> None:
+    ids = Ids()
+    large = jsonrpc.request("q", "sampling/createMessage", {"text": "x" * (MAX_QUESTION_BYTES // 2)})
+    asked, _ = ids.asked_by_upstream(large.with_id(1), None, 0.0)
+    with pytest.raises(Fault) as refused:
+        ids.asked_by_upstream(large.with_id(2), None, 0.0)
+    assert (refused.value.kind, refused.value.reason) == (FaultKind.OVER_CAPACITY, "too_many_server_requests")
+    ids.asked_by_upstream(request(3), None, 0.0)
+    ids.close(asked)
+    ids.asked_by_upstream(large.with_id(2), None, 0.0)
 
 
 @pytest.mark.parametrize("odd", ["1", None, 1.5, [1], {}, True, 99])

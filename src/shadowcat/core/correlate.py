@@ -22,6 +22,8 @@ S = TypeVar("S")
 
 MAX_IN_FLIGHT = 1_000
 MAX_SERVER_REQUESTS = 1_000
+MAX_QUESTION_BYTES = 32 * 1024 * 1024
+"""Of those requests together: each is held until it is answered, whatever the stream lets go of."""
 
 _TOKEN = b"progressToken"
 _BACKSLASH = ord("\\")
@@ -196,7 +198,8 @@ class Correlator(Generic[S]):
         known = self._asked_as(request.id)
         if known is not None and known.is_restored and known.stream is stream:
             return known, request.with_id(known.client_id)
-        if len(self._asked) >= MAX_SERVER_REQUESTS:
+        held = sum(len(asked.request.raw) for asked in self._asked.values() if asked.request is not None)
+        if len(self._asked) >= MAX_SERVER_REQUESTS or held + len(request.raw) > MAX_QUESTION_BYTES:
             raise Fault(FaultKind.OVER_CAPACITY, reason="too_many_server_requests")
         self._last_client_id += 1
         asked: ServerRequest[S] = ServerRequest(
