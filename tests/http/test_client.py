@@ -469,6 +469,9 @@ async def test_an_answer_before_the_request_was_taken_ends_the_connection() -> N
         response = await client.send(script.origin, "POST", "/", [], b"x" * 64 * MIB)
         assert await response.read(LIMIT) == b"ok"
         assert (taken(client), idle(client)) == (0, 0)
+        # And what it did not take is not held for it.
+        transport = response._connection._transport
+        await until(lambda: not transport.get_write_buffer_size())
 
 
 # Deadlines of each phase.

@@ -385,7 +385,11 @@ class OutgoingConnection(asyncio.Protocol):
             self._note_keep_alive(keep_alive)
         if not reusable:
             self._closed = True
-            self._transport.close()
+            if self._transport.get_write_buffer_size():
+                # The rest of the request is of no use any more, and may never be taken.
+                self._transport.abort()
+            else:
+                self._transport.close()
         self._on_free(self, reusable)
 
     def _fail(self, fault: Fault, cause: BaseException | None = None) -> None:
