@@ -6,7 +6,16 @@ from typing import Any
 
 import pytest
 
-from shadowcat.core.negotiate import Claims, Course, claims_of, course_of, era_of_header
+from shadowcat.core.negotiate import (
+    Claims,
+    Course,
+    RoutingHeaders,
+    check_routing,
+    claims_of,
+    course_of,
+    era_of_header,
+    repeated_of,
+)
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Kind
@@ -117,3 +126,30 @@ def test_a_version_that_stands_twice_is_refused() -> None:
 def test_the_era_of_a_header() -> None:
     assert era_of_header(MODERN) is Era.MODERN
     assert all(era_of_header(header) is Era.LEGACY for header in (None, OLD, ODD))
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "headers"),
+    [
+        ("tools/list", {}, []),
+        ("tools/call", {"name": "t"}, [(b"mcp-name", b"t")]),
+        ("tools/call", {"name": "Ørjan"}, [(b"mcp-name", b"=?base64?w5hyamFu?=")]),
+        ("tools/call", {"name": 5}, []),
+        ("resources/read", {"uri": "file:///a"}, [(b"mcp-name", b"file:///a")]),
+        ("tasks/get", {"taskId": "1", "name": "t"}, [(b"mcp-name", b"1")]),
+    ],
+)
+def test_the_headers_that_repeat_a_request(
+    method: str, params: dict[str, Any], headers: list[tuple[bytes, bytes]]
+) -> None:
+    meta = {Meta.PROTOCOL_VERSION: "2026-07-28", Meta.CLIENT_CAPABILITIES: {}}
+    request = jsonrpc.request(1, method, {**params, "_meta": meta})
+    version, *routing = repeated_of(request)
+    assert version == (b"mcp-protocol-version", b"2026-07-28")
+    assert routing == [(b"mcp-method", method.encode()), *headers]
+    # And a server that checks them agrees.
+    check_routing(request, RoutingHeaders(routing[0][1], dict(routing).get(b"mcp-name"), (), frozenset()))
+
+
+def test_a_request_without_a_version_repeats_none() -> None:
+    assert repeated_of(jsonrpc.request(1, "tools/list")) == ((b"mcp-method", b"tools/list"),)

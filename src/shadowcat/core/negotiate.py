@@ -147,6 +147,13 @@ def routing_of(message: Message) -> Forwarded:
     return (*routing, (Header.NAME, codec.encode_value(name))) if isinstance(name, str) else routing
 
 
+def repeated_of(message: Message) -> Forwarded:
+    """All headers that repeat a modern request's body, but for those of its tool's arguments."""
+    version = claims_of(message, None).body
+    routing = routing_of(message)
+    return ((Header.PROTOCOL_VERSION, version.encode()), *routing) if isinstance(version, str) else routing
+
+
 def check_routing(message: Message, headers: RoutingHeaders) -> None:
     """A proxy that reads the body must not let the headers say something else (PROTOCOL 2.4, 2.6)."""
     for name in headers.repeated:

@@ -14,17 +14,17 @@ from shadowcat.aio import Tasks
 from shadowcat.core.annotations import ToolHeaders
 from shadowcat.core.exchange import Answer, Forwarded, MessageStream
 from shadowcat.core.multiplex import request_named_by, with_request_named
+from shadowcat.core.negotiate import repeated_of
 from shadowcat.core.ports import Link, Upstream
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.replay.inbox import Inbox
 from shadowcat.replay.live import Live, belongs_to_request
 from shadowcat.replay.options import ReplayOptions
 from shadowcat.replay.recorded import RecordedSession, Recording, Step
-from shadowcat.replay.told import compared, name_in, named
+from shadowcat.replay.told import compared, named
 from shadowcat.wire import jsonrpc, tape
-from shadowcat.wire.headers import encode_value
 from shadowcat.wire.jsonrpc import Kind, Message, RequestId
-from shadowcat.wire.mcp import Header, Meta, Method
+from shadowcat.wire.mcp import Method
 from shadowcat.wire.tape import Frame
 
 log = logging.getLogger("shadowcat.replay")
@@ -269,7 +269,7 @@ class StatelessWalk(Walk):
         if request.method == Method.TOOLS_CALL:
             repeated = tuple(self._tools.headers_of(request))
             self._unknown += not self._tools.knows(request)
-        ask = partial(self._upstream.exchange, request, _routing(request) + repeated)
+        ask = partial(self._upstream.exchange, request, repeated_of(request) + repeated)
         self._tasks.spawn(live.ask(ask), "ask")
 
     def _compare(self, live: Live) -> None:
@@ -288,11 +288,3 @@ async def _given(answer: Message) -> Answer:
 
 def _kind(answer: Message) -> str:
     return "an error" if answer.kind is Kind.ERROR else "a result"
-
-
-def _routing(request: Message) -> Forwarded:
-    """The headers that repeat a modern request's body."""
-    version = request.params().get("_meta", {}).get(Meta.PROTOCOL_VERSION)
-    fields = ((Header.PROTOCOL_VERSION, str(version).encode()), (Header.METHOD, request.method.encode()))
-    name = name_in(request)
-    return fields if name is None else (*fields, (Header.NAME, encode_value(name)))

@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 from shadowcat.core.exchange import Answer, Forwarded, MessageStream
 from shadowcat.core.flawed_tools import without_flawed
-from shadowcat.core.negotiate import claims_of, routing_of
+from shadowcat.core.negotiate import repeated_of
 from shadowcat.core.ports import Link, Upstream
 from shadowcat.upstream.streamable import final_of
 from shadowcat.upstream.tools import ListedTools
 from shadowcat.wire.jsonrpc import Kind, Message
-from shadowcat.wire.mcp import Header, Method
+from shadowcat.wire.mcp import Method
 from shadowcat.wire.text import printable
 
 log = logging.getLogger("shadowcat.upstream")
@@ -70,10 +70,7 @@ class RoutedUpstream:
         return await self._asked(call)
 
     async def _asked(self, request: Message) -> Answer:
-        version = claims_of(request, None).body
-        headers = routing_of(request)
-        if isinstance(version, str):
-            headers = ((Header.PROTOCOL_VERSION, version.encode()), *headers)
+        headers = repeated_of(request)
         if request.method == Method.TOOLS_CALL:
             headers += tuple(self._tools.headers.headers_of(request))
         return await self._upstream.exchange(request, headers)
