@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
 
 from shadowcat.errors import CannotRecord
 from shadowcat.plugins.recording.options import RecordOptions
@@ -19,6 +18,9 @@ def recording(
     if options is None:
         yield ()
         return
+    # Here, because it brings the parsing of e-mails along.
+    from importlib.metadata import version
+
     program = f"shadowcat {version('shadowcat')}"
     recorder = Recorder(options, clients=clients, upstreams=upstreams, program=program)
     try:

@@ -49,11 +49,15 @@ class StdioFront:
         self._conversation = Conversation(gateway, CALLER, "", self._say, on_over)
         self._running = Tasks("stdio")
         self._has_room = True
+        self._is_ending = False
         self._modern: dict[RequestId, asyncio.Task[None]] = {}
         self._subscriptions: set[asyncio.Task[None]] = set()
         self._initialized: asyncio.Task[None] | None = None
 
     def heard(self, lines: Sequence[bytes | OversizedLine]) -> None:
+        if self._is_ending:
+            # Told to stop while the client goes on: it sees that by our end.
+            return
         for line in lines:
             try:
                 if isinstance(line, OversizedLine):
@@ -186,6 +190,7 @@ class StdioFront:
 
     async def end(self, within_s: float) -> None:
         """What was asked has so long to be answered; then all of it ends, at the server too."""
+        self._is_ending = True
         self._conversation.drain()
         for subscription in tuple(self._subscriptions):
             subscription.cancel()
