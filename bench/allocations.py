@@ -14,7 +14,7 @@ from typing import Any
 
 from bench.path import EVENT_BYTES, events
 from bench.rounds import print_table
-from shadowcat.core.exchange import Piece
+from shadowcat.core.exchange import NO_EVENTS, Piece
 from shadowcat.core.stream import Budget, LogLimits, StreamLog
 from shadowcat.core.track import EventTracker
 from shadowcat.proxy.reader import Reader
@@ -100,7 +100,7 @@ def _steps() -> list[list[str]]:
 
 def _all_of(stream: Stream, reader: Reader) -> list[Piece]:
     found: list[Piece] = []
-    while piece := stream.take(reader):
+    while (piece := stream.take(reader)) is not None and piece is not NO_EVENTS:
         found.append(piece)
     return found
 

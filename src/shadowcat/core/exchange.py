@@ -131,9 +131,6 @@ class Piece(msgspec.Struct, frozen=True, gc=False):
     primes: bool = False
     """Whether an event without data goes before them, for the client to come back by if it gets nothing else."""
 
-    def __bool__(self) -> bool:
-        return self.primes or bool(self.data)
-
     @property
     def id_before(self) -> bytes:
         return b"%b%d" % (self.prefix, self.first - 1)
@@ -144,6 +141,7 @@ class Piece(msgspec.Struct, frozen=True, gc=False):
 
 
 NO_EVENTS = Piece(b"", 0, ())
+"""Where there is nothing to be given at present."""
 
 
 class MessageStream(Protocol):

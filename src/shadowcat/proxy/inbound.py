@@ -104,7 +104,7 @@ async def _up_to_response(
 
 def _all_pass(core: SessionCore, batch: list[Message]) -> bool:
     """Whether there is nothing to be done to any of them, and nobody who might want to see them."""
-    return not core.shared.pipeline and all(
+    return not core.shared.pipeline.is_used and all(
         message.kind is NOTIFICATION and message.method not in _LOOKED_INTO for message in batch
     )
 

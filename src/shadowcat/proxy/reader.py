@@ -6,7 +6,7 @@ import asyncio
 from typing import Protocol
 
 from shadowcat.aio import STEP_S
-from shadowcat.core.exchange import Piece
+from shadowcat.core.exchange import NO_EVENTS, Piece
 
 HELD_BACK_S = 5.0
 """How long a connection waits for events that must be in the store first."""
@@ -54,15 +54,15 @@ class Reader:
         stream = self._stream
         while True:
             piece = stream.take(self)
-            if piece:
-                self._patience_s = HELD_BACK_S
-                return piece
-            if piece is not None:
+            if piece is NO_EVENTS:
                 if not stream.is_held_back:
                     await stream.wait()
                     continue
                 if await self._let_go():
                     continue
+            elif piece is not None:
+                self._patience_s = HELD_BACK_S
+                return piece
             stream.detach(self)
             if self.farewell is not None:
                 farewell, self.farewell = self.farewell, None

@@ -405,7 +405,8 @@ class Stream:
     @property
     def is_held_back(self) -> bool:
         """Whether something is handed out as soon as the store has it."""
-        return self._released < self.log.last_seq or self._released < 0
+        released = self._released
+        return released < self.log.last_seq or released < 0
 
     async def wait(self, at_most_s: float | None = None) -> None:
         """Returns when there may be something to take."""

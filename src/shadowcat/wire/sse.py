@@ -7,7 +7,6 @@ whole-buffer operations: a stream of small events costs no Python step per line 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import count
 
 import msgspec
 
@@ -184,11 +183,10 @@ def encode_messages(prefix: bytes, first: int, data: Sequence[bytes | None]) -> 
     other. None leaves its number out."""
     text = b"".join([one for one in data if one is not None])
     if _LF in text or _CR in text:
-        ids = (b"%b%d" % (prefix, number) for number in count(first))
         return b"".join(
             [
-                encode_event(one, event=b"message", id=id)
-                for id, one in zip(ids, data, strict=False)
+                encode_event(one, event=b"message", id=b"%b%d" % (prefix, number))
+                for number, one in enumerate(data, first)
                 if one is not None
             ]
         )
