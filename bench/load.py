@@ -15,6 +15,7 @@ class Load:
     requests: int
     seconds: float
     p50_us: float
+    p99_us: float
 
     @property
     def rate(self) -> float:
@@ -27,7 +28,7 @@ def apply(url: str, *, connections: int, seconds: int, headers: tuple[str, ...] 
     arguments += [f"--script={_SCRIPT}", url, "--", *headers]
     with Child(arguments, other_cores()) as wrk:
         output = wrk.output(seconds + _SPARE_S)
-    requests, microseconds, failed, p50_us = output.rpartition("measured ")[2].split()
+    requests, microseconds, failed, p50_us, p99_us = output.rpartition("measured ")[2].split()
     if int(failed) or not int(requests):
         raise CannotMeasure(f"{failed} of {requests} requests to {url} failed")
-    return Load(int(requests), int(microseconds) / 1e6, float(p50_us))
+    return Load(int(requests), int(microseconds) / 1e6, float(p50_us), float(p99_us))

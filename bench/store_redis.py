@@ -28,7 +28,7 @@ Measured = tuple[float, float, float, float]
 
 def run() -> None:
     print(f"batches of {BATCH} events x {len(EVENT)} bytes over {SESSIONS} sessions, one round trip each")
-    with tempfile.TemporaryDirectory() as directory, _server(Path(directory)) as server:
+    with tempfile.TemporaryDirectory() as directory, redis_server(Path(directory)) as server:
         url = f"redis+unix://{directory}/redis.sock"
         found = in_turn(
             {
@@ -107,7 +107,7 @@ async def _plain(url: str, _: int) -> tuple[Writer, Callable[[], Awaitable[None]
 
 
 @contextmanager
-def _server(directory: Path) -> Iterator[Child]:
+def redis_server(directory: Path) -> Iterator[Child]:
     path = directory / "redis.sock"
     arguments = ["--port", "0", "--unixsocket", str(path), "--dir", str(directory), "--save", ""]
     with Child([program("redis-server"), *arguments], on=other_cores()) as child:

@@ -83,7 +83,7 @@ def _print(found: dict[str, list[Run]]) -> None:
 def _measure(proxy: Child, port: int, more: bytes) -> Run:
     cpu_s, rss = proxy.cpu_s(), proxy.rss_bytes()
     started = time.monotonic()
-    events = _read_stream(port, more)
+    events = read_stream(port, more)
     elapsed_s = time.monotonic() - started
     # nginx's chunks end anywhere, and what one cuts in two is not found.
     if events < EVENTS * 0.99:
@@ -91,7 +91,7 @@ def _measure(proxy: Child, port: int, more: bytes) -> Run:
     return Run(EVENTS / elapsed_s, (proxy.cpu_s() - cpu_s) / EVENTS * 1e6, proxy.rss_bytes() - rss)
 
 
-def _read_stream(port: int, more: bytes) -> int:
+def read_stream(port: int, more: bytes) -> int:
     """Counts the events until the stream or its connection ends."""
     head = (
         b"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: application/json, text/event-stream\r\n"

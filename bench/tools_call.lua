@@ -31,5 +31,6 @@ end
 function done(summary, latency)
   local errors = summary.errors
   local failed = errors.connect + errors.read + errors.write + errors.status + errors.timeout
-  print(string.format("measured %d %d %d %.0f", summary.requests, summary.duration, failed, latency:percentile(50)))
+  local p50, p99 = latency:percentile(50), latency:percentile(99)
+  print(string.format("measured %d %d %d %.0f %.0f", summary.requests, summary.duration, failed, p50, p99))
 end
