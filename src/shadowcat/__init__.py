@@ -1,7 +1,8 @@
 """Shadowcat: a proxy for the Model Context Protocol.
 
-`ReverseProxy`, `ForwardProxy`, `StdioForward` and `StdioBridge` are the proxy as a library; an `Interceptor` is what
-changes messages on their way. The ports for stores and taps of your own are in `shadowcat.core`.
+`ReverseProxy`, `ForwardProxy`, `StdioForward` and `StdioBridge` are the proxy as a library; a `Command` is a server
+that speaks stdio, an `Interceptor` what changes messages on their way. Ports for stores and taps of your own are in
+`shadowcat.core`.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ if TYPE_CHECKING:
     from shadowcat.app.stdio import StdioForward
     from shadowcat.core.exchange import PASS, Context, Reject, Replace, Reply, Verdict
     from shadowcat.core.interceptor import Interceptor
+    from shadowcat.upstream.command import Command
     from shadowcat.wire.jsonrpc import Message
 
 __all__ = [
     "PASS",
     "Admin",
+    "Command",
     "Context",
     "ForwardProxy",
     "Interceptor",
@@ -37,6 +40,7 @@ __all__ = [
 
 _HOME = {
     "Admin": "admin.listener",
+    "Command": "upstream.command",
     "ForwardProxy": "app.forward",
     "ReverseProxy": "app.proxy",
     "StdioBridge": "app.bridge",
