@@ -193,6 +193,9 @@ def _error(id: RequestId | None, error: bytes, seq: int) -> Message:
         raise TapeError(f"message {seq}: what it was refused with is no error") from why
 
 
+# The codes of bytes: their search is a memchr.
+_CR, _LF = b"\r\n"
+
 _encode = msgspec.json.encode
 _decode_head = msgspec.json.Decoder(Head).decode
 _decode_frame = msgspec.json.Decoder(Frame).decode
@@ -223,7 +226,7 @@ def line_form(frame: Frame) -> bytes:
 
 
 def has_line_breaks(raw: bytes) -> bool:
-    return b"\n" in raw or b"\r" in raw
+    return _LF in raw or _CR in raw
 
 
 class Tape:
