@@ -281,6 +281,7 @@ async def test_a_store_that_hangs_is_not_waited_for_at_the_end(
     store: FailingStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(machinery, "STORE_S", 0.1)
+    monkeypatch.setattr(machinery, "UPSTREAMS_S", 0.1)
     monkeypatch.setattr(store, "aclose", asyncio.Event().wait)
     async with stand(store=store, durability=PROMPT) as rig:
         await rig.client.initialize()

@@ -13,6 +13,7 @@ from shadowcat.core.ports import SessionStore, TapSink
 from shadowcat.http.client import Client
 from shadowcat.proxy.news import What
 from shadowcat.proxy.pipeline import Pipeline
+from shadowcat.proxy.registry import UPSTREAMS_S
 from shadowcat.proxy.relay import Relay
 from shadowcat.proxy.shared import Phase, SessionLimits, Shared
 from shadowcat.proxy.upstreams import Roster
@@ -21,7 +22,7 @@ from shadowcat.proxy.writer import Durability
 CLOSE_S = 9.0
 """For all of it, where nobody has to be gone by a certain time."""
 STORE_S = 3.0
-"""For a store and the servers to close: a child that ignores SIGTERM takes two seconds of that."""
+"""For a store and the servers to close."""
 _CANCEL_S = 0.5
 
 
@@ -74,5 +75,6 @@ class Machinery:
         if self._store is not None:
             # One that hangs keeps no process from its end: what it does not have by now it will not get.
             closing.spawn(self._store.aclose(), "store")
-        await closing.finish(deadline.left(STORE_S), grace_s=_CANCEL_S)
+        # Not less than a child takes that ignores SIGTERM, however late it is: none is to be left behind.
+        await closing.finish(max(deadline.left(STORE_S), UPSTREAMS_S), grace_s=_CANCEL_S)
         await self._client.aclose()
