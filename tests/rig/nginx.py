@@ -34,21 +34,24 @@ async def nginx(servers: str, port: int, directory: Path) -> AsyncIterator[None]
     """`servers` is what stands inside `http`; it listens on `port`."""
     config = directory / "nginx.conf"
     config.write_text(_AROUND.format(directory=directory, servers=servers))
-    process = await asyncio.create_subprocess_exec(
-        needs.nginx(), "-p", str(directory), "-e", "stderr", "-c", str(config),
-        stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+    # Not a pipe: nobody reads it, and a full one stops the worker.
+    log = directory / "nginx.log"
+    with log.open("wb") as errors:
+        process = await asyncio.create_subprocess_exec(
+            needs.nginx(), "-p", str(directory), "-e", "stderr", "-c", str(config),
+            stderr=errors,
+        )  # fmt: skip
     try:
         async with soon():
             while not await _accepts(port):
-                assert process.returncode is None, await _said(process)
+                assert process.returncode is None, log.read_text()
                 await asyncio.sleep(0.02)
         yield
     finally:
         if process.returncode is None:
             process.terminate()
         async with soon():
-            await process.communicate()
+            await process.wait()
 
 
 @asynccontextmanager
@@ -87,8 +90,3 @@ async def _accepts(port: int) -> bool:
         return False
     writer.close()
     return True
-
-
-async def _said(process: asyncio.subprocess.Process) -> str:
-    assert process.stderr is not None
-    return (await process.stderr.read()).decode()
