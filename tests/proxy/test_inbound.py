@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-from shadowcat.proxy.inbound import follow
+import pytest
+
+from shadowcat.core.correlate import InFlight
+from shadowcat.proxy.inbound import follow, until_stopped
+from shadowcat.proxy.streams import Stream
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Message
 from tests.rig.stand import stand
@@ -49,3 +53,17 @@ async def test_a_call_that_was_cancelled_before_its_stream_was_read_ends() -> No
         assert source.is_closed
         assert core.correlator.is_idle
         assert stream.log.last_seq == 0
+
+
+@pytest.mark.parametrize("is_interrupted", [False, True])
+async def test_whoever_else_cancels_is_obeyed_although_the_call_was_stopped(is_interrupted: bool) -> None:
+    entry: InFlight[Stream] = InFlight(1, 1, "tools/call")
+    waiting = asyncio.create_task(until_stopped(entry, Silent().__anext__()))
+    await until(lambda: entry.interrupt is not None)
+    entry.cancelled = True
+    if is_interrupted:
+        assert entry.interrupt is not None
+        entry.interrupt()
+    waiting.cancel()
+    await asyncio.wait((waiting,), timeout=20)
+    assert waiting.cancelled()

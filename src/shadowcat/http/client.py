@@ -256,7 +256,10 @@ class Client:
                 protocol, origin.host, origin.port, ssl=tls, server_hostname=server_hostname
             )
             # What is connected is judged: a name that is looked up twice may lead to two places.
-            if self._admits is not None and not self._admits(origin, transport.get_extra_info("peername")[0]):
+            peer = transport.get_extra_info("peername")
+            if peer is None:
+                raise ConnectionResetError("closed as soon as it was open")
+            if self._admits is not None and not self._admits(origin, peer[0]):
                 transport.abort()
                 told = "The target's name leads to an address that is not allowed"
                 raise Fault(FaultKind.FORBIDDEN, told, reason="foreign_target")

@@ -27,13 +27,20 @@ async def until_stopped(entry: InFlight[Stream], work: Coroutine[Any, Any, T]) -
     """The outcome of `work`; None when the request was cancelled or failed first, whatever was waited for."""
     task = asyncio.current_task()
     assert task is not None
-    entry.interrupt = task.cancel
+    interrupted = False
+
+    def interrupt() -> None:
+        nonlocal interrupted
+        interrupted = True
+        task.cancel()
+
+    entry.interrupt = interrupt
     try:
         return await work
     except asyncio.CancelledError:
-        if not entry.is_stopped:
+        # What somebody else cancels besides is not ours to stop.
+        if not (interrupted and entry.is_stopped) or task.uncancel() > 0:
             raise
-        task.uncancel()
         return None
     finally:
         entry.interrupt = None
