@@ -101,3 +101,45 @@ async def test_server_everything(tmp_path: Path) -> None:
     assert (code, last.endswith(" 1 difference")) == (1, True), lines
     assert line.startswith('tools/call echo /result/content/0/text: expected "Echo: Ørjan')
     assert 'got "Ekko: Ørjan' in line
+
+
+FIXTURE = (sys.executable, "-m", "tests.e2e.server", "--stdio")
+GREETING = "Hello"
+
+
+async def story(url: str) -> Any:
+    """A server's author tries it out; the server also asks back."""
+    async with application(url, VERSION) as app, soon(PATIENT_S):
+        client = app.client
+        return [
+            plain(client.server_info),
+            plain(await client.list_tools()),
+            await app.says("greet", name="Ørjan"),
+            plain(await app.call("test_multiple_content_types")),
+            plain(await app.call("test_error_handling")),
+            plain(await app.call("test_tool_with_progress")),
+            app.progress,
+            plain(await client.list_prompts()),
+            plain(await client.list_resources()),
+            plain(await app.call("test_sampling", prompt="say something")),
+        ]
+
+
+async def test_the_official_sdk_on_both_sides(tmp_path: Path) -> None:
+    async with serving("forward", "http", "--record", str(tmp_path), command=FIXTURE) as url:
+        first = await story(url)
+    assert GREETING in first[2]
+
+    async with serving("replay", str(tmp_path)) as url:
+        assert await story(url) == first
+
+    code, lines = await replayed(tmp_path, *FIXTURE)
+    assert (code, lines[-1].endswith("no differences")) == (0, True), lines
+
+    changed = f"{' '.join(FIXTURE)} | sed -u 's/{GREETING}/Goodbye/'"
+    code, lines = await replayed(tmp_path, "sh", "-c", changed)
+    assert len(lines) == 2, lines
+    line, last = lines
+    assert (code, last.endswith(" 1 difference")) == (1, True), lines
+    assert line.startswith(f'tools/call greet /result/content/0/text: expected "{GREETING}')
+    assert 'got "Goodbye' in line
