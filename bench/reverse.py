@@ -70,10 +70,14 @@ def _started(*arguments: str) -> tuple[Child, int]:
     options = ("--listen", "127.0.0.1:0", "--log-level", "warning")
     words = [sys.executable, "-m", "shadowcat", *command, *options, *arguments[len(command) :]]
     child = Child(words, measured_core())
-    said = child.read_line()
-    found = re.search(r":([0-9]+)/", said)
-    if found is None:
-        raise CannotMeasure(f"the proxy said {said!r}")
+    try:
+        said = child.read_line()
+        found = re.search(r":([0-9]+)/", said)
+        if found is None:
+            raise CannotMeasure(f"the proxy said {said!r}")
+    except CannotMeasure:
+        child.close()
+        raise
     return child, int(found[1])
 
 
