@@ -19,7 +19,7 @@ from tests import needs
 from tests.demo.programs import Demo, demo
 from tests.e2e.python_client import LEGACY, MODERN, application
 from tests.e2e.test_inspector import inspector
-from tests.rig.wait import soon
+from tests.rig.wait import soon, until
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcp.MCPDeprecationWarning")
 
@@ -109,14 +109,20 @@ async def test_ctrl_c_ends_all_of_it(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
+def _takes(sock: socket.socket, port: int) -> bool:
+    try:
+        sock.bind(("127.0.0.1", port))
+        sock.listen()
+    except OSError:
+        return False
+    return True
+
+
 async def test_a_taken_port_is_said_and_another_one_used(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            taken.bind(("127.0.0.1", 8080))
-            taken.listen()
-        except OSError:
-            pass  # by somebody else: all the better
+        # Another test that has it now may be over before the demo looks.
+        await until(lambda: _takes(taken, 8080))
         async with demo(tmp_path) as running:
             assert running.printed.startswith(
                 "port 8080 is taken: using a free one (--listen chooses)\nserving "
