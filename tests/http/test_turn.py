@@ -78,6 +78,14 @@ async def test_the_order_is_that_of_the_calls() -> None:
         assert await one.arrives(6 + len(LONG) + 1) == b"abc" + LONG + b"defg"
 
 
+async def test_what_is_not_to_wait_leaves_at_once_and_in_its_order() -> None:
+    async with pair(Turn()) as one:
+        one.sender.write(b"a")
+        one.sender.write_now(b"b")
+        assert not one.sender.is_holding
+        assert one.arrived() == b"ab"
+
+
 async def test_many_do_not_wait_for_more() -> None:
     turn = Turn()
     async with pair(turn) as first, pair(turn) as last:

@@ -360,7 +360,7 @@ class Connection(asyncio.Protocol):
                 return False
             head = self._head(response, keep_alive, b"transfer-encoding: chunked\r\n" if chunked else b"")
             self._streaming = True
-            sender.write(head)
+            sender.write_now(head)
             if request.method == "HEAD" or response.status in _NO_BODY:
                 return keep_alive
             self._spoke_at = self._loop.time()
@@ -370,11 +370,11 @@ class Connection(asyncio.Protocol):
                     return False
                 if chunk:
                     self._spoke_at = self._loop.time()
-                    sender.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
+                    sender.write_now(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
                     if gate.is_closed:
                         await gate.wait_open()
             if chunked and not self._lost:
-                sender.write(b"0\r\n\r\n")
+                sender.write_now(b"0\r\n\r\n")
             return keep_alive
         finally:
             close = getattr(body, "aclose", None)
@@ -477,7 +477,7 @@ class Connection(asyncio.Protocol):
         self._spoke_at = now
         chunk = response.idle_chunk
         chunked = self._running is not None and self._running.chunked_responses
-        self._sender.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
+        self._sender.write_now(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
 
 
 def _nothing() -> None:

@@ -55,11 +55,18 @@ class Sender:
 
     def write(self, data: bytes) -> None:
         if self._held or len(data) > _MAX_BYTES:
-            self.flush()
-            self._transport.write(data)
+            self.write_now(data)
         else:
             self._held = data
             self._turn.add(self, self._loop)
+
+    def write_now(self, data: bytes) -> None:
+        """For what should not arrive together with what follows.
+
+        The TypeScript SDK's client loses progress that it reads in one piece with the answer.
+        """
+        self.flush()
+        self._transport.write(data)
 
     def write_two(self, first: bytes, second: bytes) -> None:
         """At once, and without a copy."""
