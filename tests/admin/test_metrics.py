@@ -170,6 +170,8 @@ async def test_streams_that_are_resumed_on_both_sides() -> None:
             stream.cut()
 
             async def rest(seen: Any) -> None:
+                # The standalone stream that follows is one that stays open.
+                rig.server.on_get = None
                 await seen.begin("text/event-stream")
                 again = Stream(seen)
                 await again.notify("notifications/message", {"level": "info", "data": 1}, id="e1")
@@ -182,7 +184,7 @@ async def test_streams_that_are_resumed_on_both_sides() -> None:
         reply = await rig.client.begin("tools/call", {"name": "t"})
         assert len(await reply.messages()) == 2
         await (await rig.client.listen(reply.seen[0].id)).rest()
-        await until(lambda: upstream.streamable.streams.ended)
+        await until(lambda: upstream.streamable.streams.ended and upstream.streamable.streams.opened == 2)
         found = await operator.metrics()
         counted = {
             name.removeprefix("shadowcat_upstream_").removesuffix('{upstream="a"}'): value
