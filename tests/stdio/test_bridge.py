@@ -16,7 +16,7 @@ from shadowcat.downstream import stdio_front
 from shadowcat.upstream import tools
 from tests.rig.client import modern
 from tests.rig.old_server import old_server
-from tests.rig.server import MODERN, PV, SUB, Call, McpServer, Stream, mcp_server
+from tests.rig.server import MODERN, PV, SUB, Call, Handler, McpServer, Stream, holding, mcp_server
 from tests.rig.wait import happens, soon, until
 from tests.rig.wire import Seen
 from tests.stdio.editor import INITIALIZE, line
@@ -38,6 +38,16 @@ class Bridge:
 
     async def call(self, id: Any, **params: Any) -> Any:
         return await self.client.ask(asked(id, **params))
+
+    def server_holds(self, method: str, then: Handler) -> asyncio.Event:
+        """What the server answers such requests after."""
+        release = asyncio.Event()
+        self.server.handlers[method] = holding(release, then)
+        return release
+
+
+async def _no_content(call: Call) -> None:
+    await call.result({"content": []})
 
 
 def asked(id: Any, name: str = "t", **params: Any) -> bytes:
@@ -122,12 +132,7 @@ async def test_what_answers_nothing_comes_on_stdout() -> None:
 
 async def test_nothing_overtakes_the_word_that_it_is_initialized() -> None:
     async with before() as rig:
-        release = asyncio.Event()
-
-        @rig.server.on("notifications/initialized")
-        async def _(call: Call) -> None:
-            await happens(release)
-            await call.seen.respond(202)
+        release = rig.server_holds("notifications/initialized", lambda call: call.seen.respond(202))
 
         await rig.initialize()
         rig.client.writer.write(asked(1))
@@ -139,12 +144,7 @@ async def test_nothing_overtakes_the_word_that_it_is_initialized() -> None:
 
 async def test_a_cancelled_request_is_not_answered() -> None:
     async with before() as rig:
-        release = asyncio.Event()
-
-        @rig.server.on("tools/call")
-        async def _(call: Call) -> None:
-            await happens(release)
-            await call.result({"content": []})
+        release = rig.server_holds("tools/call", _no_content)
 
         await rig.initialize()
         rig.client.writer.write(asked(1))
@@ -264,12 +264,7 @@ async def test_what_is_no_message_is_refused_and_nothing_else(sent: bytes, code:
 async def test_who_asks_too_much_at_once_is_read_on_later(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stdio_front, "MAX_RUNNING", 2)
     async with before() as rig:
-        release = asyncio.Event()
-
-        @rig.server.on("tools/call")
-        async def _(call: Call) -> None:
-            await happens(release)
-            await call.result({"content": []})
+        release = rig.server_holds("tools/call", _no_content)
 
         await rig.initialize()
         for id in range(1, 6):
@@ -285,12 +280,7 @@ async def test_who_asks_too_much_at_once_is_read_on_later(monkeypatch: pytest.Mo
 
 async def test_what_was_asked_before_the_end_is_answered() -> None:
     async with before() as rig:
-        release = asyncio.Event()
-
-        @rig.server.on("tools/call")
-        async def _(call: Call) -> None:
-            await happens(release)
-            await call.result({"content": []})
+        release = rig.server_holds("tools/call", _no_content)
 
         await rig.initialize()
         rig.client.writer.write(asked(1))
@@ -303,12 +293,7 @@ async def test_what_was_asked_before_the_end_is_answered() -> None:
 
 async def test_a_client_that_goes_while_it_opens_leaves_nothing() -> None:
     async with before() as rig:
-        release = asyncio.Event()
-
-        @rig.server.on("initialize")
-        async def _(call: Call) -> None:
-            await happens(release)
-            await rig.server.initialize(call)
+        release = rig.server_holds("initialize", rig.server.initialize)
 
         rig.client.writer.write(line({"id": 0, "method": "initialize", "params": INITIALIZE}))
         await rig.server.gets("initialize")
@@ -455,12 +440,7 @@ async def test_a_missing_method_is_told_as_the_server_does() -> None:
 
 async def test_an_id_in_flight_is_taken() -> None:
     async with before() as rig:
-        release = asyncio.Event()
-
-        @rig.server.on("tools/list")
-        async def _(call: Call) -> None:
-            await happens(release)
-            await call.result({"tools": []})
+        release = rig.server_holds("tools/list", lambda call: call.result({"tools": []}))
 
         rig.client.writer.write(modern_line("tools/list", id=1))
         await rig.server.gets("tools/list")
