@@ -1,4 +1,4 @@
-"""What one turn of the event loop has to send leaves together at its end.
+"""The requests and whole answers of one turn of the event loop leave together at its end.
 
 A peer that waits is woken by what is sent to it, and on a machine with cores to spare that costs the sender more than
 the sending does. Sent in between, every message finds its peer asleep again; sent together, nearly all find it at work.
