@@ -32,6 +32,8 @@ from shadowcat.upstream.streamable import StreamableUpstream
 _CALLS = 2_000
 _ROUNDS = 9
 _PORT = 3000
+_TURNS = 1_000
+"""So many turns of the loop are far more than anything here takes."""
 _HEAD = (
     b"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nContent-Type: application/json\r\n"
     b"Accept: application/json, text/event-stream\r\nContent-Length: %d\r\n%b\r\n"
@@ -74,7 +76,7 @@ class Kept:
         return written
 
     def get_extra_info(self, name: str) -> Any:
-        return self._socket if name == "socket" else None
+        return {"socket": self._socket, "peername": ("127.0.0.1", _PORT)}.get(name)
 
     def get_write_buffer_size(self) -> int:
         return 0
@@ -155,8 +157,11 @@ class Way:
 
 
 async def _until(is_so: Callable[[], bool]) -> None:
-    while not is_so():  # noqa: ASYNC110 - an event would have to be set by what is measured
+    for _ in range(_TURNS):  # an event would have to be set by what is measured
+        if is_so():
+            return
         await asyncio.sleep(0)
+    raise TimeoutError("what was waited for did not come")
 
 
 async def reverse() -> Way:
