@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from shadowcat.http.limits import ServerLimits
 from tests.rig.cases import refused
 from tests.rig.client import ACCEPT, JSON, envelope, modern, routing, rpc
-from tests.rig.server import Call
-from tests.rig.stand import Stand
+from tests.rig.server import Call, holding
+from tests.rig.stand import Stand, stand
 from tests.rig.wait import happens
 
 LIST = rpc("tools/list", {}, 7)
@@ -220,7 +221,32 @@ async def test_a_body_that_is_too_large(quiet: Stand) -> None:
     body = b'{"jsonrpc":"2.0","id":7,"method":"x","params":{"x":"%b"}}' % (b"x" * 4 * 1024 * 1024)
     client = quiet.client
     fields = [ACCEPT, JSON, *client.in_session(), ("Content-Length", str(len(body)))]
-    assert (await client.request("POST", fields)).status == 413
+    reply = await client.request("POST", fields)
+    assert reply.status == 413
+    assert (await reply.json())["error"] == {
+        "code": -32600,
+        "message": "The body is too large: 4194304 bytes at most",
+        "data": {"reason": "body_too_large"},
+    }
+
+
+async def test_bodies_that_are_too_much_together() -> None:
+    size = 100_000
+    # Four such bodies, of which one's room is kept for small ones.
+    limits = ServerLimits(body_bytes=size, bodies_bytes=1)
+    async with stand(server_limits=limits) as rig:
+        await rig.client.initialize()
+        ended = asyncio.Event()
+        rig.server.on("tools/call")(holding(ended, lambda call: call.result({})))
+        params = {"name": "t", "arguments": {"x": "x" * (size - 1_000)}}
+        asking = [asyncio.create_task(rig.client.call("tools/call", params, id)) for id in range(3)]
+        await rig.server.gets("tools/call", 3)
+        reply = await rig.client.begin("tools/call", params, 7)
+        error = await refused(reply, 503, -31002)
+        assert error["data"] == {"reason": "over_capacity"}
+        assert reply.headers["retry-after"] == "5"
+        ended.set()
+        assert all("result" in answer for answer in await asyncio.gather(*asking))
 
 
 # Sessions and their requests.

@@ -10,6 +10,7 @@ from typing import Any
 from shadowcat.app.proxy import ReverseProxy
 from shadowcat.core.ports import Upstream
 from shadowcat.core.targets import TargetRules
+from shadowcat.downstream.answers import refusal_response
 from shadowcat.downstream.forward import ForwardEndpoint
 from shadowcat.downstream.guard import PageGuard
 from shadowcat.downstream.plain import PlainRelay
@@ -69,7 +70,8 @@ class ForwardProxy(ReverseProxy):
         targets.has_sessions = lambda name: any(
             session.core.record.upstream == name for session in self.relay.sessions
         )
-        return Server(self._endpoint.handle, server_limits, self._endpoint.forwarding)
+        endpoint = self._endpoint
+        return Server(endpoint.handle, server_limits, endpoint.forwarding, refusal_response)
 
     def _begin_to_leave(self) -> None:
         self._endpoint.begin_to_leave()

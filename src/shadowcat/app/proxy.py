@@ -14,6 +14,7 @@ from shadowcat.app.process import DRAIN_S
 from shadowcat.clock import SystemClock
 from shadowcat.core.interceptor import Interceptor
 from shadowcat.core.ports import SessionStore, TapSink, Upstream
+from shadowcat.downstream.answers import refusal_response
 from shadowcat.downstream.guard import Guard
 from shadowcat.downstream.peers import Peers
 from shadowcat.downstream.router import routed
@@ -126,7 +127,8 @@ class ReverseProxy:
     ) -> Server:
         self._streamable = StreamableEndpoint(self.relay, options, self.guard, self._peers)
         self.old_clients = SseEndpoint(self.relay, options, self.guard, limits.max_sessions)
-        return Server(routed(options, self._streamable, self.old_clients), server_limits)
+        handler = routed(options, self._streamable, self.old_clients)
+        return Server(handler, server_limits, tell=refusal_response)
 
     def _begin_to_leave(self) -> None:
         self.old_clients.drain()

@@ -8,6 +8,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from shadowcat.core.exchange import MessageStream, Piece
 from shadowcat.core.ports import ClientStream
 from shadowcat.errors import Fault, FaultKind
+from shadowcat.http.check import Refusal
 from shadowcat.http.message import HeaderList, Response
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Message, RequestId
@@ -35,6 +36,22 @@ def fault_response(fault: Fault, id: RequestId | None, *, status: int | None = N
     if fault.kind is FaultKind.OVER_CAPACITY:
         extra.append((b"retry-after", b"5"))
     return json_response(jsonrpc.error(id, fault.error()), status or fault.status, extra)
+
+
+_REFUSED = {
+    405: FaultKind.METHOD_NOT_ALLOWED,
+    413: FaultKind.BODY_TOO_LARGE,
+    415: FaultKind.UNSUPPORTED_MEDIA_TYPE,
+    500: FaultKind.INTERNAL,
+    503: FaultKind.OVER_CAPACITY,
+}
+
+
+def refusal_response(refusal: Refusal) -> Response:
+    """What the engine refused before anybody read it, in the words of the endpoint."""
+    kind = _REFUSED.get(refusal.status, FaultKind.INVALID_REQUEST)
+    fault = Fault(kind, refusal.why[:1].upper() + refusal.why[1:])
+    return fault_response(fault, None, status=refusal.status)
 
 
 def accepted() -> Response:

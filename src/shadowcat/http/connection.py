@@ -19,7 +19,7 @@ from shadowcat.http.check import Refusal, SpokeTls
 from shadowcat.http.flow import WriteGate, has_arrived
 from shadowcat.http.later import Later
 from shadowcat.http.limits import ServerLimits
-from shadowcat.http.message import Peer, Request, Response, encode_fields, encode_head, status_line
+from shadowcat.http.message import Peer, Request, Response, encode_head
 from shadowcat.http.reader import RequestReader
 from shadowcat.http.turn import Sender, Turn
 
@@ -50,6 +50,13 @@ class Forwarding:
     """Hears that a client speaks TLS in a tunnel; what it says is the answer."""
 
 
+def in_plain_text(refusal: Refusal) -> Response:
+    fields = [(b"content-type", b"text/plain")]
+    if refusal.status == 503:
+        fields.append((b"retry-after", b"5"))
+    return Response(refusal.status, fields, refusal.why.encode("ascii", "replace") + b"\n")
+
+
 @dataclass(slots=True)
 class Serving:
     """What the connections of one server share."""
@@ -57,6 +64,8 @@ class Serving:
     handler: Handler
     limits: ServerLimits
     forwarding: Forwarding | None = None
+    tell: Callable[[Refusal], Response] = in_plain_text
+    """What a refused client reads."""
     connections: set[Connection] = field(default_factory=set["Connection"])
     turn: Turn = field(default_factory=Turn)
     draining: bool = False
@@ -386,13 +395,10 @@ class Connection(asyncio.Protocol):
     def _refuse(self, refusal: Refusal) -> None:
         self._serving.refused += 1
         self._serving.errors[refusal.status] += 1
-        why = refusal.why.encode("ascii", "replace") + b"\n"
-        fields = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(why))]
-        if refusal.status == 503:
-            fields.append((b"retry-after", b"5"))
-        self._sender.write(
-            status_line(refusal.status) + encode_fields(fields) + self._serving.date + _CLOSE + b"\r\n" + why
-        )
+        told = self._serving.tell(refusal)
+        body = told.body
+        assert isinstance(body, bytes)
+        self._sender.write(self._head(told, False, b"content-length: %d\r\n" % len(body), body))
         self._close()
 
     def _close(self) -> None:

@@ -6,15 +6,17 @@ import asyncio
 import os
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Any
 
 from shadowcat.aio import Tasks, cancel_and_join
-from shadowcat.http.connection import Connection, Forwarding, Handler, Serving
+from shadowcat.http.check import Refusal
+from shadowcat.http.connection import Connection, Forwarding, Handler, Serving, in_plain_text
 from shadowcat.http.flow import Sweeper, interval_for, notice_vanished
 from shadowcat.http.limits import ServerLimits
+from shadowcat.http.message import Response
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +43,14 @@ class Server:
     """
 
     def __init__(
-        self, handler: Handler, limits: ServerLimits | None = None, forwarding: Forwarding | None = None
+        self,
+        handler: Handler,
+        limits: ServerLimits | None = None,
+        forwarding: Forwarding | None = None,
+        tell: Callable[[Refusal], Response] = in_plain_text,
     ) -> None:
-        self._serving = Serving(handler, limits or ServerLimits(), forwarding)
+        """`tell` makes the answer to what the engine refuses by itself."""
+        self._serving = Serving(handler, limits or ServerLimits(), forwarding, tell)
         self._listeners: list[tuple[asyncio.Server, ssl.SSLContext | None]] = []
         self._tasks = Tasks("server")
         self._sweeper: Sweeper | None = None
