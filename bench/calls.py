@@ -21,8 +21,9 @@ from shadowcat.clock import SystemClock
 from shadowcat.downstream.guard import Guard
 from shadowcat.downstream.streamable import EndpointOptions, StreamableEndpoint
 from shadowcat.http.client import Client, Origin
-from shadowcat.http.connection import Connection, Handler, Serving
+from shadowcat.http.connection import Connection
 from shadowcat.http.limits import ServerLimits
+from shadowcat.http.serving import Handler, Serving
 from shadowcat.proxy.pipeline import Pipeline
 from shadowcat.proxy.relay import Relay
 from shadowcat.proxy.shared import SessionLimits, Shared

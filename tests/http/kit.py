@@ -15,10 +15,10 @@ from typing import Any
 import trustme
 
 from shadowcat.http.client import Client, Origin
-from shadowcat.http.connection import Handler
 from shadowcat.http.limits import ClientLimits, ServerLimits
 from shadowcat.http.message import Request, Response
 from shadowcat.http.server import Server
+from shadowcat.http.serving import Handler
 from shadowcat.http.tls import ClientTls, ServerTls
 
 DEADLINE_S = 30.0

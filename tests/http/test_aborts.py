@@ -105,9 +105,11 @@ async def server_breaks_off(client: Client, server: Server, chance: random.Rando
     )
     await turns(chance.randint(0, 60))
     while not task.done():
-        connections: list[Connection] = list(server._serving.connections)
+        connections = list(server._serving.connections)
         if connections:
-            chance.choice(connections).abort()
+            connection = chance.choice(connections)
+            assert isinstance(connection, Connection)
+            connection.abort()
         await turns(5)
 
 

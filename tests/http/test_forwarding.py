@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from shadowcat.http.connection import Forwarding, Handler
 from shadowcat.http.limits import ServerLimits
 from shadowcat.http.message import Peer, Request, Response
 from shadowcat.http.server import Server
+from shadowcat.http.serving import Forwarding, Handler
 from tests.http.kit import GET, Recorder, happens, serving, wire_to
 
 CONNECT = b"CONNECT a:80 HTTP/1.1\r\nhost: a:80\r\n\r\n"

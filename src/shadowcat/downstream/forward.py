@@ -22,8 +22,8 @@ from shadowcat.downstream.plain import PlainRelay
 from shadowcat.downstream.sse import SseEndpoint
 from shadowcat.downstream.streamable import EndpointOptions, StreamableEndpoint
 from shadowcat.errors import Fault, FaultKind
-from shadowcat.http.connection import Forwarding
 from shadowcat.http.message import Peer, Request, Response
+from shadowcat.http.serving import Forwarding
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.hosts import is_loopback
 from shadowcat.wire.mcp import Header

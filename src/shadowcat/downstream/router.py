@@ -7,9 +7,9 @@ from typing import Any
 
 from shadowcat.downstream.sse import SseEndpoint
 from shadowcat.downstream.streamable import EndpointOptions, StreamableEndpoint
-from shadowcat.http.connection import Handler
 from shadowcat.http.later import Later
 from shadowcat.http.message import Request, Response
+from shadowcat.http.serving import Handler
 
 
 def routed(options: EndpointOptions, streamable: StreamableEndpoint, old: SseEndpoint) -> Handler:

@@ -9,87 +9,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field, replace
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Coroutine
+from dataclasses import replace
 from typing import Any, cast
 
-from shadowcat.http.bodies import Bodies
+from shadowcat.http import framing
 from shadowcat.http.check import Refusal, SpokeTls
 from shadowcat.http.flow import WriteGate, has_arrived
 from shadowcat.http.later import Later
-from shadowcat.http.limits import ServerLimits
-from shadowcat.http.message import Peer, Request, Response, encode_head
+from shadowcat.http.message import Peer, Request, Response
 from shadowcat.http.reader import RequestReader
-from shadowcat.http.turn import Sender, Turn
+from shadowcat.http.serving import Serving
+from shadowcat.http.turn import Sender
 
 log = logging.getLogger("shadowcat.http")
 
-Handler = Callable[[Request], Awaitable[Response] | Later]
-
-_CLOSE = b"connection: close\r\n"
-_END = b"\r\n"
-_CLOSE_END = _CLOSE + _END
 _NEVER = float("inf")
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _JOIN_BELOW = 64 * 1024
 _PARTING_S = 1.0
 """While draining, how long a client that was told of no end has for what it is sending: whoever uses its connection
 often is told with the answer, and whoever was silent for so long looks first whether the connection still stands."""
-_NO_BODY = frozenset({204, 304})
-
-
-@dataclass(frozen=True, slots=True)
-class Forwarding:
-    """Makes a server a forward proxy's: its handler gets targets that name a host, and CONNECT.
-
-    A 2xx to CONNECT means a tunnel, and HTTP inside it: its requests come to the handler with `Peer.tunnel`.
-    """
-
-    refuse_tls: Callable[[Peer], str]
-    """Hears that a client speaks TLS in a tunnel; what it says is the answer."""
-
-
-def in_plain_text(refusal: Refusal) -> Response:
-    fields = [(b"content-type", b"text/plain")]
-    if refusal.status == 503:
-        fields.append((b"retry-after", b"5"))
-    return Response(refusal.status, fields, refusal.why.encode("ascii", "replace") + b"\n")
-
-
-@dataclass(slots=True)
-class Serving:
-    """What the connections of one server share."""
-
-    handler: Handler
-    limits: ServerLimits
-    forwarding: Forwarding | None = None
-    tell: Callable[[Refusal], Response] = in_plain_text
-    """What a refused client reads."""
-    connections: set[Connection] = field(default_factory=set["Connection"])
-    turn: Turn = field(default_factory=Turn)
-    draining: bool = False
-    """No more is accepted, and each connection ends with what it asks for next or runs now."""
-    closed: bool = False
-    emptied: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when the last connection ends."""
-    date: bytes = b""
-    requests: int = 0
-    refused: int = 0
-    slow_closed: int = 0
-    errors: Counter[int] = field(default_factory=Counter[int])
-    """Answers by status, of those from 400 on."""
-    bodies: Bodies = field(init=False)
-
-    def __post_init__(self) -> None:
-        limits = self.limits
-        # However large one may be, there is to be room for some.
-        self.bodies = Bodies(max(limits.bodies_bytes, 4 * limits.body_bytes))
-
-    def forget(self, connection: Connection) -> None:
-        self.connections.discard(connection)
-        if not self.connections:
-            self.emptied.set()
 
 
 class Connection(asyncio.Protocol):
@@ -201,7 +141,7 @@ class Connection(asyncio.Protocol):
     def _send_continue(self) -> None:
         # Behind a running request the client would take it for that one's; it sends its body after a while anyway.
         if self._running is None:
-            self._sender.write(_CONTINUE)
+            self._sender.write(framing.CONTINUE)
 
     def _start(self, item: Request | Refusal, keep_alive: bool) -> None:
         if isinstance(item, Refusal):
@@ -324,27 +264,19 @@ class Connection(asyncio.Protocol):
                 else self._idle_s
             )
 
-    def _head(self, response: Response, keep_alive: bool, framing: bytes, body: bytes = b"") -> bytes:
-        return b"".join(
-            (
-                response.encoded or encode_head(response.status, response.headers),
-                self._serving.date,
-                framing,
-                _END if keep_alive else _CLOSE_END,
-                body,
-            )
-        )
-
     def _write_whole(self, request: Request, response: Response, body: bytes, keep_alive: bool) -> bool:
+        date = self._serving.date
         keep_alive = keep_alive and not self._serving.draining
-        has_body = response.status not in _NO_BODY
-        framing = b"content-length: %d\r\n" % len(body) if has_body else b""
-        if not has_body or request.method == "HEAD":
-            self._sender.write(self._head(response, keep_alive, framing))
+        if response.status in framing.WITHOUT_BODY:
+            self._sender.write(framing.head(response, date, keep_alive, b""))
+            return keep_alive
+        length = b"content-length: %d\r\n" % len(body)
+        if request.method == "HEAD":
+            self._sender.write(framing.head(response, date, keep_alive, length))
         elif len(body) < _JOIN_BELOW:
-            self._sender.write(self._head(response, keep_alive, framing, body))
+            self._sender.write(framing.head(response, date, keep_alive, length, body))
         else:
-            self._sender.write_two(self._head(response, keep_alive, framing), body)
+            self._sender.write_two(framing.head(response, date, keep_alive, length), body)
         return keep_alive
 
     def _write_tunnel(self, request: Request, response: Response, body: bytes) -> bool:
@@ -352,7 +284,7 @@ class Connection(asyncio.Protocol):
         if not 200 <= response.status < 300:
             return self._write_whole(request, response, body, keep_alive=False)
         # RFC 9110 9.3.6: nothing here says how long a body is.
-        self._sender.write(self._head(response, True, b""))
+        self._sender.write(framing.head(response, self._serving.date, True, b""))
         self._peer = replace(self._peer, tunnel=request.target)
         return True
 
@@ -362,15 +294,16 @@ class Connection(asyncio.Protocol):
         sender = self._sender
         gate = self._gate
         # HTTP/1.0 knows no chunks: the end of the body is the end of the connection.
-        chunked = request.chunked_responses and response.status not in _NO_BODY
+        has_body = response.status not in framing.WITHOUT_BODY
+        chunked = request.chunked_responses and has_body
         keep_alive = keep_alive and request.chunked_responses and not self._serving.draining
         try:
             if self._lost:
                 return False
-            head = self._head(response, keep_alive, b"transfer-encoding: chunked\r\n" if chunked else b"")
+            head = framing.head(response, self._serving.date, keep_alive, framing.CHUNKED if chunked else b"")
             self._streaming = True
             sender.write_now(head)
-            if request.method == "HEAD" or response.status in _NO_BODY:
+            if request.method == "HEAD" or not has_body:
                 return keep_alive
             self._spoke_at = self._loop.time()
             self._streamed = response if response.idle_chunk else None
@@ -379,11 +312,11 @@ class Connection(asyncio.Protocol):
                     return False
                 if chunk:
                     self._spoke_at = self._loop.time()
-                    sender.write_now(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
+                    sender.write_now(framing.chunk(chunk) if chunked else chunk)
                     if gate.is_closed:
                         await gate.wait_open()
             if chunked and not self._lost:
-                sender.write_now(b"0\r\n\r\n")
+                sender.write_now(framing.LAST_CHUNK)
             return keep_alive
         finally:
             close = getattr(body, "aclose", None)
@@ -398,7 +331,8 @@ class Connection(asyncio.Protocol):
         told = self._serving.tell(refusal)
         body = told.body
         assert isinstance(body, bytes)
-        self._sender.write(self._head(told, False, b"content-length: %d\r\n" % len(body), body))
+        length = b"content-length: %d\r\n" % len(body)
+        self._sender.write(framing.head(told, self._serving.date, False, length, body))
         self._close()
 
     def _close(self) -> None:
@@ -483,7 +417,7 @@ class Connection(asyncio.Protocol):
         self._spoke_at = now
         chunk = response.idle_chunk
         chunked = self._running is not None and self._running.chunked_responses
-        self._sender.write_now(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
+        self._sender.write_now(framing.chunk(chunk) if chunked else chunk)
 
 
 def _nothing() -> None:

@@ -13,10 +13,11 @@ from typing import Any
 
 from shadowcat.aio import Tasks, cancel_and_join
 from shadowcat.http.check import Refusal
-from shadowcat.http.connection import Connection, Forwarding, Handler, Serving, in_plain_text
+from shadowcat.http.connection import Connection
 from shadowcat.http.flow import Sweeper, interval_for, notice_vanished
 from shadowcat.http.limits import ServerLimits
 from shadowcat.http.message import Response
+from shadowcat.http.serving import Forwarding, Handler, Serving, in_plain_text
 
 
 @dataclass(frozen=True, slots=True)
