@@ -43,10 +43,14 @@ def check(raw: bytes) -> None:
         except UnicodeDecodeError as error:
             raise JsonError("not UTF-8") from error
     kept = raw.translate(_FOLD, _DROP)
-    if len(kept) > 2 * MAX_DEPTH and kept.count(b"{") > MAX_DEPTH and _too_deep(raw, kept):
-        raise JsonError(f"nested deeper than {MAX_DEPTH}")
     # Not `in`, which takes what it looks for as a number first: half of the search is the exception of that.
-    if (kept.find(_LONG_EXPONENT) >= 0 or kept.find(_LONG_RUN) >= 0) and _has_long_number(raw, kept):
+    is_suspicious = kept.find(_LONG_EXPONENT) >= 0
+    # Depth and long numbers take room.
+    if len(kept) > 2 * MAX_DEPTH:
+        if kept.count(b"{") > MAX_DEPTH and _too_deep(raw, kept):
+            raise JsonError(f"nested deeper than {MAX_DEPTH}")
+        is_suspicious = is_suspicious or kept.find(_LONG_RUN) >= 0
+    if is_suspicious and _has_long_number(raw, kept):
         _decode_numbers(raw)
 
 

@@ -111,17 +111,21 @@ class Message(msgspec.Struct, frozen=True, eq=False, gc=False):
         return members(self.raw_params) if self.raw_params else {}
 
     def with_id(self, id: RequestId | None) -> Message:
-        text = b"%d" % id if type(id) is int else _encode(id)
-        if self.kind is RESULT:
-            raw = b"".join((b'{"jsonrpc":"2.0","id":', text, b',"result":', self.raw_result, b"}"))
-            return Message(RESULT, id, "", raw, b"", self.raw_result)
-        if self.kind is REQUEST and self.raw_params:
-            method, params = _encode(self.method), self.raw_params
-            raw = b"".join(
-                (b'{"jsonrpc":"2.0","id":', text, b',"method":', method, b',"params":', params, b"}")
+        kind = self.kind
+        # The usual ones in one step; what `_build` makes of them is the same.
+        if kind is RESULT:
+            result = self.raw_result
+            raw = b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (_encode(id), result)
+            return Message(RESULT, id, "", raw, b"", result)
+        method, params = self.method, self.raw_params
+        if kind is REQUEST and params:
+            raw = b'{"jsonrpc":"2.0","id":%b,"method":%b,"params":%b}' % (
+                _encode(id),
+                _encode(method),
+                params,
             )
-            return Message(REQUEST, id, self.method, raw, self.raw_params)
-        return _build(self.kind, id, self.method, self.raw_params, self.raw_result, self.raw_error)
+            return Message(REQUEST, id, method, raw, params)
+        return _build(kind, id, method, params, self.raw_result, self.raw_error)
 
     def with_params(self, params: dict[str, Any] | Raw) -> Message:
         raw = bytes(params) if isinstance(params, Raw) else _encode(params)
@@ -204,10 +208,7 @@ def parse(raw: bytes) -> Message:
         raise Fault(FaultKind.PARSE, f"Parse error: {error}") from error
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise Fault(FaultKind.PARSE) from error
-    message = _classified(envelope, raw)
-    if len(raw) != _least_length(message):
-        _refuse_second_members(raw)
-    return message
+    return _classified(envelope, raw)
 
 
 def parse_body(raw: bytes, *, max_batch: int = 100) -> Message | list[Message | Fault]:
@@ -266,33 +267,75 @@ def _is_json(raw: bytes) -> bool:
 
 
 def _classified(envelope: _Envelope, raw: bytes) -> Message:
+    """What it is. A text as long as its members need has room for nothing else; a longer one is looked through."""
     id, method = envelope.id, envelope.method
-    params, result, error = envelope.params, envelope.result, envelope.error
     if envelope.jsonrpc != "2.0":
         raise _invalid('jsonrpc must be "2.0"')
-    if method is not UNSET:
-        if result is not UNSET or error is not UNSET:
-            raise _invalid("a method beside a result or an error")
-        raw_params = b"" if params is UNSET else bytes(params)
-        if raw_params and raw_params[:1] != b"{":
+    if method is UNSET:
+        return _response(envelope, raw)
+    params = envelope.params
+    if envelope.result is not UNSET or envelope.error is not UNSET:
+        raise _invalid("a method beside a result or an error")
+    length = _LENGTH_OF_VERSION + _LENGTH_OF_METHOD + len(method)
+    raw_params = b""
+    if params is not UNSET:
+        raw_params = bytes(params)
+        if raw_params[0] != _BRACE:
             raise _invalid("params must be an object")
-        if not method:
-            raise _invalid("method is empty")
-        if id is UNSET:
-            return Message(NOTIFICATION, None, method, raw, raw_params)
-        if id is None:
-            raise _invalid("id must be a string or an integer")
-        return Message(REQUEST, id, method, raw, raw_params)
-    if params is not UNSET or (result is UNSET) == (error is UNSET):
+        length += _LENGTH_OF_PARAMS + len(raw_params)
+    if not method:
+        raise _invalid("method is empty")
+    if id is None:
+        raise _invalid("id must be a string or an integer")
+    message = (
+        Message(NOTIFICATION, None, method, raw, raw_params)
+        if id is UNSET
+        else Message(REQUEST, id, method, raw, raw_params)
+    )
+    if len(raw) != (length if id is UNSET else length + _length_of(id)):
+        _refuse_second_members(raw)
+    return message
+
+
+def _response(envelope: _Envelope, raw: bytes) -> Message:
+    id, result, error = envelope.id, envelope.result, envelope.error
+    if envelope.params is not UNSET or (result is UNSET) == (error is UNSET):
         raise _invalid("neither a request nor a notification nor a response")
-    if error is not UNSET:
-        raw_error = bytes(error)
-        if raw_error[:1] != b"{":
+    length = _LENGTH_OF_VERSION
+    if id is not UNSET:
+        length += _length_of(id)
+    if result is not UNSET:
+        if id is UNSET or id is None:
+            raise _invalid("a result without an id")
+        raw_result = bytes(result)
+        length += _LENGTH_OF_RESULT + len(raw_result)
+        message = Message(RESULT, id, "", raw, b"", raw_result)
+    else:
+        raw_error = b"" if error is UNSET else bytes(error)
+        if raw_error[0] != _BRACE:
             raise _invalid("error must be an object")
-        return Message(ERROR, None if id is UNSET else id, "", raw, raw_error=raw_error)
-    if id is UNSET or id is None:
-        raise _invalid("a result without an id")
-    return Message(RESULT, id, "", raw, raw_result=b"" if result is UNSET else bytes(result))
+        length += _LENGTH_OF_ERROR + len(raw_error)
+        message = Message(ERROR, None if id is UNSET else id, "", raw, raw_error=raw_error)
+    if len(raw) != length:
+        _refuse_second_members(raw)
+    return message
+
+
+# What the members of a message take of the shortest text that has them, beside their values.
+_LENGTH_OF_VERSION = len('{"jsonrpc":"2.0"}')
+_LENGTH_OF_METHOD = len(',"method":""')
+_LENGTH_OF_PARAMS = len(',"params":')
+_LENGTH_OF_RESULT = len(',"result":')
+_LENGTH_OF_ERROR = len(',"error":')
+_LENGTH_OF_ID = len(',"id":')
+_BRACE = ord("{")
+
+
+def _length_of(id: RequestId | None) -> int:
+    """Of the member, name and all."""
+    if id.__class__ is int:
+        return _LENGTH_OF_ID + len(str(id))
+    return _LENGTH_OF_ID + (4 if id is None else 2 + len(id))  # type: ignore[arg-type]
 
 
 def _invalid(why: str) -> Fault:
@@ -302,9 +345,8 @@ def _invalid(why: str) -> Fault:
 def _refuse_second_members(raw: bytes) -> None:
     """Refuses a second key of the same name, also when one is spelled with escapes.
 
-    A message as long as its members need has room for nothing else and does not come here. Another holds white
-    space, escapes in a value, or a second key; minified and measured with the exact text of each value, only a
-    second or an escaped key is left to make it longer.
+    What comes here holds white space, escapes in a value, or a second key; minified and measured with the exact text of
+    each value, only a second or an escaped key is left to make it longer.
     """
     compact = json_strict.minify(raw)
     found = _decode_raw_envelope(compact)
@@ -321,28 +363,6 @@ def _refuse_second_members(raw: bytes) -> None:
             needed += len(key) + 4 + len(value)
     if len(compact) != needed:
         raise _invalid("a member stands twice, or its name is spelled with escapes")
-
-
-def _least_length(message: Message) -> int:
-    """The length of the shortest text with these members: each costs its name, quotes, colon and a comma.
-
-    An id of null is not among them: it is not told from none here.
-    """
-    length = 17  # {"jsonrpc":"2.0"}
-    kind = message.kind
-    if kind is RESULT:
-        length += 10 + len(message.raw_result)
-    elif kind is ERROR:
-        length += 9 + len(message.raw_error)
-    else:
-        length += 12 + len(message.method)
-        params = message.raw_params
-        if params:
-            length += 10 + len(params)
-    id = message.id
-    if type(id) is int:
-        return length + 6 + len(str(id))
-    return length if id is None else length + 8 + len(id)  # type: ignore[arg-type]
 
 
 def members(raw: bytes) -> dict[str, Raw]:
