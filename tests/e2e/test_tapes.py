@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from tests import needs
-from tests.e2e.python_client import App, application, plain
+from tests.e2e.everything import everything
+from tests.e2e.python_client import MODERN, App, application, plain
 from tests.rig.wait import soon
 
 pytestmark = [pytest.mark.filterwarnings("ignore::mcp.MCPDeprecationWarning"), pytest.mark.timeout(300)]
@@ -23,11 +24,6 @@ pytestmark = [pytest.mark.filterwarnings("ignore::mcp.MCPDeprecationWarning"), p
 SHADOWCAT = (sys.executable, "-m", "shadowcat")
 VERSION = "2025-11-25"
 PATIENT_S = 60.0
-
-
-def everything() -> tuple[str, ...]:
-    program = needs.peers() / "@modelcontextprotocol" / "server-everything" / "dist" / "index.js"
-    return (str(needs.node()), str(program), "stdio")
 
 
 @asynccontextmanager
@@ -84,7 +80,7 @@ async def replayed(tape: Path, *command: str) -> tuple[int, list[str]]:
 
 
 async def test_server_everything(tmp_path: Path) -> None:
-    server = everything()
+    server = everything("stdio")
     async with serving("forward", "http", "--record", str(tmp_path), command=server) as url:
         first = await transcript(url)
     assert first[2].endswith("猫")
@@ -107,9 +103,9 @@ FIXTURE = (sys.executable, "-m", "tests.e2e.server", "--stdio")
 GREETING = "Hello"
 
 
-async def story(url: str) -> Any:
+async def story(url: str, version: str) -> Any:
     """A server's author tries it out; the server also asks back."""
-    async with application(url, VERSION) as app, soon(PATIENT_S):
+    async with application(url, version) as app, soon(PATIENT_S):
         client = app.client
         return [
             plain(client.server_info),
@@ -125,13 +121,14 @@ async def story(url: str) -> Any:
         ]
 
 
-async def test_the_official_sdk_on_both_sides(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [VERSION, MODERN])
+async def test_the_official_sdk_on_both_sides(tmp_path: Path, version: str) -> None:
     async with serving("forward", "http", "--record", str(tmp_path), command=FIXTURE) as url:
-        first = await story(url)
+        first = await story(url, version)
     assert GREETING in first[2]
 
     async with serving("replay", str(tmp_path)) as url:
-        assert await story(url) == first
+        assert await story(url, version) == first
 
     code, lines = await replayed(tmp_path, *FIXTURE)
     assert (code, lines[-1].endswith("no differences")) == (0, True), lines
