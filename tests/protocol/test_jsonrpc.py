@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from shadowcat.proxy.shared import SessionLimits
 from tests.rig.cases import case, refused
 from tests.rig.client import Reply, modern, routing, rpc
-from tests.rig.server import SUB, Call, Stream, holding
+from tests.rig.server import SUB, Call, McpServer, Stream, holding
 from tests.rig.stand import Stand, stand
 from tests.rig.wait import happens, until
 
@@ -273,6 +274,41 @@ async def test_a_batch_of_answers_and_notifications_gets_202() -> None:
         for id in ("x", "y"):
             await rig.server.answer_to(id)
         await rig.server.gets("notifications/vendor")
+
+
+async def test_a_batch_that_cancels_its_own_request() -> None:
+    async with stand() as rig:
+        await rig.client.initialize("2025-03-26")
+        Waiting(rig)
+        rig.server.requests.clear()
+        cancellation = rpc("notifications/cancelled", {"requestId": "a"})
+        batch = [rpc("tools/call", tool(), "a"), cancellation, rpc("tools/list", {}, 2)]
+        answers = await (await rig.client.send(batch)).messages()
+        assert [answer["id"] for answer in answers] == [2]
+        await rig.server.gets("notifications/cancelled")
+        _is_cancelled_after_it_was_asked(rig.server)
+        assert rig.counters.dropped_messages == 0
+
+
+@pytest.mark.parametrize("upgrade_after_s", [None, 60.0])
+async def test_a_cancellation_right_behind_its_request(upgrade_after_s: float | None) -> None:
+    async with stand(session_limits=SessionLimits(upgrade_after_s=upgrade_after_s)) as rig:
+        await rig.client.initialize()
+        Waiting(rig)
+        cancellation = rpc("notifications/cancelled", {"requestId": 1})
+        call, cancelled = await rig.client.post_together(rpc("tools/call", tool(), 1), cancellation)
+        assert cancelled.status == 202
+        assert await call.messages() == []
+        _is_cancelled_after_it_was_asked(rig.server)
+
+
+def _is_cancelled_after_it_was_asked(server: McpServer) -> None:
+    """Or not at all: there is nothing to cancel at a server that has not heard of it."""
+    heard = [seen.rpc for seen in server.requests]
+    if "tools/call" in heard:
+        assert heard.index("tools/call") < heard.index("notifications/cancelled")
+        [asked], [cancelled] = server.got("tools/call"), server.got("notifications/cancelled")
+        assert cancelled.json["params"]["requestId"] == asked.json["id"]
 
 
 async def test_one_bad_element_spoils_only_itself() -> None:

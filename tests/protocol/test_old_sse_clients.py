@@ -21,7 +21,7 @@ from tests.rig.children import text, tool
 from tests.rig.client import JSON, client_of, modern, rpc
 from tests.rig.old_client import ACCEPT_STREAM, OldClient, old_client_of
 from tests.rig.server import Call, McpServer, mcp_server
-from tests.rig.wait import soon, until
+from tests.rig.wait import happens, soon, until
 
 
 @dataclass(eq=False)
@@ -155,6 +155,28 @@ async def test_a_cancelled_request_is_not_answered(session: Rig) -> None:
     await session.server.gets("notifications/cancelled")
     release.set()
     assert (await session.client.call("tools/list", id=2))["id"] == 2
+
+
+@pytest.mark.parametrize("version", ["2024-11-05", "2025-11-25"])
+async def test_a_cancellation_right_behind_its_request(version: str) -> None:
+    limits = SessionLimits(upgrade_after_s=60.0)
+    async with before(session_limits=limits) as rig:
+        await rig.client.initialize(version)
+
+        @rig.server.on("tools/call")
+        async def _(call: Call) -> None:
+            await happens(call.seen.dropped)
+
+        cancellation = rpc("notifications/cancelled", {"requestId": 1})
+        replies = await rig.client.http.post_together(
+            rpc("tools/call", tool("t"), 1), cancellation, path=rig.client.endpoint
+        )
+        assert [reply.status for reply in replies] == [202, 202]
+        assert (await rig.client.call("tools/list", id=2))["id"] == 2
+        [session] = rig.proxy.relay.sessions
+        await until(lambda: session.core.correlator.is_idle, within_s=5.0)
+        heard = [seen.rpc for seen in rig.server.requests]
+        assert "tools/call" not in heard or "notifications/cancelled" in heard[heard.index("tools/call") :]
 
 
 async def test_two_clients_hear_their_own(session: Rig) -> None:

@@ -192,22 +192,43 @@ class Client:
     async def request(
         self, method: str, fields: Iterable[tuple[str, str]] = (), body: bytes | None = None, path: str = ""
     ) -> Reply:
+        async with soon():
+            reader, writer = await self._connect()
+            writer.write(self._encoded(method, fields, body, path))
+            return await self._reply(reader, writer)
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", self.port, local_addr=self.local_address and (self.local_address, 0)
+        )
+        self._writers.append(writer)
+        return reader, writer
+
+    def _encoded(
+        self, method: str, fields: Iterable[tuple[str, str]], body: bytes | None, path: str = ""
+    ) -> bytes:
         fields = list(fields)
         if not any(name.lower() == "host" for name, _ in fields):
             fields.insert(0, ("Host", f"127.0.0.1:{self.port}"))
         if body is not None:
             fields.append(("Content-Length", str(len(body))))
         lines = [f"{method} {path or self.path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields)]
-        async with soon():
-            reader, writer = await asyncio.open_connection(
-                "127.0.0.1", self.port, local_addr=self.local_address and (self.local_address, 0)
-            )
-            self._writers.append(writer)
-            writer.write("\r\n".join(lines).encode("utf-8") + b"\r\n\r\n" + (body or b""))
-            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        return "\r\n".join(lines).encode("utf-8") + b"\r\n\r\n" + (body or b"")
+
+    async def _reply(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Reply:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         first, *rest = head[:-4].split("\r\n")
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in rest)}
         return Reply(int(first.split(" ")[1]), headers, reader, writer)
+
+    async def post_together(self, *messages: Any, path: str = "") -> list[Reply]:
+        """Each on a connection of its own, and all at once: what reads them reads all of them, in this order."""
+        fields = [ACCEPT, JSON, *self.in_session()]
+        async with soon():
+            wires = [await self._connect() for _ in messages]
+            for (_, writer), message in zip(wires, messages, strict=True):
+                writer.write(self._encoded("POST", fields, json.dumps(message).encode(), path))
+            return [await self._reply(*wire) for wire in wires]
 
     async def post(
         self, message: Any, *more: tuple[str, str], plain: Fields | None = None, path: str = ""

@@ -73,7 +73,7 @@ class Conversation:
             await self._say(answer.raw)
 
     async def require_session(self) -> ClientSession:
-        if self._opening is not None:
+        if self._session is None and self._opening is not None:
             # A client may say the next thing before it has the answer to the first.
             await asyncio.wait((self._opening,))
         if self._session is None:

@@ -38,6 +38,8 @@ from shadowcat.wire.mcp import PRIMING_VERSIONS, Method
 
 log = logging.getLogger("shadowcat.session")
 
+_TURNS = 2
+"""Of the loop, until a request is in flight: one for its task, and one for the task that tries it for a while."""
 _CANCEL_S = 2.0
 """How long an upstream is given to hear that a session's requests are cancelled."""
 
@@ -217,6 +219,12 @@ class Session:
     async def _cancel(self, notification: Message) -> None:
         core = self.core
         cancelled = core.correlator.cancelled_by_client(notification)
+        for _ in range(_TURNS):
+            if cancelled is not None:
+                break
+            # What was said just before it may be a task that has yet to begin.
+            await asyncio.sleep(0)
+            cancelled = core.correlator.cancelled_by_client(notification)
         if cancelled is None:
             core.shared.counters.dropped_messages += 1
             return
