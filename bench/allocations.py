@@ -17,6 +17,7 @@ from bench.rounds import print_table
 from shadowcat.core.exchange import NO_EVENTS, Piece
 from shadowcat.core.stream import Budget, LogLimits, StreamLog
 from shadowcat.core.track import EventTracker
+from shadowcat.proxy.home import Home
 from shadowcat.proxy.reader import Reader
 from shadowcat.proxy.streams import Stream
 from shadowcat.upstream.interpret import messages_of
@@ -60,17 +61,8 @@ def held_per_event() -> float:
 
 def _stream() -> Stream:
     limits = LogLimits()
-    return Stream(
-        "0" * 12,
-        1,
-        StreamLog(Budget(limits.bytes)),
-        unkept(),
-        lambda: 0.0,
-        primed=True,
-        is_current=lambda id: True,
-        make_room=lambda: None,
-        request_id=1,
-    )
+    home = Home("0" * 12, unkept(), lambda: 0.0, True, lambda _: True, lambda: None)
+    return Stream(home, 1, StreamLog(Budget(limits.bytes)), request_id=1)
 
 
 def _steps() -> list[list[str]]:

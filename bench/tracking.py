@@ -97,7 +97,7 @@ def _without_ids() -> Iterator[None]:
     def take(stream: Stream, reader: Reader) -> Piece | None:
         fresh = stream.log.hand_out(stream.log.last_seq, MAX_PIECE_BYTES)
         if fresh:
-            return Piece(b"", 0, [data for data, _ in fresh])
+            return Piece(b"", 0, fresh)
         return None if stream.log.closed else NO_EVENTS
 
     with _replaced(Stream, "take", take), _replaced(answers, "encode_messages", _encode):

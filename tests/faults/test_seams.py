@@ -16,6 +16,7 @@ import pytest
 from shadowcat.core.exchange import NO_EVENTS, Piece
 from shadowcat.core.stream import EVENT_OVERHEAD_BYTES, Budget, EventId, Gap, LogLimits, StreamLog
 from shadowcat.proxy.book import StreamBook
+from shadowcat.proxy.home import Home
 from shadowcat.proxy.reader import Reader
 from shadowcat.proxy.streams import Stream
 from shadowcat.wire import jsonrpc
@@ -61,16 +62,8 @@ class Model:
     def __init__(self, room: int, *, primed: bool = True) -> None:
         self.now = 0.0
         self.budget = Room(room)
-        self.stream = Stream(
-            "epoch",
-            1,
-            StreamLog(self.budget),
-            unkept(),
-            lambda: self.now,
-            primed=primed,
-            is_current=lambda _: True,
-            make_room=lambda: None,
-        )
+        home = Home("epoch", unkept(), lambda: self.now, primed, lambda _: True, lambda: None)
+        self.stream = Stream(home, 1, StreamLog(self.budget))
         self.last = 0
         self.live: Reader | None = None
         self.stale: list[Reader] = []

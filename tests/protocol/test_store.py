@@ -325,4 +325,4 @@ async def test_strict_nothing_leaves_that_is_not_stored(strict_rig: Stand, store
     assert standalone.log.handed_out == 1
     store.gate.set()
     assert (await two)["method"] == "notifications/two"
-    assert standalone.stored_seq >= 2
+    assert standalone.stored_to >= 2

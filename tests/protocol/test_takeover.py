@@ -16,6 +16,7 @@ import pytest
 
 from shadowcat import ReverseProxy
 from shadowcat.core.ledger import Refusal, SessionChange
+from shadowcat.core.place import Place
 from shadowcat.core.rule_file import read_rules
 from shadowcat.plugins.rules import Rules
 from shadowcat.proxy.inbound import withdraw
@@ -381,15 +382,16 @@ Mark = tuple[bytes | None, int]
 
 
 def cursor_of(rig: Crash) -> Mark:
-    held = stream_of_call(rig)
-    return held._cursor, held._cursor_seq  # pyright: ignore[reportPrivateUsage]
+    kept = stream_of_call(rig).kept()
+    return kept.cursor, kept.cursor_seq
 
 
 def go_back_to(rig: Crash, mark: Mark) -> None:
     """As if the crash came in the middle of what the server had sent in one go."""
     held = stream_of_call(rig)
-    held._cursor, held._cursor_seq = mark  # pyright: ignore[reportPrivateUsage]
-    held._keeper.stream_changed(held)  # pyright: ignore[reportPrivateUsage]
+    cursor, seq = mark
+    held._place = None if cursor is None else Place(cursor, seq)  # pyright: ignore[reportPrivateUsage]
+    held._home.keeper.stream_changed(held)  # pyright: ignore[reportPrivateUsage]
 
 
 async def stream_with(rig: Crash, count: int) -> ProxyStream:

@@ -8,9 +8,7 @@ is held back.
 from __future__ import annotations
 
 import re
-from collections import deque
-from collections.abc import Iterable, Sequence
-from itertools import islice
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, NamedTuple
 
 from msgspec import Meta, Struct
@@ -18,7 +16,7 @@ from msgspec import Meta, Struct
 from shadowcat.wire.jsonrpc import RequestId
 
 EVENT_OVERHEAD_BYTES = 128
-"""What an event costs beside its data: the entry, the head of the bytes object, its place in the deque."""
+"""What an event is counted for beside its data: what it takes here, and while it is under way."""
 MAX_AHEAD_BYTES = 2 * 1024 * 1024
 """How much that no client was given may push out what one was, when room is short.
 
@@ -140,8 +138,11 @@ Logged = tuple[bytes, RequestId | None]
 """An event: its data and, if it is a request to the client, its id; once answered it is not to be replayed."""
 
 
-def _cost(events: Sequence[Logged]) -> int:
-    return len(events) * EVENT_OVERHEAD_BYTES + sum([len(data) for data, _ in events])
+def _cost(events: Sequence[bytes]) -> int:
+    return len(events) * EVENT_OVERHEAD_BYTES + sum(map(len, events))
+
+
+_NO_QUESTIONS: Mapping[int, RequestId] = {}
 
 
 class Gap(Exception):
@@ -149,6 +150,12 @@ class Gap(Exception):
 
 
 class StreamLog:
+    """A list, not a deque: that takes 760 bytes before it holds anything, and most streams hold little.
+
+    What goes from its front goes by pieces of a 128th of a budget, so that moving the rest up costs an event next to
+    nothing.
+    """
+
     __slots__ = (
         "_ahead",
         "_budget",
@@ -156,6 +163,7 @@ class StreamLog:
         "_first",
         "_handed_out",
         "_held",
+        "_questions",
         "closed",
         "lags",
         "last_seq",
@@ -165,10 +173,16 @@ class StreamLog:
     def __init__(self, budget: Budget, first_seq: int = 1, held: Iterable[Logged] = ()) -> None:
         """`held` are events of an earlier process, numbered from `first_seq` on."""
         self._budget = budget
-        self._events: deque[Logged] = deque(held)
+        self._events: list[bytes] = []
+        self._questions: dict[int, RequestId] | None = None
+        """The ids of requests to the client, by the numbers of their events; few streams have any."""
         self._first = first_seq
         """The number of the oldest event that is held, or of the next one where none is."""
-        self._held = _cost(list(self._events))
+        for seq, (data, request_id) in enumerate(held, first_seq):
+            self._events.append(data)
+            if request_id is not None:
+                self._note_question(seq, request_id)
+        self._held = _cost(self._events)
         budget.charge(self._held, len(self._events))
         self.last_seq = first_seq - 1 + len(self._events)
         self._handed_out = self.last_seq
@@ -201,7 +215,7 @@ class StreamLog:
         if self.lags and after > self.last_seq and not self.closed:
             self._handed_out, self._ahead = after, 0
             return
-        again = self.after(after)
+        again = self._data_after(after)
         self._handed_out = after
         self._ahead = _cost(again)
 
@@ -217,29 +231,39 @@ class StreamLog:
         """How it ended, for who has seen others in their place."""
         return self.after(max(self.replaced_from or self.last_seq, self._first) - 1)
 
-    def hand_out(self, up_to: int, max_bytes: int) -> list[Logged]:
+    def hand_out(self, up_to: int, max_bytes: int) -> list[bytes]:
         """The next events for the connection: at least one, if there is any, and not many more bytes than these."""
         if up_to <= self._handed_out:
             return []
         if self._first > self._handed_out + 1:
             raise Gap
-        given = self._between(self._handed_out + 1, up_to)
+        events = self._events
+        start = end = self._handed_out + 1 - self._first
         size = self._ahead
         if up_to < self.last_seq or size > max_bytes:
-            size = 0
-            for count, (data, _) in enumerate(given, 1):
-                size += len(data) + EVENT_OVERHEAD_BYTES
-                if size >= max_bytes:
-                    del given[count:]
-                    break
-        self._handed_out += len(given)
+            size, beyond = 0, up_to + 1 - self._first
+            while end < beyond and size < max_bytes:
+                size += len(events[end]) + EVENT_OVERHEAD_BYTES
+                end += 1
+        else:
+            end = len(events)
+        self._handed_out += end - start
         self._ahead -= size
-        return given
+        return events[start:end]
 
-    def unread(self) -> list[Logged]:
+    def unread(self) -> list[bytes]:
         """What no client was given."""
-        first = max(self._first, self._handed_out + 1)
-        return self._between(first, self.last_seq) if first <= self.last_seq else []
+        return self._events[max(0, self._handed_out + 1 - self._first) :]
+
+    @property
+    def questions(self) -> Mapping[int, RequestId]:
+        """Which of the events are requests to the client, and their ids."""
+        return self._questions or _NO_QUESTIONS
+
+    def _note_question(self, seq: int, request_id: RequestId) -> None:
+        if self._questions is None:
+            self._questions = {}
+        self._questions[seq] = request_id
 
     def close(self) -> None:
         """The last event is in."""
@@ -252,10 +276,13 @@ class StreamLog:
 
         A writer that has to wait may bring to an end what it began: there is no room then, and nothing goes.
         """
-        return self.extend([(data, request_id)])
+        seq = self.extend((data,))
+        if request_id is not None:
+            self._note_question(seq, request_id)
+        return seq
 
-    def extend(self, events: Sequence[Logged]) -> int:
-        """The same for events that came together. Returns the number of the last."""
+    def extend(self, events: Sequence[bytes]) -> int:
+        """The same for events that came together, none of them a question. Returns the number of the last."""
         if self._budget.is_spent and not self.is_far_ahead:
             self._let_go_of_given()
         seen = max(self._handed_out - self.last_seq, 0)
@@ -292,12 +319,20 @@ class StreamLog:
 
     def _let_go(self, up_to: int, piece: int) -> bool:
         events = self._events
-        held, freed = len(events), 0
-        while events and self._first <= up_to and freed <= piece:
-            freed += len(events.popleft()[0]) + EVENT_OVERHEAD_BYTES
-            self._first += 1
-        self._charge(-freed, len(events) - held)
+        most = min(len(events), up_to + 1 - self._first)
+        gone = freed = 0
+        while gone < most and freed <= piece:
+            freed += len(events[gone]) + EVENT_OVERHEAD_BYTES
+            gone += 1
+        del events[:gone]
+        self._go_on_from(self._first + gone)
+        self._charge(-freed, -gone)
         return freed > 0
+
+    def _go_on_from(self, first: int) -> None:
+        self._first = first
+        if self._questions is not None:
+            self._questions = {seq: id for seq, id in self._questions.items() if seq >= first} or None
 
     @property
     def is_short_of_room(self) -> bool:
@@ -322,8 +357,8 @@ class StreamLog:
     def clear(self) -> None:
         """Lets go of everything: the log is not used any more."""
         gone = len(self._events)
-        self._events.clear()
-        self._first = self.last_seq + 1
+        self._events = []
+        self._go_on_from(self.last_seq + 1)
         self._ahead = 0
         self._charge(-self._held, -gone)
 
@@ -333,17 +368,12 @@ class StreamLog:
 
     def after(self, seq: int) -> list[Logged]:
         """The events that follow `seq`. Raises `Gap` when one of them, or `seq` itself, cannot be vouched for."""
+        questions = self.questions
+        return [(data, questions.get(number)) for number, data in enumerate(self._data_after(seq), seq + 1)]
+
+    def _data_after(self, seq: int) -> list[bytes]:
         if seq == self.last_seq:
             return []
         if seq > self.last_seq or self._first > seq + 1:
             raise Gap
-        return self._between(seq + 1, self.last_seq)
-
-    def _between(self, seq: int, last: int) -> list[Logged]:
-        """Those events, found from the nearer end: a deque is walked, and most readers are near its right end."""
-        before, beyond = seq - self._first, self.last_seq - last
-        if before <= len(self._events) - before:
-            return list(islice(self._events, before, last + 1 - self._first))
-        found = list(islice(reversed(self._events), beyond, len(self._events) - before))
-        found.reverse()
-        return found
+        return self._events[seq + 1 - self._first :]

@@ -9,8 +9,9 @@ from typing import Protocol
 from shadowcat.core import kept
 from shadowcat.core.ledger import StoredStream
 from shadowcat.core.stream import STREAM_OVERHEAD_BYTES, Budget, EventId, Gap, LogLimits, StreamLog
+from shadowcat.proxy.home import Home, Keeper
 from shadowcat.proxy.reader import Reader
-from shadowcat.proxy.streams import Keeper, Stream
+from shadowcat.proxy.streams import Stream
 from shadowcat.wire.jsonrpc import RequestId
 
 STANDALONE = 0
@@ -21,7 +22,7 @@ MAX_GONE = 1_000
 """Streams whose request is remembered after their events are gone, to name it to who asks for them."""
 
 
-class BookKeeper(Keeper, Protocol):
+class BookKeeper(Keeper[Stream], Protocol):
     def stream_dropped(self, stream: Stream) -> None: ...
 
 
@@ -29,15 +30,13 @@ class StreamBook:
     __slots__ = (
         "_age_s",
         "_budget",
-        "_epoch",
         "_finished",
         "_gone",
-        "_is_current",
+        "_home",
         "_keeper",
         "_last",
         "_limit",
         "_now",
-        "_primed",
         "_streams",
     )
 
@@ -56,9 +55,7 @@ class StreamBook:
         self._age_s = limits.age_s
         self._limit = limits.bytes
         self._budget = Budget(self._limit, total)
-        self._primed = primed
-        self._is_current = is_current
-        self._epoch = epoch
+        self._home = Home(epoch, keeper, now, primed, is_current, self.make_room)
         self._keeper = keeper
         self._last = STANDALONE
         self._streams: dict[int, Stream] = {}
@@ -114,18 +111,7 @@ class StreamBook:
         log: StreamLog | None = None,
         held: kept.KeptStream | None = None,
     ) -> Stream:
-        stream = Stream(
-            self._epoch,
-            id,
-            StreamLog(self._budget) if log is None else log,
-            self._keeper,
-            self._now,
-            primed=self._primed,
-            is_current=self._is_current,
-            make_room=self.make_room,
-            request_id=request_id,
-            held=held,
-        )
+        stream = Stream(self._home, id, StreamLog(self._budget) if log is None else log, request_id, held)
         self._streams[id] = stream
         self._budget.charge(STREAM_OVERHEAD_BYTES)
         return stream
@@ -133,7 +119,7 @@ class StreamBook:
     def cursor(self, last_event_id: bytes) -> EventId | None:
         """What an event id says; None for one that was never given out in this session's life."""
         cursor = EventId.decode(last_event_id)
-        return cursor if cursor and cursor.epoch == self._epoch and cursor.stream <= self._last else None
+        return cursor if cursor and cursor.epoch == self._home.epoch and cursor.stream <= self._last else None
 
     def resume(self, cursor: EventId) -> Reader | None:
         """The stream from there on; None when the cursor is at its end.

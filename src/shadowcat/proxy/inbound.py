@@ -53,7 +53,8 @@ async def follow(
     response: Message | None = None
     is_own = True
     entry.stream = stream
-    stream.answers(entry.client_id, _kept(entry, request))
+    if stream.is_kept:
+        stream.answers(entry.client_id, _kept(entry, request))
     try:
         # It may have been stopped while this was yet to begin.
         if not entry.is_stopped:
@@ -72,7 +73,7 @@ async def follow(
         if response is not None and not entry.cancelled:
             stream.append(response, own=is_own)
         elif entry.cancelled:
-            stream.unanswered.pop(entry.client_id, None)
+            stream.is_answered(entry.client_id)
         await source.aclose()
 
 
@@ -259,7 +260,7 @@ def tell_of_changes(core: SessionCore) -> None:
     What waits there already is not said twice: a client that never listens would have it pile up.
     """
     standalone = core.book.standalone
-    waiting = {data for data, _ in standalone.log.unread()}
+    waiting = {*standalone.log.unread()}
     changes = [jsonrpc.notification(method) for method in core.record.list_changed_methods()]
     changes += [
         jsonrpc.notification(Method.RESOURCE_UPDATED, {"uri": uri})

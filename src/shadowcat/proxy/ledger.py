@@ -10,7 +10,8 @@ from enum import Enum
 from shadowcat.aio import wait_awake
 from shadowcat.core import kept
 from shadowcat.core.ledger import Refusal, SessionChange, StreamChange
-from shadowcat.proxy.streams import NOT_STORED, STORED_NOWHERE, Stream
+from shadowcat.core.withheld import NOT_STORED
+from shadowcat.proxy.streams import Stream
 from shadowcat.proxy.writer import StoreWriter
 
 COMMIT_S = 5.0
@@ -101,9 +102,8 @@ class SessionLedger:
     # What streams and sessions want to know.
 
     @property
-    def never_stored(self) -> int:
-        """What a new stream has for the number of its last event in the store."""
-        return STORED_NOWHERE if self._writer is None else NOT_STORED
+    def has_store(self) -> bool:
+        return self._writer is not None
 
     @property
     def is_strict(self) -> bool:
@@ -272,7 +272,7 @@ class SessionLedger:
         self._is_whole = self._news.record = True
         self._news.dropped = {}
         for stream in self._streams():
-            stream.stored_seq = NOT_STORED
+            stream.stored(NOT_STORED)
             self.stream_changed(stream)
         self._notes()
 
@@ -289,6 +289,6 @@ class SessionLedger:
 
 def _change_of(stream: Stream, *, is_left: bool) -> StreamChange:
     log = stream.log
-    next_seq = max(stream.stored_seq + 1, log.first_seq)
+    next_seq = max(stream.stored_to + 1, log.first_seq)
     events = [kept.encode_event(event) for event in log.after(next_seq - 1)]
     return StreamChange(stream.id, kept.encode(stream.kept(is_left=is_left)), log.first_seq, next_seq, events)

@@ -27,8 +27,12 @@ class Readable(Protocol):
         """What the reader has not seen, piece by piece; None when it has seen everything there will be for it."""
         ...
 
-    async def wait(self, at_most_s: float | None = None) -> None:
-        """Returns when there may be something to take."""
+    def arrival(self) -> asyncio.Future[None]:
+        """Done when there may be something to take. For the reader alone, who may cancel it."""
+        ...
+
+    def hurry(self) -> None:
+        """What is held back is waited for."""
         ...
 
     def detach(self, reader: Reader) -> None: ...
@@ -56,7 +60,7 @@ class Reader:
             piece = stream.take(self)
             if piece is NO_EVENTS:
                 if not stream.is_held_back:
-                    await stream.wait()
+                    await stream.arrival()
                     continue
                 if await self._let_go():
                     continue
@@ -73,7 +77,8 @@ class Reader:
         """Waits for the store; False for one that takes too long: the client may come back for it."""
         loop = asyncio.get_running_loop()
         began = loop.time()
-        await self._stream.wait(min(self._patience_s, STEP_S))
+        self._stream.hurry()
+        await asyncio.wait((self._stream.arrival(),), timeout=min(self._patience_s, STEP_S))
         # A process that was stopped meanwhile has not waited: see `wait_awake`.
         self._patience_s -= min(loop.time() - began, STEP_S)
         return self._patience_s > 0

@@ -1,0 +1,35 @@
+"""Where an upstream can be asked to go on in a stream, and what of that a log has already."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Place(msgspec.Struct, gc=False):
+    cursor: bytes
+    """What the upstream calls the last event that is not part of the rest."""
+    seq: int
+    """What we call it."""
+    own_after: int = 0
+    """How many of the events after it were the proxy's own: the upstream will not repeat those."""
+    _repeats: int = 0
+    """How many of the events that come are in the log."""
+
+    def move(self, cursor: bytes, seq: int) -> None:
+        """The upstream can be asked for what comes after all that there is now."""
+        self.cursor = cursor
+        self.seq = seq
+        self.own_after = 0
+
+    def is_at(self, cursor: bytes, seq: int) -> bool:
+        return cursor == self.cursor and seq == self.seq
+
+    def go_on(self, last_seq: int) -> None:
+        """The upstream is asked for the rest, of which there is something up to that event."""
+        self._repeats = max(0, last_seq - self.seq - self.own_after)
+
+    def repeated(self, count: int) -> int:
+        """How many of so many that come next are in the log; they have come then."""
+        repeated = min(count, self._repeats)
+        self._repeats -= repeated
+        return repeated
