@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from shadowcat import ReverseProxy
+from shadowcat import PASS, Context, Interceptor, Message, ReverseProxy, Verdict
+from shadowcat.core.ports import Counting
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.http.limits import Timeouts
 from shadowcat.proxy.recovery import Recovery
@@ -18,7 +19,7 @@ from shadowcat.proxy.shared import SessionLimits
 from tests.rig.cases import refused
 from tests.rig.client import client_of, rpc
 from tests.rig.server import Call, holding
-from tests.rig.stand import server_process, stand
+from tests.rig.stand import Stand, server_process, stand
 from tests.rig.wait import happens, until
 
 SHORT = Timeouts(head_s=0.3, gap_s=0.3)
@@ -386,6 +387,96 @@ async def test_garbage_ends_its_request_and_nothing_else(garbage: bytes, how: st
         bystander.set()
         assert "result" in await waiting
         assert len(rig.server.got("initialize")) == 1
+
+
+GARBLED_NOTIFICATIONS = [
+    pytest.param(b'{"jsonrpc":"2.0","method":"notifications/vendor","method":"x"}', id="twice"),
+    pytest.param(b'{"jsonrpc":"2.0","method":"notifications/vendor","params":{"result":NaN}}', id="NaN"),
+    pytest.param(b'{"jsonrpc":"2.0","method":"notifications/vendor","params":[]}', id="array"),
+    pytest.param(b'{"jsonrpc":"2.0","method":"notifications/vendor","error":{}}', id="error too"),
+    pytest.param(
+        b'{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1,"requestId":2}}',
+        id="cancellation",
+    ),
+]
+
+
+@pytest.mark.parametrize("garbage", GARBLED_NOTIFICATIONS)
+@pytest.mark.parametrize("era", ["legacy", "modern"])
+async def test_a_notification_that_cannot_be_read_costs_no_call(garbage: bytes, era: str) -> None:
+    async with stand() as rig:
+        await rig.client.initialize()
+
+        @rig.server.on("tools/call")
+        async def talk(call: Call) -> None:
+            stream = await call.stream()
+            await stream.raw(b"data: " + garbage + b"\n\n")
+            await stream.notify("notifications/vendor")
+            await stream.send(call.response({"content": []}))
+            await stream.end()
+
+        if era == "legacy":
+            reply = await rig.client.begin("tools/call", TOOL, 7)
+        else:
+            reply = await rig.client.ask("tools/call", TOOL, id=7)
+        *before, answer = await reply.messages()
+        assert answer["result"]["content"] == []
+        assert before[-1] == {"jsonrpc": "2.0", "method": "notifications/vendor"}
+        if b"cancelled" in garbage:
+            assert era == "modern" or rig.counters.dropped_messages == 1
+        else:
+            assert len(before) == 1
+            assert _garbage_counted(rig) == 1
+
+
+@pytest.mark.parametrize("garbage", GARBLED_NOTIFICATIONS)
+async def test_a_notification_that_cannot_be_read_is_left_out_of_the_standalone_stream(
+    garbage: bytes,
+) -> None:
+    async with stand() as rig:
+        await rig.client.initialize()
+        listening = await rig.client.listen()
+        standalone = await rig.server.listens()
+        await standalone.raw(b"data: " + garbage + b"\n\n")
+        await standalone.notify("notifications/other")
+        assert (await listening.message())["method"] == "notifications/other"
+        assert _garbage_counted(rig) + rig.counters.dropped_messages == 1
+
+
+def _garbage_counted(rig: Stand) -> int:
+    [upstream] = rig.proxy.shared.upstreams
+    assert isinstance(upstream, Counting)
+    return upstream.statistics().lines_of_garbage
+
+
+async def test_an_error_that_cannot_be_read_ends_its_request() -> None:
+    body = b'{"jsonrpc":"2.0","id":%d,"error":{"code":-32000,"code":-32600,"message":"no session"}}'
+    async with stand() as rig:
+        await rig.client.initialize()
+
+        @rig.server.on("tools/call")
+        async def refuse(call: Call) -> None:
+            await call.seen.respond(400, body % call.id, "application/json")
+
+        await refused(await rig.client.begin("tools/call", TOOL, 7), 200, -31003, 7)
+
+
+async def test_an_answer_that_an_interceptor_cannot_read_ends_its_request() -> None:
+    class Reading(Interceptor):
+        def on_response(self, message: Message, context: Context) -> Verdict:
+            message.result()
+            return PASS
+
+    body = b'{"jsonrpc":"2.0","id":%d,"result":{"content":[],"content":[]}}'
+    async with stand(interceptors=[Reading()]) as rig:
+        await rig.client.initialize()
+
+        @rig.server.on("tools/call")
+        async def garble(call: Call) -> None:
+            await call.seen.respond(200, body % call.id, "application/json")
+
+        await refused(await rig.client.begin("tools/call", TOOL, 7), 200, -31003, 7)
+        await refused(await rig.client.ask("tools/call", TOOL, id=8), 502, -31003, 8)
 
 
 @pytest.mark.parametrize("garbage", GARBAGE)

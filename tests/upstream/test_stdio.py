@@ -318,10 +318,11 @@ async def test_lines_that_are_no_messages_are_dropped_and_logged(caplog: pytest.
     [
         '{"jsonrpc":"2.0","id":ID,"result":{"n":NaN}}',
         '{"jsonrpc":"2.0","id":ID,"result":1,"result":2}',
+        '{"jsonrpc":"2.0","id":ID,"result":{"method":"x"},"result":2}',
         '{"jsonrpc":"2.0","id":ID,"result":"' + "x" * 17_000_000 + '"}',
         '{"result":"' + "x" * 17_000_000 + '","jsonrpc":"2.0","id":ID}',
     ],
-    ids=["nan", "twice", "long", "long-id-last"],
+    ids=["nan", "twice", "method-inside", "long", "long-id-last"],
 )
 async def test_a_broken_answer_ends_its_call_and_nothing_else(garbage: str) -> None:
     async with upstream() as found:

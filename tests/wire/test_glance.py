@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shadowcat.wire.glance import cancelled_id, early_id, glance
+from shadowcat.wire.glance import cancelled_id, early_id, glance, tells_or_asks
 
 
 @pytest.mark.parametrize(
@@ -81,3 +81,19 @@ def test_what_is_cancelled(line: bytes, id: object) -> None:
 )
 def test_the_id_of_what_is_broken(start: bytes, id: object) -> None:
     assert early_id(start) == id
+
+
+@pytest.mark.parametrize(
+    ("broken", "is_no_answer"),
+    [
+        (b'{"jsonrpc":"2.0","method":"a","method":"b"}', True),
+        (b'{"jsonrpc":"2.0","id":1,"method":"a","params":{"result":NaN}}', True),
+        (b'{"id":1,"method" : "a', True),
+        (b'{"id":1,"result":{"method":"a"},"result":1}', False),
+        (b'{"id":1,"error":{"data":{"method":"a"}}', False),
+        (b'{"id":1,"extra":"method","result":NaN}', False),
+        (b"hello", False),
+    ],
+)
+def test_what_is_broken_and_was_no_answer(broken: bytes, is_no_answer: bool) -> None:
+    assert tells_or_asks(broken) is is_no_answer

@@ -277,7 +277,11 @@ class Correlator(Generic[S]):
         return overdue
 
     def cancelled_by_upstream(self, notification: Message) -> tuple[ServerRequest[S], Message] | None:
-        asked = self._asked_as(_request_id(notification, "requestId"))
+        try:
+            asked = self._asked_as(_request_id(notification, "requestId"))
+        except Fault:
+            # Which of two keys it means is not for us to guess.
+            return None
         if asked is None:
             return None
         del self._asked[asked.client_id]

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Raw
 
 from shadowcat.core.annotations import MARK, TYPES, is_header_name
+from shadowcat.errors import Fault
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Kind, Message
 
@@ -37,10 +38,10 @@ def without_flawed(listed: Message) -> tuple[Message, list[FlawedTool]]:
     """A page of `tools/list` without them; the same message where there are none."""
     if listed.kind is not Kind.RESULT or MARK.encode() not in listed.raw_result:
         return listed, []
-    page = jsonrpc.members(listed.raw_result)
     kept: list[Raw] = []
     flawed: list[FlawedTool] = []
     try:
+        page = jsonrpc.members(listed.raw_result)
         for raw in msgspec.json.decode(page.get("tools", Raw(b"[]")), type=list[Raw]):
             tool = msgspec.json.decode(raw, type=_Tool)
             flaw = flaw_in(msgspec.json.decode(tool.schema))
@@ -48,7 +49,7 @@ def without_flawed(listed: Message) -> tuple[Message, list[FlawedTool]]:
                 kept.append(raw)
             else:
                 flawed.append(FlawedTool(tool.name, flaw))
-    except msgspec.MsgspecError:
+    except (Fault, msgspec.MsgspecError):
         # Not what it should be: that is for the client to see.
         return listed, []
     if not flawed:

@@ -13,8 +13,9 @@ from typing import Any
 import msgspec
 
 from shadowcat.core.chain import Chain, Step, Steps
-from shadowcat.core.exchange import PASS, Context, Pass, Reject, Replace, Reply, Verdict
-from shadowcat.errors import Fault
+from shadowcat.core.exchange import PASS, TO_CLIENT, Context, Pass, Reject, Replace, Reply, Verdict
+from shadowcat.errors import Fault, FaultKind
+from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Message
 
 OnFailed = Callable[[Step, Exception], object]
@@ -59,8 +60,8 @@ class Judging(msgspec.Struct, eq=False):
                 if not isinstance(verdict, Verdict):
                     return _to_be_awaited(verdict)
                 self._settle(step, verdict)
-            except Fault:
-                raise
+            except Fault as fault:
+                raise self._blamed(fault) from fault.__cause__
             except Exception as error:
                 self.on_failed(step, error)
         return None
@@ -70,10 +71,19 @@ class Judging(msgspec.Struct, eq=False):
         step = self.steps[self.at - 1]
         try:
             self._settle(step, await verdict)
-        except Fault:
-            raise
+        except Fault as fault:
+            raise self._blamed(fault) from fault.__cause__
         except Exception as error:
             self.on_failed(step, error)
+
+    def _blamed(self, fault: Fault) -> Fault:
+        """Who reads an answer that cannot be read stumbles over what the server did, not the client."""
+        message = self.message
+        if fault.kind is not FaultKind.INVALID_REQUEST or self.context.direction is not TO_CLIENT:
+            return fault
+        if not message.is_response or jsonrpc.is_readable(message):
+            return fault
+        return Fault(FaultKind.UPSTREAM_INVALID, reason="upstream_sent_garbage", sent=True)
 
     def _settle(self, step: Step, verdict: Any) -> None:
         judged = _outcome(self.message, verdict)

@@ -15,7 +15,7 @@ from shadowcat.aio import Tasks
 from shadowcat.core.waiting import Waiting
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.proxy.way import End, Line, Rest, Way
-from shadowcat.wire.glance import cancelled_id, early_id, glance
+from shadowcat.wire.glance import cancelled_id, early_id, glance, tells_or_asks
 from shadowcat.wire.lines import OversizedLine
 from shadowcat.wire.mcp import Method
 
@@ -176,7 +176,7 @@ class Passage:
 
     def _answered_by(self, garbage: bytes, is_cut: bool) -> RequestId | None:
         """The request that a broken line was most likely the answer to: without it, that one would wait in vain."""
-        if b'"method"' in garbage or garbage[:1] != b"{":
+        if tells_or_asks(garbage) or garbage[:1] != b"{":
             return None
         id = early_id(garbage)
         if id is None:

@@ -24,6 +24,7 @@ from shadowcat.upstream.given_up import GivenUp
 from shadowcat.upstream.interpret import messages_of
 from shadowcat.upstream.readers import ConduitCounters, Readers
 from shadowcat.wire import jsonrpc
+from shadowcat.wire.glance import tells_or_asks
 from shadowcat.wire.jsonrpc import Message, RequestId
 from shadowcat.wire.mcp import LIST_CHANGED, Method
 
@@ -208,7 +209,7 @@ class Conduit(ABC):
 
     def _answered_by(self, garbage: bytes, is_cut: bool) -> Call | None:
         """The call that a broken line was most likely the answer to: without it, that one would wait in vain."""
-        if b'"method"' in garbage or garbage[:1] != b"{":
+        if tells_or_asks(garbage) or garbage[:1] != b"{":
             return None
         found = _ID_AT_THE_START.match(garbage)
         id = int(found[1]) if found else jsonrpc.readable_id(garbage)

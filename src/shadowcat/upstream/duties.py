@@ -7,6 +7,7 @@ from functools import partial
 from shadowcat.core.exchange import Forwarded
 from shadowcat.errors import Fault
 from shadowcat.upstream.channel import Channel
+from shadowcat.upstream.interpret import error_of
 from shadowcat.upstream.tools import envelope_of
 from shadowcat.wire.jsonrpc import Kind, Message
 from shadowcat.wire.mcp import Meta, Method
@@ -47,7 +48,7 @@ def status_of(channel: Channel, request: Message, answer: Message) -> int:
         channel.tools.headers.learn(answer)
     if answer.kind is not Kind.ERROR:
         return 200
-    code = answer.error().get("code")
+    code = error_of(answer).get("code")
     if code == _NOT_FOUND:
         return 404
     if code in _BAD_REQUEST or (code == _INVALID_PARAMS and not _has_envelope(request)):

@@ -13,11 +13,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from shadowcat.core.backoff import Backoff
+from shadowcat.core.redact import shown
 from shadowcat.core.track import EventTracker
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.http.outgoing import ClientResponse
 from shadowcat.upstream.interpret import messages_of
 from shadowcat.wire import alike
+from shadowcat.wire.glance import tells_or_asks
 from shadowcat.wire.jsonrpc import REQUEST, Message
 from shadowcat.wire.sse import SseDecoder, SseEvent
 
@@ -46,6 +48,8 @@ class StreamCounters:
     reconnects: int = 0
     given_up: int = 0
     duplicates: int = 0
+    garbage: int = 0
+    """Events that were no message, and cost no call its answer."""
     lifetime_s: float = 0.0
 
 
@@ -53,13 +57,23 @@ class EventMessages:
     """The messages of one event stream response, as they come; ends where the response ends."""
 
     def __init__(
-        self, response: ClientResponse, event_s: float | None, *, skip_garbage: bool = False
+        self,
+        response: ClientResponse,
+        event_s: float | None,
+        counters: StreamCounters | None = None,
+        *,
+        skip_garbage: bool = False,
     ) -> None:
-        """`event_s`: how long one event may take from its first byte to its last."""
+        """`event_s`: how long one event may take from its first byte to its last.
+
+        What is no message ends the stream, unless it is sure that it was no answer; `skip_garbage`: on this one there
+        are none.
+        """
         self._response = response
         self._decoder = SseDecoder()
         self._event_s = event_s
         self._begun_at: float | None = None
+        self._counters = counters or StreamCounters()
         self._skip_garbage = skip_garbage
 
     def __aiter__(self) -> EventMessages:
@@ -117,10 +131,12 @@ class EventMessages:
         try:
             return messages_of(text)
         except Fault as fault:
-            if not self._skip_garbage:
+            if not (self._skip_garbage or tells_or_asks(text)):
                 self._response.abort()
                 raise
-            log.warning("an event that was not JSON-RPC is left out (%s)", fault.reason)
+            self._counters.garbage += 1
+            why = fault.__cause__ or fault
+            log.warning("an event that is no message is left out (%s): %s", why, shown(text, 200))
             return []
 
     def may_be_silent(self) -> None:
@@ -168,7 +184,7 @@ class ResumedMessages:
         if isinstance(begun, bytes):
             self._tracker.broke_off_at(begun)
         else:
-            self._messages = EventMessages(begun, event_s, skip_garbage=skip_garbage)
+            self._messages = EventMessages(begun, event_s, counters, skip_garbage=skip_garbage)
         self._backoff = Backoff(policy.first_s, policy.cap_s)
         self._retry_s: float | None = None
         self._asks_to_poll = False
@@ -244,7 +260,9 @@ class ResumedMessages:
                 continue
             self._counters.reconnects += 1
             self._tracker.reconnected()
-            self._messages = EventMessages(response, self._event_s, skip_garbage=self._skip_garbage)
+            self._messages = EventMessages(
+                response, self._event_s, self._counters, skip_garbage=self._skip_garbage
+            )
             self._asks_to_poll = False
             if self._closed:
                 response.abort()

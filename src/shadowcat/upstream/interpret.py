@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from typing import Any
 
 from shadowcat.core.exchange import Answer
 from shadowcat.errors import Fault, FaultKind
@@ -44,6 +45,14 @@ def messages_of(raw: bytes) -> list[Message]:
             raise Fault(FaultKind.UPSTREAM_INVALID, reason="upstream_sent_garbage", sent=True) from element
         found.append(element)
     return found
+
+
+def error_of(answer: Message) -> dict[str, Any]:
+    """What an error says. Raises `Fault` where that cannot be read."""
+    try:
+        return answer.error()
+    except Fault as fault:
+        raise Fault(FaultKind.UPSTREAM_INVALID, reason="upstream_sent_garbage", sent=True) from fault
 
 
 def whole_answer(request: Message, response: ClientResponse) -> Answer | None:
@@ -104,8 +113,8 @@ def _error_in(content_type: bytes, body: bytes) -> Message | None:
 def _says_session_lost(status: int, error: Message | None) -> bool:
     if status == 404:
         # A method that is not there is no session that is not there.
-        return error is None or error.error().get("code") != _METHOD_NOT_FOUND
+        return error is None or error_of(error).get("code") != _METHOD_NOT_FOUND
     if status != 400 or error is None:
         return False
-    told = error.error()
+    told = error_of(error)
     return told.get("code") in _SESSION_CODES and bool(_SESSION_WORDS.search(str(told.get("message", ""))))

@@ -9,6 +9,7 @@ from shadowcat.core.exchange import Answer, Forwarded, MessageStream
 from shadowcat.core.flawed_tools import without_flawed
 from shadowcat.core.negotiate import repeated_of
 from shadowcat.core.ports import Link, Upstream
+from shadowcat.upstream.interpret import error_of
 from shadowcat.upstream.streamable import final_of
 from shadowcat.upstream.tools import ListedTools
 from shadowcat.wire.jsonrpc import Kind, Message
@@ -106,4 +107,4 @@ class _Listing:
 
 def _is_mismatch(answer: Answer) -> bool:
     whole = answer.whole
-    return whole is not None and whole.kind is Kind.ERROR and whole.error().get("code") == _MISMATCH
+    return whole is not None and whole.kind is Kind.ERROR and error_of(whole).get("code") == _MISMATCH

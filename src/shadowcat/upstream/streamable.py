@@ -96,6 +96,7 @@ class StreamableUpstream:
             reconnect_attempts=streams.reconnect_attempts,
             reconnects=streams.reconnects,
             events_repeated=streams.duplicates,
+            lines_of_garbage=streams.garbage,
         )
 
     async def aclose(self) -> None:
@@ -113,10 +114,9 @@ class StreamableUpstream:
                 if kind == JSON:
                     return answer_of(request, 200, await self.requests.body(response))
                 if kind == SSE:
-                    event_s = self.call.gap_s
-                    return Answer(
-                        stream=EventMessages(response, event_s) if link is None else link.resumed(response)
-                    )
+                    if link is not None:
+                        return Answer(stream=link.resumed(response))
+                    return Answer(stream=EventMessages(response, self.call.gap_s, self.streams))
             elif not 200 <= response.status < 300:
                 body = await self.requests.body(response)
                 in_session = link is not None and link.upstream_id is not None

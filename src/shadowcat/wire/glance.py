@@ -49,6 +49,8 @@ _EARLY_ID = re.compile(
     rb'"id"\s*:\s*(-?[0-9]{1,18}|"[^"\\]{0,256}")\s*,'
 )
 
+_DECISIVE_MEMBER = re.compile(rb'"(method|result|error)"\s*:')
+
 
 def glance(line: bytes) -> Sequence[Glance]:
     """The message of a line, or those of a batch; nothing for what is no JSON-RPC."""
@@ -77,6 +79,12 @@ def cancelled_id(line: bytes) -> RequestId | None:
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return None
     return id if isinstance(id, int | str) else None
+
+
+def tells_or_asks(broken: bytes) -> bool:
+    """Whether what cannot be read is most likely a notification or a request: its method comes before any outcome."""
+    found = _DECISIVE_MEMBER.search(broken)
+    return found is not None and found[1] == b"method"
 
 
 def early_id(broken: bytes) -> RequestId | None:

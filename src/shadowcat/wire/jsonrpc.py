@@ -373,6 +373,15 @@ def members(raw: bytes) -> dict[str, Raw]:
         raise _invalid(str(error)) from error
 
 
+def is_readable(message: Message) -> bool:
+    """Whether all that it says can be read in one way only."""
+    try:
+        json_strict.loads(message.raw)
+    except JsonError:
+        return False
+    return True
+
+
 def _decoded(raw: bytes) -> Any:
     if not raw:
         return {}
