@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -114,6 +116,25 @@ async def test_spares_are_ready_before_they_are_asked_for() -> None:
         await until(lambda: found.processes == 3)
         await opened(found)
         await until(lambda: found.processes == 4)
+
+
+@pytest.mark.parametrize("is_known", [False, True], ids=["unnoticed", "noticed"])
+async def test_a_spare_that_died_is_not_handed_out(is_known: bool) -> None:
+    async with upstream(spares=1) as found:
+        link = await opened(found)
+        await until(lambda: found.processes == 2)
+        [spare] = children() - {said(await whole(link.exchange(call("pid"))))}
+        _kill(spare)
+        if is_known:
+            await until(lambda: found.counters.crashed == 1)
+        link = await opened(found)
+        assert said(await whole(link.exchange(call("echo", x=1)))) == {"x": 1}
+
+
+def _kill(pid: int) -> None:
+    """Until it is dead, and without a turn of the loop, in which that would be heard of."""
+    os.kill(pid, signal.SIGKILL)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
 
 async def test_kinds_of_sessions_that_share_are_bounded_and_make_room() -> None:

@@ -100,10 +100,21 @@ class StdioUpstream:
         return link, answer
 
     async def _open_own(self, initialize: Message) -> tuple[StdioLink, Message]:
-        channel = self._spares.pop() if self._spares else await self._start(self._legacy_starter)
+        while self._spares:
+            spare = self._spares.pop()
+            if spare.is_gone:
+                continue
+            try:
+                return await self._opened(spare, initialize)
+            except Fault as fault:
+                # That it ended while it waited is perhaps heard of only now, and says nothing about the next one.
+                if fault.reason != ENDED:
+                    raise
+        return await self._opened(await self._start(self._legacy_starter), initialize)
+
+    async def _opened(self, channel: Channel, initialize: Message) -> tuple[StdioLink, Message]:
         link = StdioLink(channel, self.retire)
-        answer = await self._initialized(link, channel, initialize)
-        return link, answer
+        return link, await self._initialized(link, channel, initialize)
 
     async def _open_shared(self, initialize: Message) -> tuple[StdioLink, Message]:
         place = self._place(initialize)
