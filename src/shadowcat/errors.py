@@ -86,6 +86,18 @@ class Fault(Exception):
         self.sent = sent
         self.data = data
 
+    def anew(self) -> Fault:
+        """The same, raised for the first time.
+
+        A fault that was raised holds the frames it went through. Where what they work on holds the fault, that is a
+        circle, which stays until the garbage collector comes by.
+        """
+        again = Fault(
+            self.kind, self.message, reason=self.reason, side=self.side, sent=self.sent, data=self.data
+        )
+        again.__cause__ = self.__cause__
+        return again
+
     @property
     def status(self) -> int:
         return describe(self.kind).status

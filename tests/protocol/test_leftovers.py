@@ -13,14 +13,16 @@ from collections.abc import Iterator
 
 import pytest
 
+from shadowcat import PASS, Context, Interceptor, Reject, Verdict
 from shadowcat.core.correlate import InFlight
 from shadowcat.downstream import direct as endpoint
 from shadowcat.http.message import Request, Response
 from shadowcat.http.outgoing import ClientResponse
 from shadowcat.proxy import direct
+from shadowcat.wire.jsonrpc import Message
 from tests.rig.client import modern, routing
 from tests.rig.server import Call, Handler
-from tests.rig.stand import Stand
+from tests.rig.stand import Stand, stand
 from tests.rig.wait import until
 
 TEXT = {"content": [{"type": "text", "text": "done"}]}
@@ -57,7 +59,20 @@ async def _error(call: Call) -> None:
     await call.error(-32602, "no such tool")
 
 
-@pytest.mark.parametrize("handler", [_whole, _stream, _error])
+async def _cut(call: Call) -> None:
+    stream = await call.stream()
+    await stream.notify("notifications/message", {"level": "info", "data": 1})
+    stream.cut()
+
+
+async def _failure(call: Call) -> None:
+    await call.json({"oops": True}, status=500)
+
+
+HANDLERS = [_whole, _stream, _error, _cut, _failure]
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
 async def test_a_call_in_a_session(session: Stand, handler: Handler, uncollected: list[object]) -> None:
     session.server.handlers["tools/call"] = handler
     for id in range(TIMES):
@@ -65,7 +80,7 @@ async def test_a_call_in_a_session(session: Stand, handler: Handler, uncollected
     await _nothing_is_left_but(uncollected)
 
 
-@pytest.mark.parametrize("handler", [_whole, _stream, _error])
+@pytest.mark.parametrize("handler", HANDLERS)
 async def test_a_modern_call(rig: Stand, handler: Handler, uncollected: list[object]) -> None:
     rig.server.handlers["tools/call"] = handler
     for id in range(TIMES):
@@ -81,6 +96,31 @@ async def test_a_refusal(session: Stand, uncollected: list[object]) -> None:
         assert reply.status == 400
         await reply.body()
     await _nothing_is_left_but(uncollected)
+
+
+ONE_FOR_ALL = Reject.because("not today")
+
+
+class Refuses(Interceptor):
+    def __init__(self, *, raises: bool) -> None:
+        self._raises = raises
+
+    def on_request(self, message: Message, context: Context) -> Verdict:
+        if message.method != "tools/call":
+            return PASS
+        if self._raises:
+            raise ONE_FOR_ALL.fault
+        return ONE_FOR_ALL
+
+
+@pytest.mark.parametrize("raises", [False, True])
+async def test_an_interceptor_that_has_one_verdict_for_all(raises: bool, uncollected: list[object]) -> None:
+    async with stand(interceptors=[Refuses(raises=raises)]) as rig:
+        await rig.client.initialize()
+        for id in range(TIMES):
+            answer = await rig.client.call("tools/call", {"name": "t"}, id=id)
+            assert answer["error"]["message"] == "not today"
+        await _nothing_is_left_but(uncollected)
 
 
 async def _nothing_is_left_but(before: list[object]) -> None:

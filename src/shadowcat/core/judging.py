@@ -61,7 +61,7 @@ class Judging(msgspec.Struct, eq=False):
                     return _to_be_awaited(verdict)
                 self._settle(step, verdict)
             except Fault as fault:
-                raise self._blamed(fault) from fault.__cause__
+                raise self._fault_of_this_one(fault) from fault.__cause__
             except Exception as error:
                 self.on_failed(step, error)
         return None
@@ -72,18 +72,23 @@ class Judging(msgspec.Struct, eq=False):
         try:
             self._settle(step, await verdict)
         except Fault as fault:
-            raise self._blamed(fault) from fault.__cause__
+            raise self._fault_of_this_one(fault) from fault.__cause__
         except Exception as error:
             self.on_failed(step, error)
 
-    def _blamed(self, fault: Fault) -> Fault:
-        """Who reads an answer that cannot be read stumbles over what the server did, not the client."""
+    def _fault_of_this_one(self, fault: Fault) -> Fault:
         message = self.message
-        if fault.kind is not FaultKind.INVALID_REQUEST or self.context.direction is not TO_CLIENT:
-            return fault
-        if not message.is_response or jsonrpc.is_readable(message):
-            return fault
-        return Fault(FaultKind.UPSTREAM_INVALID, reason="upstream_sent_garbage", sent=True)
+        if (
+            fault.kind is FaultKind.INVALID_REQUEST
+            and self.context.direction is TO_CLIENT
+            and message.is_response
+            and not jsonrpc.is_readable(message)
+        ):
+            # Who reads an answer that cannot be read stumbles over what the server did, not the client.
+            return Fault(FaultKind.UPSTREAM_INVALID, reason="upstream_sent_garbage", sent=True)
+        # An interceptor may have one for all: it would keep whatever was on its way each time that it was raised.
+        fault.__traceback__ = fault.__context__ = None
+        return fault.anew()
 
     def _settle(self, step: Step, verdict: Any) -> None:
         judged = _outcome(self.message, verdict)

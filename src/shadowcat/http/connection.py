@@ -425,7 +425,11 @@ def _nothing() -> None:
 
 
 async def _raised(error: Exception) -> Response:
-    raise error
+    try:
+        raise error
+    finally:
+        # It holds this frame: in a circle both would stay.
+        del error
 
 
 def _address(peername: tuple[str, int] | str | None) -> str:

@@ -63,7 +63,7 @@ class ClientResponse(msgspec.Struct, eq=False):
     async def __anext__(self) -> bytes:
         while not self._pieces:
             if self.fault is not None:
-                raise self.fault
+                raise self.fault.anew()
             if self.complete:
                 raise StopAsyncIteration
             self._waiter = self._connection.loop.create_future()
@@ -210,7 +210,7 @@ class OutgoingConnection(asyncio.Protocol):
             response.abort()
             raise
         if response.fault is not None:
-            raise response.fault
+            raise response.fault.anew()
         return response
 
     def ask(

@@ -78,7 +78,7 @@ class Asking:
         finally:
             correlator.finish(entry)
         if outcome is None and entry.fault is not None:
-            raise entry.fault
+            raise entry.fault.anew()
         return outcome
 
     async def conclude(
@@ -112,7 +112,7 @@ class Asking:
                 raise
         await self._recovery.run(seen)
         if entry.fault is not None:
-            raise entry.fault
+            raise entry.fault.anew()
         if entry.cancelled:
             return None
         return await self._answered(entry, core.link.exchange(core.correlator.renew(entry, message)))
@@ -135,5 +135,5 @@ class Asking:
         if answer is not None:
             upstreams.answered(name)
         elif entry.fault is not None:
-            raise entry.fault
+            raise entry.fault.anew()
         return answer

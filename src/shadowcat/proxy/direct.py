@@ -110,18 +110,17 @@ class _Call(msgspec.Struct, eq=False):
             self.then(partial(self.go_on, self.request, entry, self.epoch, outcome))
             return
         core.correlator.finish(entry)
-        try:
-            told = self._told(outcome)
-        except Exception as error:
-            told = partial(_raised, error)
-        self.then(told)
+        self.then(self._told(outcome))
 
     def _told(self, answer: Answer) -> Message | Rest[Outcome]:
         core = self.core
-        assert answer.whole is not None
-        core.shared.upstreams.answered(core.record.upstream)
-        response = answer.whole.with_id(self.entry.client_id)
-        judged = core.judge(response, TO_CLIENT, self.request)
+        try:
+            assert answer.whole is not None
+            core.shared.upstreams.answered(core.record.upstream)
+            response = answer.whole.with_id(self.entry.client_id)
+            judged = core.judge(response, TO_CLIENT, self.request)
+        except Exception as error:
+            return partial(_raised, error)
         if isinstance(judged, Undecided):
             return partial(_decided, judged)
         return judged.message if isinstance(judged, Reply) else judged
@@ -135,7 +134,7 @@ class _Call(msgspec.Struct, eq=False):
         fault = self.entry.fault
         if fault is not None:
             give_up(self.core, self.request, self.entry, fault)
-            raise fault
+            raise fault.anew()
 
     def cancel(self) -> None:
         self.entry.interrupt = None
@@ -151,4 +150,8 @@ async def _decided(judged: Undecided) -> Outcome:
 
 async def _raised(error: Exception) -> Outcome:
     """Whatever goes wrong is told by who waits for it, as for any other request."""
-    raise error
+    try:
+        raise error
+    finally:
+        # It holds this frame: in a circle both would stay.
+        del error

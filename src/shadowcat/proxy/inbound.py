@@ -60,7 +60,7 @@ async def follow(
         if not entry.is_stopped:
             response = await until_stopped(entry, _up_to_response(core, request, entry, source, stream))
         if response is None and entry.fault is not None:
-            raise entry.fault
+            raise entry.fault.anew()
         is_own = False
     except Fault as fault:
         give_up(core, request, entry, fault)

@@ -164,7 +164,7 @@ class StreamableLink:
 
     async def _rest(self, request: Message, response: ClientResponse) -> Answer:
         if response.fault is not None:
-            raise response.fault
+            raise response.fault.anew()
         call = self._upstream.call
         response = await self._requests.followed(response, self._post, request.raw, call)
         return await self._upstream.answer(response, request, self)
