@@ -48,8 +48,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 @pytest.fixture
 async def proxy(counting: NumbersChild, store: str) -> AsyncIterator[Restarting]:
-    # A store that says no is heard of within a quarter of this.
-    async with kept_proxy_before(counting.url, store, session={"idle_s": 2.0}) as found:
+    async with kept_proxy_before(counting.url, store) as found:
         yield found
 
 

@@ -11,7 +11,7 @@ import pytest
 from shadowcat import ReverseProxy
 from shadowcat.app import machinery
 from shadowcat.core.ledger import Held, Refusal, SessionChange, StoredSession
-from shadowcat.proxy import aside
+from shadowcat.proxy import aside, registry
 from shadowcat.proxy.writer import Durability
 from shadowcat.stores.memory import MemoryStore
 from tests.rig.cases import refused
@@ -252,6 +252,20 @@ async def test_a_session_ended_in_the_store_ends(rig: Stand, store: FailingStore
     assert await listening.messages() == []
     await rig.server.gets("DELETE")
     await refused(await rig.client.begin("tools/list", id=7), 404, -32600, 7)
+
+
+async def test_a_session_removed_from_the_store_ends_unasked(
+    store: FailingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "REMOVED_S", 0.01)
+    async with stand(store=store, durability=PROMPT) as rig:
+        await rig.client.initialize()
+        listening = await rig.client.listen()
+        await rig.server.listens()
+        assert rig.client.session_id is not None
+        await store.remove(rig.client.session_id)
+        assert await listening.messages() == []
+        await rig.server.gets("DELETE")
 
 
 async def test_a_session_that_somebody_else_took_over_is_let_go_of(rig: Stand, store: FailingStore) -> None:

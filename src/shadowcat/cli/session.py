@@ -91,8 +91,7 @@ def show(id: str, store: str | None, as_json: bool) -> None:
 def end(id: str, store: str | None) -> None:
     """End a session.
 
-    A proxy that runs and has it hears of that when it next writes to the store; its admin listener (DELETE
-    /api/sessions/ID) ends one at once.
+    A proxy that runs and has it ends it within some seconds.
 
     \b
     Example:
@@ -103,12 +102,7 @@ def end(id: str, store: str | None) -> None:
     ended, node = _asked(end_session(_url(store), id))
     click.echo(f"ended {ended}")
     if node:
-        when = "with its next write, at the latest after a quarter of sessions.idle_s"
-        click.echo(
-            f"a proxy that still has it (node {node}) hears of it {when}; to end one at once, ask its admin listener: "
-            f"DELETE /api/sessions/{ended[:12]}",
-            err=True,
-        )
+        click.echo(f"a proxy that still has it (node {node}) ends it within some seconds", err=True)
 
 
 def _in_a_line(row: dict[str, Any]) -> str:

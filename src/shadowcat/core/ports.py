@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from shadowcat.core.exchange import (
@@ -131,6 +131,11 @@ class SessionStore(Protocol):
 
     async def remove(self, session_id: str) -> bool:
         """Ends a session, whoever owns it: its owner's next change is refused. False if there is none."""
+        ...
+
+    async def removed(self, node: str) -> Collection[str]:
+        """Sessions of that node which others have removed since it was last asked, and perhaps more than those. Asked
+        often, and no promise: what is not heard of here is refused with the next change."""
         ...
 
     async def renew(self, node: str, lease_s: float) -> None:

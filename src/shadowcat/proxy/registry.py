@@ -26,6 +26,8 @@ from shadowcat.proxy.shared import SessionLimits, Shared
 log = logging.getLogger("shadowcat.session")
 
 _SHORTEST_LOOK_S, _LONGEST_LOOK_S = 0.05, 30.0
+REMOVED_S = 2.0
+"""How often a store is asked what was removed."""
 _CLOSE_S = 3.0
 _FLUSH_S = 3.0
 _SETTLE_S = 0.5
@@ -317,6 +319,21 @@ class Registry:
             except Exception as error:
                 self._shared.counters.store_failures += 1
                 log.error("the store cannot let go of old sessions: %s", error)
+
+    async def watch_removals(self, store: SessionStore) -> None:
+        """Writes what others have removed, and is refused, for as long as it is let."""
+        while True:
+            await asyncio.sleep(REMOVED_S)
+            try:
+                removed = await store.removed(self._shared.node)
+            except Exception as error:
+                # Nothing depends on it: the next write is refused all the same.
+                log.debug("the store cannot say what was removed: %s", error)
+                continue
+            for session_id in removed:
+                session = self._sessions.get(session_id)
+                if session is not None:
+                    session.core.ledger.record_changed()
 
     def expired(self) -> list[Session]:
         now = self._shared.clock.monotonic()

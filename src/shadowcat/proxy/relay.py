@@ -53,6 +53,7 @@ class Relay:
         if store is not None and writer is not None:
             self._shared.tasks.spawn(writer.run(), "write to the store")
             self._shared.tasks.spawn(self.sessions.watch_store(store), "expire stored sessions")
+            self._shared.tasks.spawn(self.sessions.watch_removals(store), "hear of removed sessions")
         if self._shared.lease is not None:
             self._shared.tasks.spawn(self._shared.lease.keep(self.sessions.doubt), "keep the lease")
 

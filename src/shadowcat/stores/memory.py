@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from shadowcat.clock import Clock, SystemClock
@@ -99,6 +100,8 @@ class MemoryStore:
         self._sessions: dict[str, _Session] = {}
         self._ended: dict[str, float] = {}
         """When each of them ended, the oldest first."""
+        self._removed: deque[tuple[str, str]] = deque(maxlen=MAX_ENDED)
+        """Owners, and what was removed behind their backs."""
         self._leases: dict[str, float] = {}
         """Until when each node lives."""
 
@@ -157,8 +160,16 @@ class MemoryStore:
     async def remove(self, session_id: str) -> bool:
         if session_id not in self._sessions:
             return False
+        self._removed.append((self._sessions[session_id].node, session_id))
         self._end(session_id)
         return True
+
+    async def removed(self, node: str) -> Collection[str]:
+        found = [session_id for owner, session_id in self._removed if owner == node]
+        others = [removed for removed in self._removed if removed[0] != node]
+        self._removed.clear()
+        self._removed += others
+        return found
 
     async def renew(self, node: str, lease_s: float) -> None:
         now = self._clock.monotonic()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -62,6 +62,9 @@ class SqliteStore:
             partial(self._file.use_if_there, lambda ledger: ledger.remove(session_id), False)
         )
 
+    async def removed(self, node: str) -> Collection[str]:
+        return await self._call(partial(self._file.use_if_open, lambda ledger: ledger.removed(), []))
+
     async def renew(self, node: str, lease_s: float) -> None:
         """Nobody else may hold what this process owns, so there are no leases."""
 
@@ -92,6 +95,9 @@ class SqliteFile:
     def use_if_there(self, work: Callable[[SqliteLedger], T], otherwise: T) -> T:
         """A store that was never written is not made by looking into it."""
         return self.use(work) if self.path.exists() else otherwise
+
+    def use_if_open(self, work: Callable[[SqliteLedger], T], otherwise: T) -> T:
+        return self.use_if_there(work, otherwise) if self._ledger is not None else otherwise
 
     def use(self, work: Callable[[SqliteLedger], T]) -> T:
         try:

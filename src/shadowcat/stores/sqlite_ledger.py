@@ -67,6 +67,9 @@ class SqliteLedger:
         (seconds,) = db.execute("SELECT seconds FROM clock").fetchone()
         self._zero = clock.monotonic() - seconds
         """When the file's clock stood at zero."""
+        self._looked_at = seconds
+        """Up to when it is known what others have ended."""
+        self._version = self._data_version()
 
     def close(self) -> None:
         self._db.close()
@@ -109,6 +112,22 @@ class SqliteLedger:
             if held is not None:
                 self._end(session_id, held, now)
             return held is not None
+
+    def removed(self) -> list[str]:
+        """Sessions that ended since it was last asked, if others have written to the file since."""
+        version = self._data_version()
+        if version == self._version:
+            return []
+        with transaction(self._db, "BEGIN"):
+            ended = self._db.execute("SELECT id FROM ended WHERE at >= ?", (self._looked_at,)).fetchall()
+            (self._looked_at,) = self._db.execute("SELECT seconds FROM clock").fetchone()
+        self._version = version
+        return [session_id for (session_id,) in ended]
+
+    def _data_version(self) -> int:
+        """Another one whenever another connection has written: that costs no look into the file."""
+        (version,) = self._db.execute("PRAGMA data_version").fetchone()
+        return version
 
     def expire(self, idle_s: float) -> None:
         with transaction(self._db):

@@ -486,6 +486,22 @@ class StoreContract:
         await write(second, opening("b"))
         await second.aclose()
 
+    async def test_an_owner_hears_of_what_others_removed(
+        self, make_store: Callable[[], SessionStore]
+    ) -> None:
+        owner, other = make_store(), make_store()
+        await write(owner, opening("a"), opening("b"), opening("c"))
+        assert "a" not in await owner.removed("one")
+        assert await other.remove("a")
+        assert await other.remove("b")
+        assert {"a", "b"} <= {*await owner.removed("one")}
+        assert await other.remove("c")
+        removed = await owner.removed("one")
+        assert "c" in removed
+        assert len(removed) == len({*removed})
+        await owner.aclose()
+        await other.aclose()
+
     async def test_closing_twice_is_closing(self, make_store: Callable[[], SessionStore]) -> None:
         used, unused = make_store(), make_store()
         await write(used, opening("a"))

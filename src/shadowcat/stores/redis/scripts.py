@@ -269,11 +269,25 @@ REMOVE = Script(
     _SHARED
     + """
 local session, ended, index, clock = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local id, at, ended_ms = ARGV[1], ARGV[2], ARGV[3]
-if redis.call('EXISTS', session) == 0 then return 0 end
+local id, at, ended_ms, removed = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local owner = redis.call('HGET', session, 'node')
+if not owner then return 0 end
 let_go(session)
 remember_end(ended, index, clock, id, at, ended_ms)
+if owner ~= '' then
+  redis.call('RPUSH', removed .. owner, id)
+  redis.call('LTRIM', removed .. owner, -1000, -1)
+  redis.call('PEXPIRE', removed .. owner, ended_ms)
+end
 return 1
+"""
+)
+
+REMOVED = Script(
+    """
+local ids = redis.call('LRANGE', KEYS[1], 0, -1)
+redis.call('UNLINK', KEYS[1])
+return ids
 """
 )
 

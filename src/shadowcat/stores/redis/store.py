@@ -8,7 +8,7 @@ any more; it decides about leases, and about nothing else.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import count
 
 from redis.exceptions import NoScriptError, OutOfMemoryError, ResponseError
@@ -61,6 +61,7 @@ class RedisStore:
         """How far the common clock is ahead of ours; not known before the first look."""
         self._prefix = f"{address.namespace}:session:"
         self._ended = f"{address.namespace}:ended:"
+        self._removed = f"{address.namespace}:removed:"
         self._leases = f"{address.namespace}:lease:"
         self._index = f"{address.namespace}:sessions"
         self._common_clock = f"{address.namespace}:clock"
@@ -109,9 +110,13 @@ class RedisStore:
         return [unpack_summary(summary) for summary in reply]
 
     async def remove(self, session_id: str) -> bool:
-        arguments = (session_id, await self._now(), ENDED_MS)
+        arguments = (session_id, await self._now(), ENDED_MS, self._removed)
         (reply,) = await self._run(scripts.REMOVE, [(self._keys(session_id), arguments)])
         return reply == 1
+
+    async def removed(self, node: str) -> Collection[str]:
+        (reply,) = await self._run(scripts.REMOVED, [((self._removed + node,), ())])
+        return [session_id.decode() for session_id in reply]
 
     async def renew(self, node: str, lease_s: float) -> None:
         keys = (self._leases + node, self._common_clock)
