@@ -356,6 +356,30 @@ async def test_what_is_no_mcp_is_relayed_as_it_is() -> None:
         ]
 
 
+async def test_cookies_stay_apart() -> None:
+    cookies = [b"a=1; Expires=Wed, 09 Jun 2027 10:18:14 GMT", b"b=2; Path=/, x", b"c=3"]
+    fields = b"".join(b"Set-Cookie: %b\r\n" % cookie for cookie in cookies)
+
+    async def answer(seen: Seen) -> None:
+        await seen.raw(b"HTTP/1.1 200 OK\r\nVary: a\r\n%bVary: b\r\nContent-Length: 0\r\n\r\n" % fields)
+
+    listener = Listener(answer)
+    await listener.open()
+    try:
+        async with forwarding() as stand, soon():
+            reader, writer = await asyncio.open_connection("127.0.0.1", stand.proxy.port)
+            url = f"http://127.0.0.1:{listener.port}/login"
+            writer.write(f"GET {url} HTTP/1.1\r\nHost: 127.0.0.1:{listener.port}\r\n\r\n".encode())
+            lines = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")
+            writer.close()
+    finally:
+        await listener.close()
+    assert [line for line in lines if line.startswith(b"set-cookie")] == [
+        b"set-cookie: " + cookie for cookie in cookies
+    ]
+    assert b"vary: a, b" in lines
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -13,13 +13,15 @@ HeaderList = list[tuple[bytes, bytes]]
 
 
 _NONE: frozenset[bytes] = frozenset()
+_SET_COOKIE = b"set-cookie"
+"""RFC 9110 5.3: what it holds has commas of its own, so that several of it cannot be joined by one."""
 
 
 class Headers:
     """Header fields by lower-case name.
 
     Fields of one name are joined with ", " (RFC 9110 5.2) and remembered in `repeated`, so that whoever reads a
-    field that may stand only once can refuse it.
+    field that may stand only once can refuse it. Those of Set-Cookie come one by one; `get` has a line for each.
     """
 
     __slots__ = ("_values", "get", "notes", "repeated")
@@ -48,7 +50,7 @@ class Headers:
     def add(self, name: bytes, value: bytes) -> None:
         """`name` must be lower case."""
         if name in self._values:
-            self._values[name] += b", " + value
+            self._values[name] += (b"\n" if name == _SET_COOKIE else b", ") + value
             self.repeated |= {name}
         else:
             self._values[name] = value
@@ -69,7 +71,14 @@ class Headers:
         return name in self._values
 
     def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
-        return iter(self._values.items())
+        return self._one_by_one() if _SET_COOKIE in self.repeated else iter(self._values.items())
+
+    def _one_by_one(self) -> Iterator[tuple[bytes, bytes]]:
+        for name, value in self._values.items():
+            if name == _SET_COOKIE:
+                yield from ((name, cookie) for cookie in value.split(b"\n"))
+            else:
+                yield name, value
 
     def __len__(self) -> int:
         return len(self._values)
