@@ -6,10 +6,15 @@ import asyncio
 
 import pytest
 
+from shadowcat.aio import Tasks
 from shadowcat.core.stream import MAX_AHEAD_BYTES, Budget, LogLimits
 from shadowcat.proxy.book import StreamBook
+from shadowcat.proxy.ledger import SessionLedger
+from shadowcat.proxy.news import News
 from shadowcat.proxy.reader import Reader
 from shadowcat.proxy.shared import SessionLimits
+from shadowcat.proxy.writer import Durability, StoreWriter
+from shadowcat.stores.memory import MemoryStore
 from shadowcat.wire import jsonrpc
 from tests.rig.server import Call
 from tests.rig.stand import Stand, stand, unkept
@@ -62,6 +67,29 @@ async def test_a_stream_that_is_read_goes_on_beside_one_that_holds_all_the_room(
         assert await _heard(reader) == 1
         async with soon():
             await waiting
+
+
+async def test_the_store_wakes_a_reader_only_for_what_was_held_back() -> None:
+    writer = StoreWriter(MemoryStore(), Tasks("test"), Durability(), News())
+    ledger = SessionLedger(
+        writer, "s", node="", fence=0, describe=bytes, streams=lambda: (), on_refused=lambda _: None
+    )
+    book = StreamBook(
+        "e", LogLimits(), Budget(1 << 30), ledger, Now(), primed=False, is_current=lambda _: True
+    )
+    stream = book.new()
+    reader = stream.read()
+    for cursor in (b"1", b"2", b"3"):
+        stream.append(NOTE)
+        stream.mark(cursor)
+        was_held_back = stream.is_held_back
+        assert was_held_back == (cursor == b"1")
+        stream.take(reader)
+        arrival = stream.arrival()
+        ledger.change()
+        ledger.written()
+        assert arrival.done() == was_held_back
+        stream.take(reader)
 
 
 async def test_a_writer_goes_on_when_another_stream_gives_its_room_back() -> None:

@@ -279,9 +279,11 @@ class Stream:
 
     def stored(self, last_seq: int) -> None:
         """The store has it, with the events up to that one; or, with `NOT_STORED`, has lost all of it."""
+        # Who waits for what the upstream says next is left alone.
+        was_held_back = self._wakeup is not None and self.is_held_back
         if self._withheld is not None:
             self._withheld.stored_to = last_seq
-        if self._wakeup is not None:
+        if was_held_back:
             self._wake()
 
     def _restore(self, held: KeptStream) -> None:
