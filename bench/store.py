@@ -23,7 +23,8 @@ ROUNDS = 5
 EVENTS = 50_000
 BATCH = 50
 SESSIONS = 32
-EVENT = os.urandom(200)
+EVENT = os.urandom(100).hex().encode()
+"""On one line, as every event is that the proxy stores."""
 HELD = 300
 """So many events of a stream are held; the session lets go of those before them."""
 

@@ -98,6 +98,38 @@ async def test_an_older_file_is_brought_up_to_date(path: Path) -> None:
         assert db.execute("PRAGMA user_version").fetchone() == (len(more),)
 
 
+async def test_a_file_of_version_1_is_read_trimmed_and_added_to(path: Path, clock: ManualClock) -> None:
+    events = [b"1\n", b"", b"3", b"4"]
+    with closing(version_1(path)) as db:
+        db.execute("INSERT INTO session VALUES (1, 'a', 1, '', 1, 1, x'00')")
+        db.execute("INSERT INTO stream VALUES (1, 1, 1, 5, 7, 4, x'01')")
+        # Events of another stream lie between them.
+        rows = [(number, number - 2, data) for number, data in zip((1, 3, 5, 7), events, strict=True)]
+        db.executemany("INSERT INTO event VALUES (?, ?, ?)", rows)
+        db.commit()
+    store = SqliteStore(path, clock)
+    found = await store.read("a")
+    assert found is not None
+    assert found.streams == [(1, b"\1", 1, tuple(events))]
+    (summary,) = await store.sessions("", 10)
+    assert (summary.events, summary.event_bytes) == (4, 4)
+    await store.write([SessionChange("a", 1, streams=[stream(5, b"5", b"6", first_seq=3)])])
+    await store.expire(60.0)
+    found = await store.read("a")
+    assert found is not None
+    assert found.streams == [(1, b"head", 3, (b"3", b"4", b"5", b"6"))]
+    assert events_in(path) == 4
+    await store.aclose()
+
+
+def version_1(path: Path) -> sqlite3.Connection:
+    path.parent.mkdir()
+    db = sqlite3.connect(path)
+    db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    sqlite_file.migrate(db, sqlite_file.STEPS[:1])
+    return db
+
+
 async def test_a_step_that_fails_leaves_the_file_as_it_was(path: Path) -> None:
     with closing(sqlite_file.open_file(path)) as db:
         with pytest.raises(sqlite3.OperationalError):
@@ -185,9 +217,9 @@ async def test_what_was_let_go_of_leaves_room_for_what_comes(store: SqliteStore,
         await store.write([opening("c", *events), SessionChange("c", 1, dropped=[1])])
         await store.write([opening("d", *events, *events)])
         if start % 1_000 == 1:
-            assert count(path, "event") == kept(path)
+            assert events_in(path) == kept(path)
             await store.expire(60.0)
-            assert count(path, "event") == kept(path)
+            assert events_in(path) == kept(path)
             sizes.append(size(path))
     assert max(sizes) < 700_000
     assert size(path.with_name("sessions.db-wal")) <= sqlite_file.WAL_BYTES
@@ -199,17 +231,35 @@ async def test_what_was_let_go_of_leaves_room_for_what_comes(store: SqliteStore,
 
 
 async def test_the_dead_are_gone_after_a_sweep(store: SqliteStore, path: Path) -> None:
-    await store.write([opening("a", *[b"event"] * 40)])
+    await store.write([opening("a", *[b"event"] * 19)])
+    await store.write([SessionChange("a", 1, streams=[stream(20, *[b"event"] * 21)])])
     await store.write([SessionChange("a", 1, streams=[stream(41, first_seq=20)])])
-    assert count(path, "event") == 40
+    assert events_in(path) == 40
     await store.expire(60.0)
-    assert count(path, "event") == 21
+    assert events_in(path) == 21
     await store.write([SessionChange("a", 1, streams=[stream(41, b"last", first_seq=39)])])
     found = await store.read("a")
     assert found is not None
     assert found.streams == [(1, b"head", 39, (b"event", b"event", b"last"))]
     await store.write([SessionChange("a", 1, streams=[stream(42, first_seq=42)])])
-    assert count(path, "event") == 0
+    assert events_in(path) == 0
+
+
+async def test_a_row_stays_for_as_long_as_one_of_its_events_is_held(store: SqliteStore, path: Path) -> None:
+    await store.write([opening("a", *[b"%d" % number for number in range(1, 41)])])
+    for first_seq in (7, 40):
+        await store.write([SessionChange("a", 1, streams=[stream(41, first_seq=first_seq)])])
+        await store.expire(60.0)
+        held = tuple(b"%d" % number for number in range(first_seq, 41))
+        found = await store.read("a")
+        assert found is not None
+        assert found.streams == [(1, b"head", first_seq, held)]
+        (summary,) = await store.sessions("", 10)
+        assert (summary.events, summary.event_bytes) == (len(held), sum(map(len, held)))
+        assert events_in(path) == 40
+    await store.write([SessionChange("a", 1, streams=[stream(41, b"41", first_seq=41)])])
+    await store.expire(60.0)
+    assert events_in(path) == 1
 
 
 def size(path: Path) -> int:
@@ -223,7 +273,7 @@ def kept(path: Path) -> int:
     return found
 
 
-def count(path: Path, table: str) -> int:
+def events_in(path: Path) -> int:
     with closing(sqlite3.connect(path)) as db:
-        (found,) = db.execute(f"SELECT count(*) FROM {table}").fetchone()
+        (found,) = db.execute("SELECT coalesce(sum(count), 0) FROM event").fetchone()
     return found

@@ -9,7 +9,7 @@ import random
 import resource
 import sqlite3
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -144,6 +144,46 @@ async def test_a_file_that_breaks_is_set_aside_at_run_time(
     found = await store.read("a")
     assert found is not None
     assert found.streams[0].events == (b"1",)
+
+
+def read(store: SqliteStore) -> Awaitable[object]:
+    return store.read("a")
+
+
+def listed(store: SqliteStore) -> Awaitable[object]:
+    return store.sessions("", 10)
+
+
+@pytest.mark.parametrize(
+    ("tear", "look"),
+    [
+        ("DELETE FROM event WHERE number = 2", read),
+        ("DELETE FROM event WHERE number = 2", listed),
+        ("DELETE FROM event", listed),
+        ("UPDATE event SET data = substr(data, 1, 5) WHERE number = 2", read),
+        ("UPDATE event SET count = 0 WHERE number = 2", read),
+        ("UPDATE event SET previous = number, count = -1 WHERE number = 2", read),
+    ],
+)
+async def test_a_torn_stream_is_set_aside(
+    store: SqliteStore,
+    path: Path,
+    tear: str,
+    look: Callable[[SqliteStore], Awaitable[object]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """SQLite finds nothing wrong with it."""
+    await store.write([opening("a", *MANY[:10])])
+    for first in (11, 21):
+        more = StreamChange(1, b"head", 1, first, MANY[:10])
+        await store.write([SessionChange("a", 1, streams=[more])])
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(tear)
+        db.commit()
+    with caplog.at_level(logging.ERROR, "shadowcat"):
+        assert not await look(store)
+    assert len(caplog.records) == 1
+    assert path.with_name("sessions.db.corrupt-1").exists()
 
 
 async def test_what_is_no_database_is_set_aside(store: SqliteStore, path: Path) -> None:

@@ -133,7 +133,7 @@ class Life:
             stream.id: (
                 kept.encode(stream.kept()),
                 stream.log.first_seq,
-                [kept.encode_event(event) for event in stream.log.after(stream.log.first_seq - 1)],
+                kept.encode_events(stream.log.after(stream.log.first_seq - 1)),
             )
             for stream in self.book.all
         }

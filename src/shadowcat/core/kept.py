@@ -5,6 +5,7 @@ Each carries the number of its format: what a newer version wrote is not guessed
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TypeVar
 
 import msgspec
@@ -102,10 +103,9 @@ def _current(kept: S) -> S:
     return kept
 
 
-def encode_event(event: Logged) -> bytes:
+def encode_events(events: Iterable[Logged]) -> list[bytes]:
     """The data as it is, which never begins with a digit; before it the id of a question, if it is one."""
-    data, question = event
-    return data if question is None else b"%d%b" % (question, data)
+    return [data if question is None else b"%d%b" % (question, data) for data, question in events]
 
 
 def decode_event(frame: bytes) -> Logged:

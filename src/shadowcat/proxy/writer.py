@@ -268,4 +268,4 @@ class StoreWriter:
 
 
 def _size(change: SessionChange) -> int:
-    return len(change.record or b"") + sum(len(event) for stream in change.streams for event in stream.events)
+    return len(change.record or b"") + sum([sum(map(len, stream.events)) for stream in change.streams])

@@ -61,6 +61,8 @@ STEPS: Sequence[Sequence[str]] = (
         "CREATE TABLE clock (seconds INTEGER NOT NULL)",
         "INSERT INTO clock VALUES (0)",
     ),
+    # A row is of one event or of several: see sqlite_rows.
+    ("ALTER TABLE event ADD COLUMN count INTEGER NOT NULL DEFAULT 1",),
 )
 
 _HEADER_BYTES = 100
@@ -120,8 +122,15 @@ def _open(path: Path) -> sqlite3.Connection:
         migrate(db, STEPS)
         _look_through(db)
         # With NORMAL a commit is safe from the end of this process but not from the end of power, which may take the
-        # last ones; no transaction is ever torn. With FULL each commit would wait for the disk.
-        for setting in ("journal_mode = WAL", "synchronous = NORMAL", f"journal_size_limit = {WAL_BYTES}"):
+        # last ones; no transaction is ever torn. With FULL each commit would wait for the disk. Some systems have
+        # SQLite write zeros over all that is deleted: of a fast stream that is all of it, and takes as long as to
+        # write it. With FAST they are written where a page is written anyway.
+        for setting in (
+            "journal_mode = WAL",
+            "synchronous = NORMAL",
+            f"journal_size_limit = {WAL_BYTES}",
+            "secure_delete = FAST",
+        ):
             db.execute(f"PRAGMA {setting}").fetchall()
     except BaseException:
         db.close()

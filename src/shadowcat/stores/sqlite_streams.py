@@ -4,42 +4,52 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from shadowcat.core.ledger import StoredStream, StreamChange
 from shadowcat.stores.sqlite_file import broken
+from shadowcat.stores.sqlite_rows import packed, unpacked
 
 MIN_DEAD = 32
 """So many events that a stream has let go of may stay in the file until `sweep`, or as many as it holds."""
 
 _COLUMNS = "first_seq, next_seq, last_event, kept"
-# From the last event of a stream back, so many of them.
+# From the last row of a stream back, as far as it has so many events; a place is how many events follow.
 _CHAIN = """
     WITH RECURSIVE chain(number, place) AS (
         SELECT ?1, 0
         UNION ALL
-        SELECT event.previous, place + 1 FROM chain JOIN event USING (number) WHERE place + 1 < ?2
+        SELECT event.previous, place + max(count, 1)
+        FROM chain JOIN event USING (number) WHERE place + max(count, 1) < ?2
     )
 """
-_READ = f"{_CHAIN} SELECT data FROM chain JOIN event USING (number) ORDER BY place DESC"
-_MEASURE = f"{_CHAIN} SELECT sum(length(data)) FROM chain JOIN event USING (number)"
+_READ = f"{_CHAIN} SELECT count, data FROM chain JOIN event USING (number) ORDER BY place DESC"
+# Without the line ends between the events. Besides: how many events the rows have, and which row is the oldest.
+_MEASURE = f"""{_CHAIN}
+    SELECT sum(length(data) - count + 1), max(place + count), number FROM chain JOIN event USING (number)
+"""
 _DELETE_BEFORE = f"{_CHAIN} DELETE FROM event WHERE number IN (SELECT number FROM chain WHERE place >= ?3)"
 
 Place = tuple[int, int]
 """The key of a session, and the id of a stream in it."""
+EventRow = tuple[int, int, int, bytes]
+"""Its number, that of the row before it in its stream, how many events it has, and these."""
 
 
 @dataclass(slots=True)
 class StreamRow:
-    """What is held of a stream is the end of its chain; before that may be dead events, which were let go of."""
+    """What is held of a stream is the end of its chain; before that may be dead events, which were let go of.
+
+    The row with the first event that is held stays whole, so the chain may reach back further than it has to.
+    """
 
     first_seq: int = 1
     next_seq: int = 1
     last_event: int = 0
-    """Its number in the file."""
+    """The number of its row in the file."""
     kept: int = 0
-    """The length of the chain."""
+    """So many events the chain has to reach back for all its rows to be found."""
 
     @property
     def live(self) -> int:
@@ -55,19 +65,21 @@ class StreamRow:
         """Whether no event is missing between what is held and what is added."""
         return change.next_seq <= self.next_seq or change.first_seq >= self.next_seq
 
-    def apply(self, change: StreamChange, number: int) -> Iterator[tuple[int, int, bytes]]:
+    def apply(self, change: StreamChange, number: int) -> list[EventRow]:
         """The rows to insert for the events that are new, the first of them with that number."""
         if change.next_seq > self.next_seq:
             self.first_seq = self.next_seq = change.next_seq
+        rows: list[EventRow] = []
         # A change may come twice, when nobody could tell what became of it: then it has events that are held.
-        for data in change.events[self.next_seq - change.next_seq :]:
-            yield number, self.last_event, data
+        for count, data in packed(change.events[self.next_seq - change.next_seq :]):
+            rows.append((number, self.last_event, count, data))
             self.last_event = number
-            self.next_seq += 1
-            self.kept += 1
+            self.kept += count
             number += 1
+        self.next_seq = max(self.next_seq, change.next_seq + len(change.events))
         self.first_seq = max(self.first_seq, change.first_seq)
         self.next_seq = max(self.next_seq, self.first_seq)
+        return rows
 
 
 class SqliteStreams:
@@ -84,12 +96,12 @@ class SqliteStreams:
 
     def write(self, changes: Iterable[tuple[Place, StreamRow, StreamChange]]) -> None:
         (number,) = self._db.execute("SELECT coalesce(max(number), 0) + 1 FROM event").fetchone()
-        events: list[tuple[int, int, bytes]] = []
+        events: list[EventRow] = []
         written: list[tuple[Place, StreamRow, bytes]] = []
         for place, row, change in changes:
             events += row.apply(change, number + len(events))
             written.append((place, row, change.head))
-        self._db.executemany("INSERT INTO event VALUES (?, ?, ?)", events)
+        self._db.executemany("INSERT INTO event (number, previous, count, data) VALUES (?, ?, ?, ?)", events)
         for _, row, _ in written:
             if row.is_due:
                 self._delete_dead(row)
@@ -113,10 +125,7 @@ class SqliteStreams:
     def measure(self, session: int) -> tuple[int, int, int]:
         """How many streams it has, how many events, and how long these are together."""
         rows = self._of(session)
-        sizes = [
-            self._db.execute(_MEASURE, (row.last_event, row.live)).fetchone()[0] for row in rows if row.live
-        ]
-        return len(rows), sum(row.live for row in rows), sum(sizes)
+        return len(rows), sum(row.live for row in rows), sum(self._size(row) for row in rows)
 
     def drop(self, places: Iterable[Place]) -> None:
         for place, row in self.find(places).items():
@@ -147,10 +156,24 @@ class SqliteStreams:
     def _events(self, row: StreamRow) -> tuple[bytes, ...]:
         if not row.live:
             return ()
-        events = tuple(data for (data,) in self._db.execute(_READ, (row.last_event, row.live)))
-        if len(events) != row.live:
-            raise broken("the chain of a stream's events is torn")
-        return events
+        events: list[bytes] = []
+        for count, data in self._db.execute(_READ, (row.last_event, row.live)):
+            events += unpacked(count, data)
+        if len(events) < row.live:
+            raise _torn()
+        return tuple(events[len(events) - row.live :])
+
+    def _size(self, row: StreamRow) -> int:
+        """How long the events are together that are held."""
+        if not row.live:
+            return 0
+        size, reached, oldest = self._db.execute(_MEASURE, (row.last_event, row.live)).fetchone()
+        if reached is None or reached < row.live:
+            raise _torn()
+        if reached > row.live:
+            found = self._db.execute("SELECT count, data FROM event WHERE number = ?", (oldest,)).fetchone()
+            size -= sum(map(len, unpacked(*found)[: reached - row.live]))
+        return size
 
     def _delete_dead(self, row: StreamRow) -> None:
         self._delete_chain(row, row.live)
@@ -159,3 +182,7 @@ class SqliteStreams:
     def _delete_chain(self, row: StreamRow, live: int) -> None:
         if row.kept:
             self._db.execute(_DELETE_BEFORE, (row.last_event, row.kept, live))
+
+
+def _torn() -> sqlite3.DatabaseError:
+    return broken("the chain of a stream's events is torn")
