@@ -16,6 +16,7 @@ import pytest
 from shadowcat import PASS, Context, Interceptor, Reject, Verdict
 from shadowcat.core.correlate import InFlight
 from shadowcat.downstream import direct as endpoint
+from shadowcat.http.check import Refusal
 from shadowcat.http.message import Request, Response
 from shadowcat.http.outgoing import ClientResponse
 from shadowcat.proxy import direct
@@ -26,7 +27,7 @@ from tests.rig.stand import Stand, stand
 from tests.rig.wait import until
 
 TEXT = {"content": [{"type": "text", "text": "done"}]}
-OF_AN_EXCHANGE = (Request, Response, ClientResponse, InFlight, direct._Call, endpoint._Call)  # type: ignore[attr-defined]
+OF_AN_EXCHANGE = (Request, Response, Refusal, ClientResponse, InFlight, direct._Call, endpoint._Call)  # type: ignore[attr-defined]
 TIMES = 20
 
 
@@ -95,6 +96,28 @@ async def test_a_refusal(session: Stand, uncollected: list[object]) -> None:
         reply = await session.client.send(b'{"jsonrpc":"2.0","id":')
         assert reply.status == 400
         await reply.body()
+    await _nothing_is_left_but(uncollected)
+
+
+HEAD = b"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+UNREAD = {
+    "half a body": HEAD + b"Content-Length: 500000\r\n\r\n" + b"x" * 50_000,
+    "too long a target": b"GET /" + b"a" * 100_000,
+    "not for HTTP/1.1": HEAD + b"Transfer-Encoding: gzip\r\n\r\n" + b"x" * 50_000,
+    "no HTTP at all": b"\0" * 50_000,
+}
+
+
+@pytest.mark.parametrize("sent", UNREAD.values(), ids=UNREAD)
+async def test_what_never_became_a_request(rig: Stand, sent: bytes, uncollected: list[object]) -> None:
+    for _ in range(TIMES):
+        reader, writer = await asyncio.open_connection("127.0.0.1", rig.proxy.port)
+        writer.write(sent)
+        if sent is not UNREAD["half a body"]:
+            assert await reader.read(1) == b"H"
+        await writer.drain()
+        writer.transport.abort()
+    await until(lambda: not rig.proxy.server.statistics().connections)
     await _nothing_is_left_but(uncollected)
 
 

@@ -117,7 +117,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = True
         self._closing = True
-        self._reader.give_back()
+        self._reader.end()
         self._drop_queued()
         self._gate.open()
         if self._running is None:
@@ -407,7 +407,7 @@ class Connection(asyncio.Protocol):
             if not has_arrived(self._transport):
                 self._close()
         else:
-            self._reader.closed = True
+            self._reader.end()
             self._refuse(Refusal(408, "the request did not arrive in time"))
 
     def _fill_silence(self, now: float) -> None:

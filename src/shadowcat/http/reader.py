@@ -121,7 +121,9 @@ class RequestReader:
             except httptools.HttpParserError as error:
                 # Bytes after a request that closes its connection are nobody's: llhttp calls them an error.
                 if not self.closed:
-                    self._refuse(self._refusal or _refusal_of(error, data))
+                    refusal = self._refusal or _refusal_of(error, data)
+                    # Raised in a callback, it holds us and what was read: in a circle all would stay.
+                    self._refuse(refusal.with_traceback(None))
             else:
                 if self.in_head or self.in_body:
                     self._bound_unfinished(len(data))
@@ -160,15 +162,16 @@ class RequestReader:
             self._refuse(Refusal(400, "the body is mostly framing"))
 
     def _refuse(self, refusal: Refusal) -> None:
-        self.closed = True
-        self.give_back()
-        self._reset()
+        self.end()
         self._deliver(refusal, False)
 
-    def give_back(self) -> None:
-        """What was read of a body that will never be whole."""
+    def end(self) -> None:
+        """Nothing more is read, and what was read of a request that will never be whole is let go of."""
+        self.closed = True
         self._bodies.give_back(self._taken)
         self._taken = 0
+        self._refusal = None
+        self._reset()
 
     def _stop(self, refusal: Refusal) -> Refusal:
         # httptools wraps what a callback raises; the refusal itself is kept here.
