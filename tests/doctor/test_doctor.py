@@ -7,6 +7,8 @@ import json
 import os
 import sys
 from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from tests.rig.nginx import plain_nginx
 from tests.rig.old_server import old_server
 from tests.rig.server import Call, McpServer, mcp_server
 from tests.rig.wait import soon
-from tests.rig.wire import Seen
+from tests.rig.wire import Listener, Seen
 
 RUN_S = 110.0
 DEMO = (sys.executable, "-m", "shadowcat", "demo", "--server", "stdio")
@@ -201,7 +203,7 @@ async def test_garbage_and_silence() -> None:
 
         report = await doctor(server.url)
     assert report.code == 2
-    assert report.has("problem", "era", "HTTP 200")
+    assert report.has("problem", "era", "HTTP 200 and a web page")
 
 
 async def test_a_run_has_an_end() -> None:
@@ -275,11 +277,51 @@ async def test_a_certificate_that_is_not_trusted(tmp_path: Path) -> None:
     await server.listen("127.0.0.1", 0, tls=tls)
     try:
         report = await doctor(f"https://127.0.0.1:{server.port}/mcp")
+        without_tls = await doctor(f"http://127.0.0.1:{server.port}/mcp")
     finally:
         await server.aclose()
+    assert without_tls.code == 2
+    assert without_tls.has("problem", "reachable", "the port speaks TLS, and the URL says http")
     assert report.code == 2
     assert report.has("problem", "reachable", "TLS fails")
     assert "unable to get local issuer" in report.facts["detail"]
+
+
+async def test_tls_where_none_is_spoken() -> None:
+    async with answering(405) as url:
+        report = await doctor(url.replace("http", "https"))
+    assert report.code == 2
+    assert report.has("problem", "reachable", "the port speaks plain HTTP, and the URL says https")
+
+
+async def test_a_port_that_is_no_servers() -> None:
+    async def close(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with await asyncio.start_server(close, "127.0.0.1", 0) as listening:
+        report = await doctor(f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/mcp")
+    assert report.code == 2
+    assert report.has("problem", "reachable", "it closes the connection without an answer")
+
+
+async def test_a_server_that_knows_no_method_at_all() -> None:
+    async with answering(501) as url:
+        report = await doctor(url)
+    assert report.code == 2
+    assert report.has("problem", "era", "HTTP 501")
+
+
+@asynccontextmanager
+async def answering(status: int) -> AsyncIterator[str]:
+    async def answer(seen: Seen) -> None:
+        await seen.respond(status)
+
+    listener = Listener(answer)
+    await listener.open()
+    try:
+        yield f"http://127.0.0.1:{listener.port}/mcp"
+    finally:
+        await listener.close()
 
 
 async def test_a_token(tmp_path: Path) -> None:

@@ -73,6 +73,8 @@ class HttpFacts(msgspec.Struct):
     """Why nothing could be asked, as the engine names it."""
     detail: str = ""
     """The same in the words of the operating system or of TLS."""
+    speaks: str = ""
+    """`http` or `https`, where the port speaks that and the URL says the other."""
     modern: Opened | Refused | None = None
     legacy: Opened | Refused | None = None
     is_old_transport: bool = False

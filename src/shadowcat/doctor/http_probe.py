@@ -21,8 +21,9 @@ from shadowcat.doctor.facts import (
 )
 from shadowcat.doctor.host_check import status_for_host
 from shadowcat.doctor.loose import as_list, promise_of, refusal_of
+from shadowcat.doctor.scheme_check import speaks_http, speaks_tls
 from shadowcat.errors import Fault, FaultKind
-from shadowcat.http.client import Client
+from shadowcat.http.client import Client, Origin
 from shadowcat.http.message import HeaderList
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.hosts import is_loopback
@@ -59,10 +60,13 @@ class HttpProbe:
 
     async def run(self) -> None:
         if not await self._open_modern():
+            await self._look_for_other_scheme()
             return
         await self._open_legacy()
         if not isinstance(self.facts.legacy, Opened) and not isinstance(self.facts.modern, Opened):
             await self._look_for_old_transport()
+            if not self.facts.is_old_transport:
+                await self._look_for_other_scheme()
             return
         try:
             await self._look_around()
@@ -91,7 +95,7 @@ class HttpProbe:
         try:
             reply = await self._asking.post(*modern(self._id(), Method.DISCOVER))
         except Fault as fault:
-            facts.unreachable, facts.detail = fault.reason, _detail(fault)
+            facts.unreachable, facts.detail = _why(fault), _detail(fault)
             # What answers nothing to a request that it does not know may answer another one.
             return fault.kind is not FaultKind.UPSTREAM_UNAVAILABLE
         facts.challenge = reply.headers.get("www-authenticate", "") if reply.status == 401 else ""
@@ -137,6 +141,13 @@ class HttpProbe:
     async def _look_for_old_transport(self) -> None:
         reply = await self._tried("GET", self._asking.get([], within_s=LISTEN_S))
         self.facts.is_old_transport = reply is not None and reply.is_stream and reply.has_endpoint
+
+    async def _look_for_other_scheme(self) -> None:
+        if self.facts.unreachable == "connection_refused":
+            return
+        origin, is_tls = Origin.of(self.facts.url), self.facts.is_tls
+        if await (speaks_http if is_tls else speaks_tls)(origin.host, origin.port):
+            self.facts.speaks = "http" if is_tls else "https"
 
     # What is asked of one that is open.
 
@@ -287,8 +298,16 @@ def _refused(reply: Reply) -> Refused:
     return Refused(reply.status, reply.content_type, code, message)
 
 
+def _why(fault: Fault) -> str:
+    # A connection may be closed before we hear that it is open.
+    return "upstream_connection_lost" if isinstance(fault.__cause__, ConnectionResetError) else fault.reason
+
+
 def _detail(fault: Fault) -> str:
     cause = fault.__cause__
+    if cause is None and fault.sent:
+        # What it means for a call is of no interest here.
+        return ""
     if isinstance(cause, ssl.SSLCertVerificationError):
         return cause.verify_message
     # The words of the operating system, without its number.

@@ -15,12 +15,23 @@ OK, NOTE, WARNING, PROBLEM = Level
 _WHY_UNREACHABLE = {
     "connection_refused": ("nobody listens there", "start the server, or look at host and port"),
     "connect_timeout": ("nothing answers there", "look for a firewall, or for a wrong address"),
+    "upstream_connection_lost": (
+        "it closes the connection without an answer",
+        "look at the server's log: it has failed, lets nobody in from here, or speaks something else",
+    ),
+    "bad_http": ("what answers there is not HTTP", "look at the port: it is another program's"),
+    "total": (
+        "it takes the request and never answers",
+        "look whether the server hangs, or waits for something itself; start it anew",
+    ),
     "tls_failed": ("TLS fails", "see that the certificate is valid for this name, complete and trusted here"),
     "connect_failed": ("it cannot be connected", "look at the name and the network"),
 }
 
 
 def judge_http(facts: HttpFacts) -> list[Finding]:
+    if facts.speaks:
+        return [_other_scheme(facts)]
     if facts.unreachable:
         return [*judged_time(is_cut_short=facts.is_cut_short), _unreachable(facts)]
     found = [*_tls(facts), *_eras(facts)]
@@ -42,6 +53,22 @@ def _unreachable(facts: HttpFacts) -> Finding:
     )
     saw = f"{told} ({facts.unreachable}{f': {facts.detail}' if facts.detail else ''})"
     return Finding(PROBLEM, "reachable", saw, "No client gets any further.", do, is_fatal=True)
+
+
+def _other_scheme(facts: HttpFacts) -> Finding:
+    saw = (
+        "the port speaks plain HTTP, and the URL says https"
+        if facts.is_tls
+        else "the port speaks TLS, and the URL says http"
+    )
+    return Finding(
+        PROBLEM,
+        "reachable",
+        saw,
+        "No client gets any further.",
+        f"write the URL with {facts.speaks}://",
+        is_fatal=True,
+    )
 
 
 def _tls(facts: HttpFacts) -> Iterator[Finding]:
@@ -128,6 +155,13 @@ def _no_era(facts: HttpFacts) -> Finding:
             do = "look at the path: this one takes no POST"
         case 406 | 415:
             do = "the server does not take the types that MCP asks for; look for a proxy that changes headers"
+        case 501:
+            means = "What answers there does not know POST: it is no MCP server."
+            do = "look at host, port and path of the URL, and at a proxy on the way"
+        case 200 if isinstance(refused, Refused) and refused.content_type == "text/html":
+            saw = "initialize is answered with HTTP 200 and a web page"
+            means = "A web server answers there, and no MCP endpoint."
+            do = "look at the path: most servers use /mcp; where the page is a log-in, give a token with --token-from"
         case status if status is not None and status >= 500:
             means = "The server, or what it needs, is down."
             do = "look at the log of what answered"

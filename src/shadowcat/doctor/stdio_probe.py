@@ -22,7 +22,10 @@ from shadowcat.wire.mcp import LATEST_LEGACY, Method
 from shadowcat.wire.text import printable
 
 SAMPLES = 5
-FIRST_ANSWER_S = 15.0
+FIRST_ANSWER_S = 45.0
+"""A command may fetch the server before it starts it, as npx and uvx do."""
+AGAIN_S = 15.0
+"""For the second child; or three times as long as the first one took: the machine may be busy."""
 ANSWER_S = 5.0
 CLOSE_S = 5.0
 _SAMPLE_CHARS = 200
@@ -40,12 +43,18 @@ class StdioProbe:
     async def run(self) -> None:
         async with _Child(self._command, self.facts.legacy) as child:
             if child.facts.started:
-                await child.be_a_client(legacy(1, LATEST_LEGACY), jsonrpc.request, Method.PING)
+                first = legacy(1, LATEST_LEGACY)
+                await child.be_a_client(first, FIRST_ANSWER_S, jsonrpc.request, Method.PING)
         if not self.facts.legacy.started:
             return
         async with _Child(self._command, self.facts.modern) as child:
             if child.facts.started:
-                await child.be_a_client(_modern(1, Method.DISCOVER), _modern, Method.DISCOVER)
+                first = _modern(1, Method.DISCOVER)
+                await child.be_a_client(first, self._again_s(), _modern, Method.DISCOVER)
+
+    def _again_s(self) -> float:
+        opened = self.facts.legacy.opened
+        return max(AGAIN_S, 3 * opened.took_ms / 1000) if isinstance(opened, Opened) else AGAIN_S
 
 
 def _modern(id: int, method: str) -> Message:
@@ -76,9 +85,10 @@ class _Child:
         if self.facts.started:
             await self._process.stop()
 
-    async def be_a_client(self, first: Message, request: Ask, harmless: str) -> None:
+    async def be_a_client(self, first: Message, within_s: float, request: Ask, harmless: str) -> None:
+        """`within_s` is how long it may take to start."""
         began = _now()
-        answer = await self._asked(first, FIRST_ANSWER_S)
+        answer = await self._asked(first, within_s)
         if answer is not None:
             self.facts.opened = _opened(answer, (_now() - began) * 1000)
         if isinstance(self.facts.opened, Opened):
