@@ -302,7 +302,8 @@ class Connection(asyncio.Protocol):
                 return False
             head = framing.head(response, self._serving.date, keep_alive, framing.CHUNKED if chunked else b"")
             self._streaming = True
-            sender.write_now(head)
+            # It leaves with the first piece, or alone at the end of the turn.
+            sender.write(head)
             if request.method == "HEAD" or not has_body:
                 return keep_alive
             self._spoke_at = self._loop.time()

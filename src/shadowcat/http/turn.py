@@ -61,11 +61,14 @@ class Sender:
             self._turn.add(self, self._loop)
 
     def write_now(self, data: bytes) -> None:
-        """For what should not arrive together with what follows.
+        """With what is held, and for what should not arrive together with what follows.
 
         The TypeScript SDK's client loses progress that it reads in one piece with the answer.
         """
-        self.flush()
+        held = self._held
+        if held:
+            self._held = b""
+            data = held + data
         self._transport.write(data)
 
     def write_two(self, first: bytes, second: bytes) -> None:

@@ -54,6 +54,8 @@ class StreamableUpstream:
         self.requests = Requests(url, client, call.gap_s)
         self.call = call
         self._subscription = replace(call, gap_s=None)
+        # The rest of a call may be as long in coming as its beginning; between notifications any time may pass.
+        self.rest_of_call = replace(STREAM, gap_s=call.gap_s)
         self.reconnect = reconnect or ReconnectPolicy()
         self.streams = StreamCounters()
 
@@ -199,8 +201,7 @@ class StreamableLink:
     def resumed(self, begun: ClientResponse | bytes, *, standalone: bool = False) -> ResumedMessages:
         upstream = self._upstream
         # One bad event ends the request it may have answered; on a stream that answers nothing it is left out.
-        # The rest of a call may be as long in coming as its beginning; between notifications any time may pass.
-        timeouts = STREAM if standalone else replace(STREAM, gap_s=upstream.call.gap_s)
+        timeouts = STREAM if standalone else upstream.rest_of_call
         return ResumedMessages(
             begun,
             partial(self._reopen, timeouts),
