@@ -105,14 +105,22 @@ WRONG = {
         PLUGIN.replace("options.says", "options.sais"),
         "",
         {},
-        "Refusing cannot be made: AttributeError",
+        ", line 16: Refusing cannot be made: AttributeError",
+    ),
+    "imports what is broken": (
+        "import os\n\nimport broken_module",
+        "",
+        {},
+        ", line 3: SyntaxError: invalid syntax (broken_module.py, line 2)",
     ),
 }
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_what_is_wrong_is_said_in_a_line(case: str, tmp_path: Path) -> None:
+def test_what_is_wrong_is_said_in_a_line(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
     text, name, options, what = WRONG[case]
+    (tmp_path / "broken_module.py").write_text("\ndef (")
     path = tmp_path / "wrong.py"
     write(path, text)
     with pytest.raises(PluginError) as caught:
@@ -127,7 +135,7 @@ def test_what_is_wrong_is_said_in_a_line(case: str, tmp_path: Path) -> None:
     [
         ("nothing-like-it", "a plugin is module:Class"),
         ("no_such_module_here:X", "there is no module no_such_module_here"),
-        ("no_such_package.x:X", "No module named"),
+        ("no_such_package.x:X", "ModuleNotFoundError: No module named"),
         ("/nowhere/x.py", "there is no file /nowhere/x.py"),
         ("rules", "missing required field `file`"),
         ("redact", ""),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 import pytest
 from click.testing import CliRunner
@@ -280,3 +281,10 @@ async def test_a_refusal_that_nobody_waits_for_any_more_frees_its_connection(ses
     await asyncio.wait((sending,), timeout=0.1)
     sending.cancel()
     await happens(seen.dropped)
+
+
+@pytest.mark.parametrize("server", ["localhost:3901", "127.0.0.1:3901/mcp", "ftp://127.0.0.1/mcp", ""])
+def test_what_is_no_url_is_said_with_its_upstream(server: str) -> None:
+    told = f"upstream main: {server!r} is not a URL, for example http://127.0.0.1:3000/mcp"
+    with pytest.raises(ValueError, match=f"^{re.escape(told)}$"):
+        ReverseProxy({"main": server})

@@ -581,3 +581,29 @@ json_values = st.recursive(
 def test_a_built_request_is_read_back(id: int | str, method: str, params: dict[str, Any]) -> None:
     message = parse(jsonrpc.request(id, method, params).raw)
     assert (message.id, message.method, message.params()) == (id, method, params)
+
+
+@pytest.mark.parametrize(
+    ("raw", "told"),
+    [
+        (b"{}", 'this is no JSON-RPC message: it has no "jsonrpc"'),
+        (b'{"query":"x"}', '"query" is no member of a JSON-RPC message'),
+        (b'{"`$.id`":1}', '"`$.id`" is no member of a JSON-RPC message'),
+        (b'{"%b":1}' % (b"x" * 1_000), f'"{"x" * 64}" is no member of a JSON-RPC message'),
+        (b'"tools/list"', "this is no JSON-RPC message: one is an object"),
+        (b"null", "this is no JSON-RPC message: one is an object"),
+        (b'{"jsonrpc":2,"id":7,"method":"x"}', 'jsonrpc must be "2.0"'),
+        (b'{"jsonrpc":"2.0","id":7,"method":7}', "method must be a string"),
+        *(
+            (
+                b'{"jsonrpc":"2.0","id":%b,"method":"x"}' % id,
+                "id must be a string of at most 256 characters, or an integer of at most 64 bits",
+            )
+            for id in (b"1.5", b"{}", b"true", b"9" * 20, b'"' + b"x" * 257 + b'"')
+        ),
+    ],
+)
+def test_what_is_no_message_is_told_in_plain_words(raw: bytes, told: str) -> None:
+    with pytest.raises(Fault) as caught:
+        parse(raw)
+    assert caught.value.message == f"Invalid request: {told}"

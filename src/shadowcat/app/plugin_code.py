@@ -50,13 +50,17 @@ class PluginCode:
         except PluginError:
             raise
         except Exception as error:
-            raise PluginError(f"{self.label}: {cls.__name__} cannot be made: {_told(error)}") from error
+            where = _line(error, self._spec.origin)
+            raise PluginError(
+                f"{self.label}{where}: {cls.__name__} cannot be made: {_told(error)}"
+            ) from error
 
     def _found(self, module: str) -> ModuleSpec | None:
         try:
             found = importlib.util.find_spec(module)
-        except (ImportError, ValueError) as error:
-            raise PluginError(f"{self.label}: {error}") from error
+        except (Exception, SystemExit) as error:
+            # To find it, the packages that it is in are run.
+            raise PluginError(f"{self.label}: {_told(error)}") from error
         if found is None:
             raise PluginError(f"{self.label}: there is no module {module}; for a file, write path/to/file.py")
         return found
@@ -121,12 +125,11 @@ def _fresh(spec: ModuleSpec, origin: str) -> ModuleType:
 
 def _line(error: BaseException, origin: str) -> str:
     """The last line of the plugin that had to do with it."""
-    if isinstance(error, SyntaxError):
+    if isinstance(error, SyntaxError) and error.filename == origin:
         return f", line {error.lineno}"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == origin]
     return f", line {lines[-1]}" if lines else ""
 
 
 def _told(error: BaseException) -> str:
-    said = error.msg if isinstance(error, SyntaxError) else str(error)
-    return " ".join(f"{type(error).__name__}: {said}".split())
+    return " ".join(f"{type(error).__name__}: {error}".split())

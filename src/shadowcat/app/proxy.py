@@ -11,6 +11,7 @@ from shadowcat.aio import Deadline
 from shadowcat.app.cluster import Cluster
 from shadowcat.app.machinery import Machinery
 from shadowcat.app.process import DRAIN_S
+from shadowcat.app.upstreams import ServerUrl
 from shadowcat.clock import SystemClock
 from shadowcat.core.interceptor import Interceptor
 from shadowcat.core.ports import SessionStore, TapSink, Upstream
@@ -141,7 +142,7 @@ class ReverseProxy:
 
     def _upstream(self, name: str, server: str | Command | Upstream, call: Timeouts) -> Upstream:
         if isinstance(server, str):
-            return UrlUpstream(name, server, self._client, call)
+            return UrlUpstream(name, _url_of(name, server), self._client, call)
         if isinstance(server, Command):
             return StdioUpstream(name, server, limits=StdioLimits(channel=ChannelLimits(call_s=call.gap_s)))
         if server.name != name:
@@ -197,3 +198,10 @@ class ReverseProxy:
         if self._peers is not None:
             await self._peers.aclose()
         await self._machinery.aclose(deadline)
+
+
+def _url_of(name: str, server: str) -> str:
+    try:
+        return ServerUrl(server)
+    except ValueError as error:
+        raise ValueError(f"upstream {name}: {error}") from error

@@ -203,7 +203,7 @@ def parse(raw: bytes) -> Message:
         # Validation stops at the first member it does not like; what follows may still not be JSON.
         if not _is_json(raw):
             raise Fault(FaultKind.PARSE) from error
-        raise _invalid(str(error)) from error
+        raise _invalid(_in_plain_words(str(error))) from error
     except JsonError as error:
         raise Fault(FaultKind.PARSE, f"Parse error: {error}") from error
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
@@ -336,6 +336,25 @@ def _length_of(id: RequestId | None) -> int:
     if id.__class__ is int:
         return _LENGTH_OF_ID + len(str(id))
     return _LENGTH_OF_ID + (4 if id is None else 2 + len(id))  # type: ignore[arg-type]
+
+
+_UNKNOWN = "Object contains unknown field `"
+_RULES = {
+    "`$.jsonrpc`": 'jsonrpc must be "2.0"',
+    "`$.id`": f"id must be a string of at most {MAX_ID_CHARS} characters, or an integer of at most 64 bits",
+    "`$.method`": "method must be a string",
+}
+
+
+def _in_plain_words(why: str) -> str:
+    """What msgspec says of an envelope, for who may never have heard of it."""
+    if why.startswith(_UNKNOWN):
+        name = why.removeprefix(_UNKNOWN)[:-1]
+        return f'"{name[:64]}" is no member of a JSON-RPC message'
+    if why.startswith("Object missing"):
+        return 'this is no JSON-RPC message: it has no "jsonrpc"'
+    rule = _RULES.get(why.rpartition(" - at ")[2])
+    return rule or "this is no JSON-RPC message: one is an object"
 
 
 def _invalid(why: str) -> Fault:
