@@ -1,7 +1,10 @@
-"""A call through `reverse` and through the plain relay without sockets: what the process itself spends on each.
+"""A call through `reverse`, the same recorded, and one through the plain relay, without sockets: what the process
+itself spends on each.
 
 The proxy's own connections are put between transports that only keep what is written, with what `app` puts between
-them. `python -m bench.calls reverse 2000` makes so many calls and nothing else, for a profiler.
+them. Where Python's time is spread evenly the number of bytecodes says as much as the time, and is the same each time;
+some of both are the bench's own. `python -m bench.calls reverse 2000` makes so many calls and nothing else, for a
+profiler.
 """
 
 from __future__ import annotations
@@ -9,8 +12,11 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from types import FrameType
 from typing import Any, cast
 
 import uvloop
@@ -24,6 +30,8 @@ from shadowcat.http.client import Client, Origin
 from shadowcat.http.connection import Connection
 from shadowcat.http.limits import ServerLimits
 from shadowcat.http.serving import Handler, Serving
+from shadowcat.plugins.recording.options import RecordOptions
+from shadowcat.plugins.recording.recorder import Recorder
 from shadowcat.proxy.pipeline import Pipeline
 from shadowcat.proxy.relay import Relay
 from shadowcat.proxy.shared import SessionLimits, Shared
@@ -31,6 +39,7 @@ from shadowcat.proxy.upstreams import Upstreams
 from shadowcat.upstream.streamable import StreamableUpstream
 
 _CALLS = 2_000
+_TRACED_CALLS = 200
 _ROUNDS = 9
 _PORT = 3000
 _TURNS = 1_000
@@ -108,7 +117,8 @@ servers: list[tuple[Kept, asyncio.Protocol]] = []
 class Way:
     """One client's connection, whose calls are answered at once."""
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(self, handler: Handler, recorder: Recorder | None = None) -> None:
+        self._recorder = recorder
         self._client = Kept()
         self._connection = Connection(Serving(handler, ServerLimits(), date=b"date: now\r\n"))
         self._connection.connection_made(cast(asyncio.Transport, self._client))
@@ -145,6 +155,11 @@ class Way:
                 await _until(client.has_written)
             assert client.take().startswith(b"HTTP/1.1 200")
 
+    def wait_written(self) -> None:
+        """What a thread does for these calls is of these calls."""
+        while self._recorder is not None and self._recorder.statistics().held_bytes:
+            time.sleep(0.005)
+
     def _ask(self, body: bytes) -> None:
         self._connection.data_received(_HEAD % (len(body), self._fields) + body)
 
@@ -165,59 +180,102 @@ async def _until(is_so: Callable[[], bool]) -> None:
     raise TimeoutError("what was waited for did not come")
 
 
-async def reverse() -> Way:
+async def reverse(_: ExitStack) -> Way:
+    return await _reverse(None)
+
+
+async def recorded(stack: ExitStack) -> Way:
+    directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="shadowcat-bench-"))
+    recorder = Recorder(RecordOptions(directory=directory))
+    recorder.start()
+    stack.callback(recorder.close)
+    return await _reverse(recorder)
+
+
+async def _reverse(recorder: Recorder | None) -> Way:
     shared = Shared(
         upstreams=Upstreams([StreamableUpstream("main", f"http://127.0.0.1:{_PORT}/mcp", Client())]),
         store=None,
-        pipeline=Pipeline(()),
+        pipeline=Pipeline((), () if recorder is None else (recorder,)),
         clock=SystemClock(),
         limits=SessionLimits(),
     )
-    way = Way(StreamableEndpoint(Relay(shared), EndpointOptions(), Guard(loopback=True)).handle)
+    way = Way(StreamableEndpoint(Relay(shared), EndpointOptions(), Guard(loopback=True)).handle, recorder)
     await way.open_session()
     return way
 
 
-async def relay() -> Way:
+async def relay(_: ExitStack) -> Way:
     way = Way(relay_to(Client(), Origin("http", "127.0.0.1", _PORT)))
     await way.open()
     return way
 
 
-WAYS = {"reverse": reverse, "relay": relay}
+WAYS: dict[str, Callable[[ExitStack], Awaitable[Way]]] = {
+    "reverse": reverse,
+    "reverse, recorded": recorded,
+    "relay": relay,
+}
 
 
 def run() -> None:
-    with asyncio.Runner(loop_factory=_Loop) as runner:
-        measures = {name: _timer(runner, runner.run(way())) for name, way in WAYS.items()}
+    with ExitStack() as stack, asyncio.Runner(loop_factory=_Loop) as runner:
+        ways = {name: runner.run(_opened(name, stack)) for name in WAYS}
+        measures = {name: _timer(runner, way) for name, way in ways.items()}
         in_turn(measures, 1)
         found = in_turn(measures, _ROUNDS)
+        bytecodes = {name: runner.run(_bytecodes(way)) for name, way in ways.items()}
     print_table(
-        ["a call without sockets", "CPU µs", "of the relay's"],
+        ["a call without sockets", "CPU µs", "of reverse's", "bytecodes", "of reverse's"],
         [
             [
                 name,
                 Spread.of([1e6 * spent for spent in times]).text(".0f"),
-                ratio(times, found["relay"]).text(),
+                ratio(times, found["reverse"]).text(),
+                f"{bytecodes[name]:,.0f}",
+                f"{bytecodes[name] / bytecodes['reverse']:.3f}",
             ]
             for name, times in found.items()
         ],
     )
 
 
+async def _opened(name: str, stack: ExitStack) -> Way:
+    return await WAYS[name](stack)
+
+
 def _timer(runner: asyncio.Runner, way: Way) -> Callable[[], float]:
     def timed() -> float:
         started = time.process_time()
         runner.run(way.call(_CALLS))
+        way.wait_written()
         return (time.process_time() - started) / _CALLS
 
     return timed
 
 
-async def _only(name: str, count: int) -> None:
-    await (await WAYS[name]()).call(count)
+async def _bytecodes(way: Way) -> float:
+    """That a call runs in this thread."""
+    count = 0
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal count
+        frame.f_trace_opcodes = True
+        count += event == "opcode"
+        return trace
+
+    sys.settrace(trace)
+    try:
+        await way.call(_TRACED_CALLS)
+    finally:
+        sys.settrace(None)
+    return count / _TRACED_CALLS
+
+
+async def _only(name: str, count: int, stack: ExitStack) -> None:
+    await (await _opened(name, stack)).call(count)
 
 
 if __name__ == "__main__":
-    with asyncio.Runner(loop_factory=_Loop) as runner:
-        runner.run(_only(sys.argv[1], int(sys.argv[2])))
+    with ExitStack() as stack, asyncio.Runner(loop_factory=_Loop) as runner:
+        runner.run(_only(sys.argv[1], int(sys.argv[2]), stack))

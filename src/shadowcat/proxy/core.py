@@ -141,7 +141,7 @@ class SessionCore:
             if pipeline.steps(message.kind, method, direction):
                 return False
         if pipeline.is_tapped:
-            pipeline.tell(message, self._context(direction, request))
+            pipeline.tell(message, self.context(direction, request))
         return True
 
     def judge(
@@ -153,9 +153,9 @@ class SessionCore:
             method = message.method or ("" if request is None else request.method)
             steps = pipeline.steps(message.kind, method, direction)
             if steps:
-                return pipeline.begin(message, self._context(direction, request), steps)
+                return pipeline.begin(message, self.context(direction, request), steps)
         if pipeline.is_tapped:
-            pipeline.tell(message, self._context(direction, request))
+            pipeline.tell(message, self.context(direction, request))
         return message
 
     async def judged(
@@ -165,16 +165,13 @@ class SessionCore:
         judged = self.judge(message, direction, request)
         return await judged.outcome() if isinstance(judged, Undecided) else judged
 
-    def _context(self, direction: Direction, request: Message | None) -> Context:
-        if direction is TO_SERVER and request is None:
-            # It says the same of all that the client asks, and is made once.
-            self._asking = self._asking or self._context_of(TO_SERVER, None)
+    def context(self, direction: Direction, request: Message | None = None) -> Context:
+        """Of a message; `request` as in `Context`."""
+        is_asking = request is None and direction is TO_SERVER
+        if is_asking and self._asking is not None:
             return self._asking
-        return self._context_of(direction, request)
-
-    def _context_of(self, direction: Direction, request: Message | None) -> Context:
         record = self.record
-        return Context(
+        context = Context(
             _LEGACY,
             direction,
             self.caller,
@@ -183,11 +180,15 @@ class SessionCore:
             request,
             introduction=record.initialize_params,
         )
+        if is_asking:
+            # It says the same of all that the client asks, and is made once.
+            self._asking = context
+        return context
 
     def failed(self, request: Message, fault: Fault) -> None:
         """Tells the taps of a request that the upstream did not answer."""
         if self.shared.pipeline.is_tapped:
-            self.shared.pipeline.failed(self._context(Direction.TO_CLIENT, request), fault)
+            self.shared.pipeline.failed(self.context(Direction.TO_CLIENT, request), fault)
 
     def _kept(self) -> bytes:
         """The record and the open questions, as the store has them."""

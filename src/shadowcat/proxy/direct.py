@@ -47,8 +47,15 @@ def ask(
     link = core.direct
     if link is None or message.method in _NOT_JUST_PASSED_ON or core.ledger.refuses:
         return None
-    if not core.shared.pipeline.is_used:
+    pipeline = core.shared.pipeline
+    if not pipeline.is_used:
         return _sent(core, link, message, go_on, then)
+    if not pipeline.judges:
+        give_up = _sent(core, link, message, go_on, then)
+        if give_up is not None:
+            # Whoever else sends it tells of it.
+            pipeline.tell(message, core.context(TO_SERVER))
+        return give_up
     try:
         judged = core.judge(message, TO_SERVER)
     except Fault as fault:

@@ -44,12 +44,12 @@ def entry(seq: int, message: Message, **more: Any) -> Entry:
         "upstream": "main",
         "status": 200,
         "request": None,
-        "took_s": 0.0,
         "kind": message.kind.value,
         "method": message.method,
         "raw": message.raw,
+        "became": None,
     }
-    return Entry(seq=seq, **(usual | more))
+    return Entry(seq=seq, again=seq, **(usual | more))
 
 
 class Traffic:

@@ -70,7 +70,7 @@ def test_one_message_with_a_secret_among_others() -> None:
     "raw", [b'{"password":"hunter2"}', b'{"jsonrpc":"2.0","method":"m",\n"token":"hunter2"}']
 )
 def test_what_an_interceptor_made_is_written_without_secrets_whatever_it_is(raw: bytes) -> None:
-    [line] = lines_of([entry(1, call(1), outcome=REPLACED, became=raw)])
+    [line] = lines_of([entry(1, call(1), became=(REPLACED, raw))])
     assert b"hunter2" not in line
     assert line.count(b"\n") == 1
 

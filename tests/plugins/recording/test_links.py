@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from shadowcat.plugins.recording import links
-from shadowcat.plugins.recording.links import Asked, Links
+from shadowcat.plugins.recording import links as links_module
+from shadowcat.plugins.recording.links import Links
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Message
 
@@ -14,40 +14,60 @@ def call(size: int = 0) -> Message:
     return jsonrpc.request(1, "tools/call", {"name": "t", "arguments": {"text": "x" * size}})
 
 
-def asked(seq: int, message: Message, changed: Message | None = None) -> Asked:
-    return Asked(seq, float(seq), message, changed, len(message.raw))
+def known(*requests: Message) -> Links:
+    links = Links()
+    for seq, one in enumerate(requests, 1):
+        links.asked[one] = seq
+    return links
 
 
 @pytest.mark.parametrize("by", ["what was asked", "what it went on as"])
 def test_an_answer_is_linked_and_nothing_of_it_held(by: str) -> None:
-    known, message, changed = Links(), call(), call()
-    known.note(asked(1, message, changed))
-    assert known.held_bytes > 0
+    message, changed = call(), call()
+    links = known(message)
+    links.note_change(message, changed)
+    assert links.held_bytes > 0
     answered = message if by == "what was asked" else changed
-    assert known.seq_of(answered) == 1
-    found = known.ended(answered)
-    assert found is not None
-    assert (found.seq, found.at_s, known.held_bytes) == (1, 1.0, 0)
-    assert (known.seq_of(message), known.seq_of(changed), known.ended(message)) == (0, 0, None)
+    assert links.ended(answered) == 1
+    assert (links.ended(message), links.ended(changed), links.held_bytes) == (None, None, 0)
+    assert not links.twins
 
 
-def test_one_that_is_told_of_twice_is_held_once() -> None:
-    known, message = Links(), call()
-    for seq in (1, 2):
-        known.note(asked(seq, message))
-    found = known.ended(message)
-    assert found is not None
-    assert (found.seq, known.held_bytes) == (2, 0)
+def test_requests_are_told_apart_by_identity() -> None:
+    one, same = call(), call()
+    assert known(one).ended(same) is None
 
 
-@pytest.mark.parametrize("bound", ["MAX_UNANSWERED", "MAX_UNANSWERED_BYTES"])
-def test_what_nobody_answers_is_bounded(monkeypatch: pytest.MonkeyPatch, bound: str) -> None:
-    monkeypatch.setattr(links, bound, 3 if bound == "MAX_UNANSWERED" else 100_000)
-    known, messages = Links(), [call(30_000) for _ in range(10)]
+def test_so_many_are_known_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(links_module, "MAX_UNANSWERED", 3)
+    messages = [call() for _ in range(10)]
+    links = known(*messages)
+    links.keep_to_bounds(0)
+    assert list(links.asked) == messages[-3:]
+
+
+def test_what_is_held_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(links_module, "MAX_UNANSWERED_BYTES", 100_000)
+    messages = [call(30_000) for _ in range(10)]
+    links, told_bytes = known(), 0
     for seq, one in enumerate(messages, 1):
-        known.note(asked(seq, one))
-        assert known.held_bytes <= 100_000
-    assert [known.seq_of(one) for one in messages] == [0, 0, 0, 0, 0, 0, 0, 8, 9, 10]
-    for one in messages:
-        known.ended(one)
-    assert known.held_bytes == 0
+        told_bytes += len(one.raw)
+        links.asked[one] = seq
+        links.keep_to_bounds(told_bytes)
+        assert links.held_bytes <= 100_000
+    assert list(links.asked.values()) == [10]
+    links.ended(messages[-1])
+    assert links.held_bytes == 0
+
+
+def test_what_was_answered_takes_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(links_module, "MAX_UNANSWERED_BYTES", 100_000)
+    long = call(10_000)
+    links, told_bytes = known(long), len(long.raw)
+    for _ in range(100):
+        one = call(10_000)
+        links.asked[one] = 2
+        told_bytes += len(one.raw)
+        links.keep_to_bounds(told_bytes)
+        links.ended(one)
+    assert long in links.asked

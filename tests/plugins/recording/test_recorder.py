@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from shadowcat.core.exchange import PASS, Reject, Replace, Reply
 from shadowcat.errors import Fault, FaultKind
@@ -129,6 +130,16 @@ def test_what_belongs_to_a_request_that_is_not_on_the_tape(tmp_path: Path) -> No
     assert [frame.request for frame in frames_in(tmp_path)] == [0]
 
 
+def test_what_cannot_be_told_is_counted_and_spoils_nothing(tmp_path: Path) -> None:
+    with recording(tmp_path) as traffic:
+        traffic.exchange(1)
+        with pytest.raises(UnicodeEncodeError):
+            traffic.recorder.saw(call(2), replace(context(UP), upstream="\udc80"), PASS)
+        traffic.exchange(2)
+    assert [frame.seq for frame in frames_in(tmp_path)] == [1, 2, 4, 5]
+    assert traffic.recorder.statistics().dropped == 1
+
+
 def test_a_message_of_several_lines_takes_one(tmp_path: Path) -> None:
     raw = b'{\n  "jsonrpc": "2.0",\n  "method": "m"\n}'
     with recording(tmp_path) as traffic:
@@ -159,7 +170,7 @@ def test_a_tape_is_readable_while_it_is_written(tmp_path: Path) -> None:
 def test_what_comes_too_fast_is_counted_and_told_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with recording(tmp_path, queue_messages=10) as traffic:
+    with recording(tmp_path, queue_bytes=1024) as traffic:
         for number in range(500):
             traffic.exchange(number)
         recorder = traffic.recorder
@@ -322,7 +333,7 @@ def test_what_is_not_a_message_that_can_be_written_is_counted(tmp_path: Path) ->
     scribe.prepare()
     good, bad = entry(1, call(1)), entry(2, call(2), raw=b"\xff\n")
     for one in (good, bad, good):
-        scribe.take(Batch([one], 0.0, 0, is_last=False))
-    scribe.take(Batch([], 0.0, 3, is_last=True))
+        scribe.take(Batch(1, 0.0, 0, is_last=False), [one])
+    scribe.take(Batch(0, 0.0, 3, is_last=True), [])
     assert (scribe.progress.recorded, scribe.progress.unwritten) == (2, 1)
     assert sidecar_in(tmp_path).dropped == 4

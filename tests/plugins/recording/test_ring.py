@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from shadowcat.clock import ManualClock
+from shadowcat.plugins.recording import ring as ring_module
 from shadowcat.plugins.recording.entry import Entry
 from shadowcat.plugins.recording.options import RecordOptions
 from shadowcat.plugins.recording.ring import Ring
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Message
-from shadowcat.wire.tape import FAILED, PASSED
+from shadowcat.wire.tape import FAILED
 from tests.plugins.recording.kit import answer, call, entry, frames_in, recording
 
 CALL = call(1)
@@ -26,10 +27,10 @@ def ring(**options: Any) -> Ring:
     return Ring(RecordOptions(directory="", **{"ring_s": 10.0, **options}))
 
 
-def seen(seq: int, at_s: float, message: Message | None = GOOD, took_s: float = 0.0) -> Entry:
-    outcome = PASSED if message is not None else FAILED
+def seen(seq: int, at_s: float, message: Message | None = GOOD, request: int | None = None) -> Entry:
+    became = None if message is not None else (FAILED, b"")
     to_server = message is CALL
-    return entry(seq, message or BAD, at_s=at_s, to_server=to_server, outcome=outcome, took_s=took_s)
+    return entry(seq, message or BAD, at_s=at_s, to_server=to_server, became=became, request=request)
 
 
 @pytest.mark.parametrize("bad", [BAD, FAILED_TOOL, None], ids=["error", "tool", "fault"])
@@ -60,8 +61,26 @@ def test_it_is_bounded_in_bytes() -> None:
 
 def test_a_slow_call() -> None:
     found = ring(slow_call_s=2.0)
-    assert not found.take(seen(1, 0.0, took_s=1.9))
-    assert len(found.take(seen(2, 0.0, took_s=2.1))) == 2
+    for seq, at_s in ((1, 0.0), (2, 1.0)):
+        assert not found.take(seen(seq, at_s, CALL))
+    assert not found.take(seen(3, 1.9, request=1))
+    assert len(found.take(seen(4, 3.1, request=2))) == 4
+
+
+def test_a_slow_call_whose_request_the_ring_let_go_of() -> None:
+    found = ring(slow_call_s=30.0)
+    assert not found.take(seen(1, 0.0, CALL))
+    assert not found.take(seen(2, 15.0))
+    assert [one.seq for one in found.take(seen(3, 31.0, request=1))] == [2, 3]
+
+
+def test_what_nobody_answers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ring_module, "MAX_UNANSWERED", 2)
+    found = ring(slow_call_s=1.0)
+    for seq in (1, 2, 3):
+        found.take(seen(seq, 0.0, CALL))
+    assert not found.take(seen(4, 5.0, request=1))
+    assert found.take(seen(5, 5.0, request=2))
 
 
 def test_an_error_that_the_client_sent_is_none() -> None:

@@ -1,7 +1,7 @@
-"""From the queue that exchanges append to, to the process that writes: a thread that hands over what has gathered.
+"""From what exchanges tell, to the process that writes: a thread that hands over what has gathered.
 
-All that waits is handed over in one step, which is done in C and short: a thread that looked for secrets and made lines
-itself would hold Python's lock while it does, and took four tenths of a call's CPU time.
+It is bytes already, so the thread only waits for the pipe. One that looked for secrets and made lines itself would hold
+Python's lock while it does, and took four tenths of a call's CPU time.
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ import time
 import msgspec
 
 from shadowcat.clock import Clock
-from shadowcat.plugins.recording.entry import ENTRY_BYTES, Batch, Entry, Progress, Setup
+from shadowcat.plugins.recording.entry import Batch, Progress, Setup, count_in
+from shadowcat.plugins.recording.gathered import Gathered
 from shadowcat.plugins.recording.helper import Helper, HelperLost
 
 log = logging.getLogger("shadowcat.record")
 
 _GATHER_S = 0.05
 """How long messages gather before they are handed over: a write each would cost more than all else."""
-_BATCH_MESSAGES = 2_000
-_BATCH_BYTES = 4 * 1024 * 1024
 _CLOSE_S = 5.0
 _RESTART_S = 1.0
 _MAX_RESTART_S = 60.0
@@ -31,26 +30,20 @@ class Feed:
     def __init__(self, setup: Setup, clock: Clock) -> None:
         self._setup = setup
         self._directory = setup.options.directory
-        self._max_messages = setup.options.queue_messages
-        self._max_bytes = setup.options.queue_bytes
         self._clock = clock
         self._helper: Helper | None = None
         self._is_without = False
         """The process that writes has ended, and there is no other one yet."""
         self._restart_at_s = 0.0
         self._restart_s = _RESTART_S
-        # What the exchanges write; the thread writes the rest.
-        self._queue: list[Entry] = []
-        self._taken_bytes = 0
-        self._overflowed = 0
-        self._is_awake = False
         self._wake = threading.Event()
+        self.gathered = Gathered(setup.options.queue_bytes, self._wake.set)
+        """What the exchanges write; the thread writes the rest."""
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._progress = Progress()
         self._lost = 0
         """What was to be handed to a process that had ended."""
-        self._done_bytes = 0
         self._overflow_told = 0
         self._is_behind = False
 
@@ -81,27 +74,11 @@ class Feed:
 
     @property
     def left_out(self) -> int:
-        return self._overflowed + self._lost
+        return self.gathered.left_out + self._lost
 
     @property
     def held_bytes(self) -> int:
-        return self._taken_bytes - self._done_bytes + self._progress.held_bytes
-
-    # What an exchange waits for.
-
-    def put(self, entry: Entry, size: int) -> bool:
-        """`size` is that of the entry. False, and counted, where there is no room for it."""
-        queue = self._queue
-        waiting = self._taken_bytes - self._done_bytes
-        if len(queue) >= self._max_messages or waiting >= self._max_bytes:
-            self._overflowed += 1
-            return False
-        queue.append(entry)
-        self._taken_bytes += size
-        if not self._is_awake:
-            self._is_awake = True
-            self._wake.set()
-        return True
+        return self.gathered.held_bytes + self._progress.held_bytes
 
     # The thread.
 
@@ -109,48 +86,34 @@ class Feed:
         while True:
             self._wake.wait()
             self._wake.clear()
-            # Whoever appends from here on wakes us again.
-            self._closing.wait(_GATHER_S)
-            self._is_awake = False
-            # Not what comes meanwhile: it gathers, or there would be no end of small batches.
-            left = len(self._queue)
-            while left > 0:
-                entries = self._taken()
-                left -= len(entries)
+            is_last = self._closing.wait(_GATHER_S)
+            for entries in self.gathered.take():
                 self._hand_over(entries)
                 self._tell_of_overflow()
-            if self._closing.is_set() and not self._queue:
+            self._tell_of_overflow()
+            if is_last:
                 break
-        self._hand_over([], is_last=True)
+        self._hand_over(b"", is_last=True)
         helper, self._helper = self._helper, None
         if helper is not None:
             helper.end()
 
-    def _taken(self) -> list[Entry]:
-        """Each step is one that the exchanges cannot get into."""
-        entries = self._queue[:_BATCH_MESSAGES]
-        if sum([len(entry.raw) for entry in entries]) > _BATCH_BYTES:
-            entries = entries[: 1 + _BATCH_BYTES // max(len(entry.raw) for entry in entries)]
-        del self._queue[: len(entries)]
-        return entries
-
-    def _hand_over(self, entries: list[Entry], *, is_last: bool = False) -> None:
+    def _hand_over(self, entries: bytes | bytearray, *, is_last: bool = False) -> None:
+        count = count_in(entries)
         helper = self._helper or self._started_again()
         try:
             if helper is None:
-                self._lost += len(entries)
+                self._lost += count
                 return
             offset_s = self._clock.wall() - self._clock.monotonic()
-            self._progress = helper.hand(Batch(entries, offset_s, self.left_out, is_last))
+            self._progress = helper.hand(Batch(count, offset_s, self.left_out, is_last), entries)
             for level, text in self._progress.notes:
                 log.log(level, "%s", text)
         except HelperLost as error:
-            self._lose(error, len(entries))
+            self._lose(error, count)
         except Exception:
-            self._lost += len(entries)
-            log.exception("%d messages cannot be recorded", len(entries))
-        finally:
-            self._done_bytes += sum([ENTRY_BYTES + len(entry.raw) + len(entry.became) for entry in entries])
+            self._lost += count
+            log.exception("%d messages cannot be recorded", count)
 
     def _lose(self, error: HelperLost, messages: int) -> None:
         self._helper, self._is_without = None, True
@@ -181,11 +144,11 @@ class Feed:
         return self._helper
 
     def _tell_of_overflow(self) -> None:
-        lost = self._overflowed - self._overflow_told
+        lost = self.gathered.left_out - self._overflow_told
         if lost and not self._is_behind:
             self._is_behind = True
             log.warning("the recording falls behind: messages are left out")
-        elif self._is_behind and not self._queue:
+        elif self._is_behind and not self.gathered.held_bytes:
             self._is_behind = False
             self._overflow_told += lost
             log.warning("the recording has caught up: %d messages are not on the tape", lost)

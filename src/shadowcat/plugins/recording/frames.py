@@ -104,14 +104,14 @@ class Framer:
         raw = self._clean(entry.raw)
         session_id = entry.session_id
         frame = tape.Frame(
-            seq=entry.seq,
+            seq=int(entry.seq),
             ms=round((entry.at_s - self._started_s) * 1_000, 3),
             at=round(entry.at_s + wall_offset_s, 3),
             direction=tape.TO_SERVER if entry.to_server else tape.TO_CLIENT,
             era="legacy" if entry.legacy else "modern",
             session="" if session_id is None else self._stand_in(session_id),
             upstream=entry.upstream,
-            request=entry.request,
+            request=None if entry.request is None else int(entry.request),
             status=entry.status,
             kind=entry.kind,
             method=entry.method,
@@ -121,10 +121,11 @@ class Framer:
         )
         if tape.has_line_breaks(raw):
             frame.message, frame.text = tape.NOTHING, raw.decode()
+        _, became = entry.became or ("", b"")
         if entry.outcome == tape.REJECTED:
-            frame.became = Raw(self._redactor.redact(entry.became))
-        elif entry.became:
-            frame.became = Raw(_on_one_line(self._clean(entry.became)))
+            frame.became = Raw(self._redactor.redact(became))
+        elif became:
+            frame.became = Raw(_on_one_line(self._clean(became)))
         return frame
 
     def _clean(self, raw: bytes) -> bytes:
@@ -145,7 +146,7 @@ def _on_one_line(raw: bytes) -> bytes:
 def _is_plain(entry: Entry) -> bool:
     """Whether the line says nothing but what every line says."""
     return (
-        entry.outcome == tape.PASSED
+        entry.became is None
         and entry.status == 200
         and len(entry.method) <= _MAX_METHOD_CHARS
         and not tape.has_line_breaks(entry.raw)

@@ -6,14 +6,24 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import suppress
+from typing import IO
 
 import msgspec
 
-from shadowcat.plugins.recording.entry import Batch, Progress, Ready, Setup, framed, read_frame
+from shadowcat.plugins.recording.entry import Batch, Progress, Ready, Setup, framed, framed_with, read_whole
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 _START_S = 30.0
 _END_S = 2.0
 _MODULE = "shadowcat.plugins.recording.scribe"
+
+_PIPE_BYTES = 1024 * 1024
+"""Room for what is handed over at a time: else each 64 KiB of it take two changes of the process on the core."""
 
 _decode_progress = msgspec.msgpack.Decoder(Progress).decode
 _decode_ready = msgspec.msgpack.Decoder(Ready).decode
@@ -39,12 +49,13 @@ class Helper:
             # A signal that a terminal sends to all of us is the proxy's to understand.
             start_new_session=True,
         )
+        _enlarge(self._process.stdin)
         # A disk may hang; a start must not.
         limit = threading.Timer(_START_S, self.kill)
         limit.daemon = True
         limit.start()
         try:
-            ready = _decode_ready(self._answer_to(setup))
+            ready = _decode_ready(self._answer_to(framed(setup)))
         except HelperLost as error:
             raise OSError(f"the process that writes does not start ({error})") from error
         finally:
@@ -61,19 +72,20 @@ class Helper:
     def is_reaped(self) -> bool:
         return self._process.returncode is not None
 
-    def hand(self, batch: Batch) -> Progress:
-        """Returns once it is written, however long the disk takes. Raises `HelperLost`."""
-        return _decode_progress(self._answer_to(batch))
+    def hand(self, batch: Batch, entries: bytes | bytearray) -> Progress:
+        """Returns once they are written, however long the disk takes. Raises `HelperLost`."""
+        return _decode_progress(self._answer_to(framed_with(batch, entries)))
 
-    def _answer_to(self, value: Setup | Batch) -> bytes:
+    def _answer_to(self, frame: bytearray) -> bytes:
+        # In one piece each way: after each the thread has to wait for Python's lock, which stops a call under way.
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
         assert stdout is not None
         try:
-            left = memoryview(framed(value))
+            left = memoryview(frame)
             while left:
                 left = left[stdin.write(left) :]
-            answer = read_frame(stdout.read)
+            answer = read_whole(stdout.read)
         except OSError:
             answer = None
         if answer is None:
@@ -101,3 +113,10 @@ class Helper:
     def kill(self) -> None:
         """Whoever waits for it waits no longer."""
         self._process.kill()
+
+
+def _enlarge(pipe: IO[bytes] | None) -> None:
+    """As far as the system lets us."""
+    if pipe is not None and fcntl is not None and sys.platform == "linux":
+        with suppress(OSError):
+            fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)

@@ -30,12 +30,12 @@ class RecordOptions(msgspec.Struct, frozen=True, kw_only=True):
         int,
         Meta(ge=2048, description="All tapes in the directory; the oldest ones are removed to keep to it."),
     ] = 1024 * _MIB
-    queue_messages: Annotated[
-        int, Meta(ge=1, description="How many may wait to be written; more are left out and counted.")
-    ] = 20_000
-    queue_bytes: Annotated[int, Meta(ge=1024, description="The same for what they hold in memory.")] = (
-        64 * _MIB
-    )
+    queue_bytes: Annotated[
+        int,
+        Meta(
+            ge=1024, description="How much may wait to be written; what comes then is left out and counted."
+        ),
+    ] = 64 * _MIB
     ring_s: Annotated[
         float,
         Meta(ge=0, description="If set, what passed this lately is written only when something goes wrong."),

@@ -1,8 +1,7 @@
-"""A tap that writes tapes. The exchange makes a small entry and puts it into a queue; another process does all else."""
+"""A tap that writes tapes. The exchange encodes a small entry into a buffer; another process does all else."""
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import time
@@ -15,19 +14,20 @@ import msgspec
 from shadowcat.clock import Clock, SystemClock
 from shadowcat.core.exchange import PASS, TO_SERVER, Context, Pass, Reject, Replace, Reply, Verdict
 from shadowcat.errors import Fault
-from shadowcat.plugins.recording.entry import ENTRY_BYTES, Entry, Progress, Setup
+from shadowcat.plugins.recording.entry import Progress, Setup
 from shadowcat.plugins.recording.feed import Feed
-from shadowcat.plugins.recording.links import Asked, Links
+from shadowcat.plugins.recording.links import Links
 from shadowcat.plugins.recording.options import RecordOptions
 from shadowcat.wire import jsonrpc
-from shadowcat.wire.jsonrpc import NOTIFICATION, REQUEST, RESULT, Message
+from shadowcat.wire.jsonrpc import ERROR, NOTIFICATION, REQUEST, RESULT, Message
 from shadowcat.wire.mcp import Era
-from shadowcat.wire.tape import FAILED, FORMAT, PASSED, REJECTED, REPLACED, REPLIED, VERSION, Head
+from shadowcat.wire.tape import FAILED, FORMAT, REJECTED, REPLACED, REPLIED, VERSION, Head
 
 log = logging.getLogger("shadowcat.record")
 
 _LEGACY = Era.LEGACY
-_GOES_ON = (PASSED, REPLACED)
+_encode_into = msgspec.msgpack.Encoder().encode_into
+_AT_THE_END = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +71,10 @@ class Recorder:
         )
         setup = Setup(options, head, self._clock.monotonic(), os.urandom(16), Progress())
         self._feed = Feed(setup, self._clock)
+        self._gathered = self._feed.gathered
         self._links = Links()
-        self._numbers = itertools.count(1)
+        self._asked, self._twins = self._links.asked, self._links.twins
+        self._seq = 0.0
 
     def start(self) -> None:
         """Raises `OSError` where nothing can be written."""
@@ -95,73 +97,92 @@ class Recorder:
 
     # What an exchange waits for.
 
-    def saw(self, message: Message, context: Context, outcome: Verdict) -> None:
+    def saw(self, message: Message, context: Context, outcome: Verdict | None) -> None:
+        """`outcome` is None for what the client is told because the server gave no answer."""
         # In one piece, because each function called and each object made for a message shows in what a call costs.
-        at_s, kind, request = self._now(), message.kind, context.request
-        linked, took_s, name = None, 0.0, "notification"
+        gathered = self._gathered
+        buffer = gathered.buffer
+        size = len(buffer)
+        self._seq = seq = self._seq + 1.0
+        if size > gathered.limit:
+            if not self._has_room(message, context.request):
+                return
+            buffer = gathered.buffer
+            size = len(buffer)
+        request, kind = context.request, message.kind
+        if request is None:
+            linked = None
+        elif kind is RESULT or kind is ERROR:
+            linked = self._asked.pop(request, 0.0)
+            if self._twins:
+                self._links.forget_twin(request)
+        else:
+            linked = self._asked.get(request, 0.0)
         if kind is REQUEST:
-            name = "request"
-        elif kind is not NOTIFICATION:
-            name = "result" if kind is RESULT else "error"
-            asked = None if request is None else self._links.ended(request)
-            if asked is not None:
-                linked, took_s, request = asked.seq, at_s - asked.at_s, None
-        if request is not None:
-            linked = self._links.seq_of(request)
-        told, became = (PASSED, b"") if outcome is PASS else _told(outcome)
-        seq, raw = next(self._numbers), message.raw
-        size = ENTRY_BYTES + len(raw) + len(became)
-        entry = Entry(
-            seq,
-            at_s,
-            context.direction is TO_SERVER,
-            context.era is _LEGACY,
-            context.session_id,
-            context.upstream,
-            context.status,
-            linked,
-            took_s,
-            name,
-            message.method,
-            raw,
-            told,
-            became,
-        )
-        if self._feed.put(entry, size) and kind is REQUEST and told in _GOES_ON:
-            changed = outcome.message if isinstance(outcome, Replace) else None
-            self._links.note(Asked(seq, at_s, message, changed, size))
+            name, self._asked[message] = "request", seq
+        elif kind is RESULT:
+            name = "result"
+        else:
+            name = "notification" if kind is NOTIFICATION else "error"
+        became = None if outcome is PASS else self._told(message, outcome)
+        try:
+            _encode_into(
+                (
+                    seq,
+                    self._now(),
+                    context.direction is TO_SERVER,
+                    context.era is _LEGACY,
+                    context.session_id,
+                    context.upstream,
+                    context.status,
+                    linked,
+                    name,
+                    message.method,
+                    message.raw,
+                    became,
+                    seq,
+                ),
+                buffer,
+                _AT_THE_END,
+            )
+        except Exception:
+            gathered.take_back(size)
+            self._links.ended(message)
+            raise
+
+    def _has_room(self, message: Message, request: Message | None) -> bool:
+        links = self._links
+        links.keep_to_bounds(self._gathered.told_bytes)
+        if self._gathered.has_room():
+            return True
+        if message.is_request:
+            links.ended(message)
+        elif request is not None and message.is_response:
+            links.ended(request)
+        return False
+
+    def _told(self, message: Message, outcome: Verdict | None) -> tuple[str, bytes] | None:
+        """What became of it, if it did not pass as it was; a request is found by what it became from now on."""
+        links = self._links
+        match outcome:
+            case Pass():
+                return None
+            case None:
+                return FAILED, b""
+            case Replace(message=changed):
+                if message.is_request:
+                    links.note_change(message, changed)
+                return REPLACED, changed.raw
+            case Reply(message=answer):
+                links.ended(message)
+                return REPLIED, answer.raw
+            case Reject(fault=fault):
+                links.ended(message)
+                return REJECTED, msgspec.json.encode(fault.error())
 
     def failed(self, context: Context, fault: Fault) -> None:
         request = context.request
-        asked = None if request is None else self._links.ended(request)
-        if request is None or asked is None:
+        if request is None or request not in self._asked:
             return  # its end was seen already
-        at_s, told = self._now(), jsonrpc.error(request.id, fault.error())
-        entry = Entry(
-            seq=next(self._numbers),
-            at_s=at_s,
-            to_server=False,
-            legacy=context.era is _LEGACY,
-            session_id=context.session_id,
-            upstream=context.upstream,
-            status=context.status,
-            request=asked.seq,
-            took_s=at_s - asked.at_s,
-            kind="error",
-            method="",
-            raw=told.raw,
-            outcome=FAILED,
-        )
-        self._feed.put(entry, entry.size)
-
-
-def _told(outcome: Verdict) -> tuple[str, bytes]:
-    match outcome:
-        case Pass():
-            return PASSED, b""
-        case Replace(message=changed):
-            return REPLACED, changed.raw
-        case Reply(message=answer):
-            return REPLIED, answer.raw
-        case Reject(fault=fault):
-            return REJECTED, msgspec.json.encode(fault.error())
+        told = jsonrpc.error(request.id, fault.error())
+        self.saw(told, context, None)

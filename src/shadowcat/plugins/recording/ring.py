@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 
 from shadowcat.plugins.recording.entry import Entry
+from shadowcat.plugins.recording.links import MAX_UNANSWERED
 from shadowcat.plugins.recording.options import RecordOptions
 from shadowcat.wire.tape import FAILED
 
@@ -18,6 +19,8 @@ class Ring:
         self._options = options
         self._held: deque[Entry] = deque()
         self._bytes = 0
+        self._asked: OrderedDict[float, float] = OrderedDict()
+        """When each request that is unanswered came, where that counts."""
 
     @property
     def held_bytes(self) -> int:
@@ -38,10 +41,22 @@ class Ring:
         return ()
 
     def _is_noteworthy(self, entry: Entry) -> bool:
-        if entry.outcome == FAILED or 0 < self._options.slow_call_s < entry.took_s:
+        if entry.outcome == FAILED or self._is_slow(entry):
             return True
         if entry.to_server:
             return False
         return entry.kind == "error" or (
             entry.kind == "result" and _TOOL_FAILED.search(entry.raw) is not None
         )
+
+    def _is_slow(self, entry: Entry) -> bool:
+        if not self._options.slow_call_s:
+            return False
+        if entry.kind == "request":
+            self._asked[entry.seq] = entry.at_s
+            if len(self._asked) > MAX_UNANSWERED:
+                self._asked.popitem(last=False)
+        elif entry.kind in ("result", "error") and entry.request is not None:
+            asked_s = self._asked.pop(entry.request, entry.at_s)
+            return entry.at_s - asked_s > self._options.slow_call_s
+        return False

@@ -46,8 +46,7 @@ class Scribe:
         """Raises `OSError` where nothing can be written."""
         self._parts.prepare()
 
-    def take(self, batch: Batch) -> Progress:
-        entries: Sequence[Entry] = batch.entries
+    def take(self, batch: Batch, entries: Sequence[Entry]) -> Progress:
         ring = self._ring
         if ring is not None:
             entries = [held for entry in entries for held in ring.take(entry)]
@@ -142,9 +141,12 @@ def serve(read: Callable[[int], bytes | None], write: Callable[[bytearray], obje
         write(framed(Ready(error.errno or 0, error.strerror or str(error), str(error.filename or ""))))
         return
     write(framed(Ready()))
-    decode = msgspec.msgpack.Decoder(Batch).decode
-    while (frame := read_frame(read)) is not None:
-        progress = scribe.take(decode(frame))
+    decode, decode_entries = (
+        msgspec.msgpack.Decoder(Batch).decode,
+        msgspec.msgpack.Decoder(list[Entry]).decode,
+    )
+    while (head := read_frame(read)) is not None and (entries := read_frame(read)) is not None:
+        progress = scribe.take(decode(head), decode_entries(entries))
         progress.notes = notes.take()
         write(framed(progress))
 
