@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from shadowcat.http.limits import Timeouts
-from shadowcat.proxy.core import SessionCore
+from shadowcat.proxy.upstreams import Upstreams
 from tests.protocol.test_taps import Tap
 from tests.rig.cases import refused
 from tests.rig.client import Reply
@@ -251,6 +251,6 @@ async def test_what_breaks_in_its_callback_is_a_500_and_no_silence(
     def breaks(*_: object) -> None:
         raise RuntimeError("on purpose")
 
-    monkeypatch.setattr(SessionCore, "judge", breaks)
+    monkeypatch.setattr(Upstreams, "answered", breaks)
     assert (await session.client.begin("tools/call", CALL, 1)).status == 500
     await _is_over(session)

@@ -184,3 +184,60 @@ async def test_what_interceptors_did_is_told_beside_what_came(verdict: Any) -> N
             assert outcome.fault.error() == FAULT.error()
             outcome = verdict
         assert outcome == verdict
+
+
+class OfSessions(Tap):
+    """Is told of calls by session."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        super().__init__()
+        self.sessions: list[Context] = []
+        self.calls: list[tuple[Message, Message | None]] = []
+        self._fails = fails
+
+    def of_session(self, asking: Context) -> OfSessions:
+        if self._fails:
+            raise ValueError("on purpose")
+        self.sessions.append(asking)
+        return self
+
+    def asked(self, request: Message) -> None:
+        self.calls.append((request, None))
+
+    def answered(self, answer: Message, request: Message) -> None:
+        self.calls.append((answer, request))
+
+
+async def test_a_tap_that_is_told_by_session_is_asked_for_once() -> None:
+    tap, other = OfSessions(), Tap()
+    async with stand(taps=[tap, other], script={"answers_json": True}) as rig:
+        await rig.client.initialize()
+        for id in (1, 2):
+            await rig.client.call(params={"name": "t"}, id=id)
+        [asking] = tap.sessions
+        assert (asking.session_id, asking.upstream, asking.direction) == (rig.client.session_id, "a", UP)
+        assert [message.id for message, _ in tap.calls] == [1, 1, 2, 2]
+        (first, none), (_, request), *_ = tap.calls
+        assert (none, request) == (None, first)
+        assert [message for message, _, _ in tap.seen] == [message for message, _, _ in other.seen[:3]]
+        assert [message for message, _ in tap.calls] == [message for message, _, _ in other.seen[3:]]
+
+
+async def test_one_that_fails_for_a_session_is_told_of_each_message() -> None:
+    tap = OfSessions(fails=True)
+    async with stand(taps=[tap], script={"answers_json": True}) as rig:
+        await rig.client.initialize()
+        await rig.client.call(params={"name": "t"})
+        assert tap.of("tools/call", DOWN)[1].request is tap.of("tools/call")[0]
+        assert rig.proxy.shared.pipeline.failures["OfSessions", "ValueError"] == 1
+
+
+async def test_taps_that_are_put_in_place_of_others_are_told_at_once() -> None:
+    before, after = OfSessions(), OfSessions()
+    async with stand(taps=[before], script={"answers_json": True}) as rig:
+        await rig.client.initialize()
+        await rig.client.call(params={"name": "t"}, id=1)
+        rig.proxy.shared.pipeline.tap([after])
+        await rig.client.call(params={"name": "t"}, id=2)
+        assert [message.id for message, _ in before.calls] == [1, 1]
+        assert [message.id for message, _ in after.calls] == [2, 2]

@@ -161,6 +161,25 @@ class TapSink(Protocol):
         ...
 
 
+class SessionTap(Protocol):
+    """Is told of the calls of one session that pass as they are, which is nearly all there is to tell."""
+
+    def asked(self, request: Message) -> None:
+        """As `TapSink.saw`, of a request of the client's. Likewise."""
+        ...
+
+    def answered(self, answer: Message, request: Message) -> None: ...
+
+
+@runtime_checkable
+class TapOfSessions(TapSink, Protocol):
+    """One to which what is the same for all calls of a session is told once."""
+
+    def of_session(self, asking: Context) -> SessionTap:
+        """`asking` is the context of all that the client asks."""
+        ...
+
+
 class ClientStream(Protocol):
     """Messages for a client, ready to be written; ends with the stream. Closing it detaches, it cancels nothing."""
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 
 from shadowcat.core import kept
 from shadowcat.core.correlate import Correlator
 from shadowcat.core.exchange import TO_SERVER, Caller, Context, Direction, Reply
 from shadowcat.core.ledger import Refusal
-from shadowcat.core.ports import DirectLink, Link
+from shadowcat.core.ports import DirectLink, Link, SessionTap, TapSink
 from shadowcat.core.session import Event, SessionRecord, State, after
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.proxy.book import StreamBook
@@ -37,6 +37,8 @@ class SessionCore:
         "record",
         "shared",
         "state",
+        "taps",
+        "taps_of",
         "touched_at",
         "visitors",
     )
@@ -57,6 +59,9 @@ class SessionCore:
         self.state = State.OPEN
         self.caller = Caller(record.principal, record.route)
         self._asking: Context | None = None
+        self.taps: Sequence[SessionTap] = ()
+        """What is told of calls that no interceptor judges, as long as `taps_of` are the pipeline's taps."""
+        self.taps_of: Sequence[TapSink] | None = None
         self.correlator: Correlator[Stream] = Correlator()
         self.ledger = SessionLedger(
             shared.writer,
@@ -119,7 +124,7 @@ class SessionCore:
         """The session goes on over another upstream session."""
         self._use(link)
         self.record.upstream = upstream
-        self._asking = None
+        self._asking = self.taps_of = None
         self.record.upstream_id = link.upstream_id
         self.shared.ids.bind(self.record.id, upstream, link.upstream_id)
         self.ledger.record_changed()
@@ -164,6 +169,11 @@ class SessionCore:
         """The same, with what has to be waited for."""
         judged = self.judge(message, direction, request)
         return await judged.outcome() if isinstance(judged, Undecided) else judged
+
+    def fresh_taps(self) -> Sequence[SessionTap]:
+        pipeline = self.shared.pipeline
+        self.taps, self.taps_of = pipeline.of_session(self.context), pipeline.taps
+        return self.taps
 
     def context(self, direction: Direction, request: Message | None = None) -> Context:
         """Of a message; `request` as in `Context`."""

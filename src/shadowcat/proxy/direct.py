@@ -54,7 +54,8 @@ def ask(
         give_up = _sent(core, link, message, go_on, then)
         if give_up is not None:
             # Whoever else sends it tells of it.
-            pipeline.tell(message, core.context(TO_SERVER))
+            for tap in core.taps if core.taps_of is pipeline.taps else core.fresh_taps():
+                tap.asked(message)
         return give_up
     try:
         judged = core.judge(message, TO_SERVER)
@@ -125,6 +126,12 @@ class _Call(msgspec.Struct, eq=False):
             assert answer.whole is not None
             core.shared.upstreams.answered(core.record.upstream)
             response = answer.whole.with_id(self.entry.client_id)
+            pipeline = core.shared.pipeline
+            if not pipeline.judges:
+                if pipeline.is_tapped:
+                    for tap in core.taps if core.taps_of is pipeline.taps else core.fresh_taps():
+                        tap.answered(response, self.request)
+                return response
             judged = core.judge(response, TO_CLIENT, self.request)
         except Exception as error:
             return partial(_raised, error)

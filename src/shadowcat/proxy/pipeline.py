@@ -10,23 +10,37 @@ import asyncio
 import inspect
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from shadowcat.core.chain import Chain, Step, Steps
-from shadowcat.core.exchange import PASS, Context, Reject, Replace, Reply, Verdict
+from shadowcat.core.exchange import (
+    PASS,
+    TO_CLIENT,
+    TO_SERVER,
+    Context,
+    Direction,
+    Reject,
+    Replace,
+    Reply,
+    Verdict,
+)
 from shadowcat.core.interceptor import Interceptor
 from shadowcat.core.judging import Judging, Unusable
-from shadowcat.core.ports import TapSink
+from shadowcat.core.ports import SessionTap, TapOfSessions, TapSink
 from shadowcat.errors import Fault, FaultKind, Side
 from shadowcat.wire.jsonrpc import Message
+
+ContextOf = Callable[[Direction, Message | None], Context]
+"""Of what goes in a direction in a session, with the request that it belongs to."""
 
 log = logging.getLogger("shadowcat.pipeline")
 
 
 class Pipeline:
     def __init__(self, interceptors: Sequence[Interceptor] = (), taps: Sequence[TapSink] = ()) -> None:
-        self._taps = tuple(taps)
+        self.taps: Sequence[TapSink] = tuple(taps)
+        """Another object whenever they are others."""
         self.is_tapped = bool(taps)
         self.put(interceptors)
         self.failures: Counter[tuple[str, str]] = Counter()
@@ -39,10 +53,6 @@ class Pipeline:
     def interceptors(self) -> Sequence[Interceptor]:
         return self._chain.interceptors
 
-    @property
-    def taps(self) -> Sequence[TapSink]:
-        return self._taps
-
     def replace(self, old: Interceptor, new: Interceptor) -> None:
         """Puts another in its place."""
         self.put([new if one is old else one for one in self._chain.interceptors])
@@ -54,12 +64,12 @@ class Pipeline:
         """Which hooks want a message, by its kind, its method (that of the request it answers), its direction."""
         self.judges = bool(interceptors)
         """False where no interceptor is there to look for."""
-        self.is_used = bool(interceptors or self._taps)
+        self.is_used = bool(interceptors or self.taps)
         """False where there is nobody at all."""
 
     def tap(self, taps: Sequence[TapSink]) -> None:
         """Others in place of all that are told."""
-        self._taps = tuple(taps)
+        self.taps = tuple(taps)
         self.is_tapped = bool(taps)
         self.is_used = bool(self.interceptors or taps)
 
@@ -100,7 +110,7 @@ class Pipeline:
 
     def _decided(self, judging: Judging, message: Message) -> Message | Reply:
         outcome = judging.outcome
-        if self._taps:
+        if self.taps:
             self.tell(message, judging.context, PASS if outcome is message else _changed(outcome))
         return outcome
 
@@ -129,17 +139,32 @@ class Pipeline:
 
     # Taps.
 
-    def tell(self, message: Message, context: Context, outcome: Verdict = PASS) -> None:
-        """Tells the taps; of a message that interceptors judge, they are told by whoever has them judge it."""
-        for tap in self._taps:
+    def of_session(self, context: ContextOf) -> Sequence[SessionTap]:
+        """The taps, as they are told of the calls of one session that no interceptor judges."""
+        return tuple([self._of_session(tap, context) for tap in self.taps])
+
+    def _of_session(self, tap: TapSink, context: ContextOf) -> SessionTap:
+        if isinstance(tap, TapOfSessions):
             try:
-                tap.saw(message, context, outcome)
+                return tap.of_session(context(TO_SERVER, None))
             except Exception as error:
                 self._tap_failed(tap, error)
+        return _Told(self, tap, context)
+
+    def tell(self, message: Message, context: Context, outcome: Verdict = PASS) -> None:
+        """Tells the taps; of a message that interceptors judge, they are told by whoever has them judge it."""
+        for tap in self.taps:
+            self.tell_one(tap, message, context, outcome)
+
+    def tell_one(self, tap: TapSink, message: Message, context: Context, outcome: Verdict = PASS) -> None:
+        try:
+            tap.saw(message, context, outcome)
+        except Exception as error:
+            self._tap_failed(tap, error)
 
     def failed(self, context: Context, fault: Fault) -> None:
         """Tells the taps that a request which went on was answered with a fault."""
-        for tap in self._taps:
+        for tap in self.taps:
             try:
                 tap.failed(context, fault)
             except Exception as error:
@@ -152,6 +177,23 @@ class Pipeline:
             log.error(
                 "tap %s failed (%s); the traffic goes on. It is not logged again.", name, how, exc_info=error
             )
+
+
+class _Told:
+    """A tap for which no session is like another."""
+
+    __slots__ = ("_context", "_pipeline", "_tap")
+
+    def __init__(self, pipeline: Pipeline, tap: TapSink, context: ContextOf) -> None:
+        self._pipeline = pipeline
+        self._tap = tap
+        self._context = context
+
+    def asked(self, request: Message) -> None:
+        self._pipeline.tell_one(self._tap, request, self._context(TO_SERVER, None))
+
+    def answered(self, answer: Message, request: Message) -> None:
+        self._pipeline.tell_one(self._tap, answer, self._context(TO_CLIENT, request))
 
 
 class Undecided:

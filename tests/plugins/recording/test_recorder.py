@@ -15,6 +15,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from shadowcat.clock import ManualClock
 from shadowcat.core.exchange import PASS, Reject, Replace, Reply
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.plugins.recording import feed
@@ -101,6 +102,42 @@ def test_what_became_of_it_is_on_the_tape(tmp_path: Path, verdict: Any, outcome:
     assert frame.outcome == outcome
     assert became in (found, found.get("params"), found.get("result"))
     assert [one.request for one in rest] == ([1] if outcome == tape.REPLACED else [])
+
+
+def test_what_is_told_by_session_is_what_would_be_told_of_each_message(tmp_path: Path) -> None:
+    request, told = call(7, x=1), {"code": -32000, "message": "no"}
+    for name in ("each", "session"):
+        with recording(tmp_path / name, ManualClock()) as traffic:
+            calls = traffic.recorder.of_session(context(UP))
+            for reply in (answer(request, ok=True), jsonrpc.error(7, told)):
+                if name == "each":
+                    traffic.tell(reply, traffic.ask(request))
+                else:
+                    calls.asked(request)
+                    calls.answered(reply, request)
+    each, session = (
+        [replace(frame, session="") for frame in frames_in(tmp_path / name)] for name in ("each", "session")
+    )
+    assert [(frame.seq, frame.request, frame.kind) for frame in session] == [
+        (1, None, "request"),
+        (2, 1, "result"),
+        (3, None, "request"),
+        (4, 3, "error"),
+    ]
+    assert session == each
+
+
+def test_calls_told_by_session_keep_to_the_bounds(tmp_path: Path) -> None:
+    with recording(tmp_path, queue_bytes=100_000) as traffic:
+        calls = traffic.recorder.of_session(context(UP))
+        for number in range(50):
+            request = call(number, text="x" * 50_000)
+            calls.asked(request)
+            calls.answered(answer(request), request)
+            assert traffic.recorder.statistics().held_bytes < 200_000
+    statistics = traffic.recorder.statistics()
+    assert statistics.dropped > 0
+    assert statistics.recorded + statistics.dropped == 100
 
 
 def test_an_answer_of_the_client_s_is_linked_to_the_question(tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ class Gathered:
         """`wake` is called when there is something to be taken again."""
         self.buffer = bytearray()
         """Where the next entry goes."""
+        self.seq = 0.0
+        """The number of the last entry."""
         self.limit = _NOTHING
         """Whoever finds the buffer longer than this asks whether there is room."""
         self.left_out = 0
@@ -48,11 +50,12 @@ class Gathered:
         return self._aside_bytes - self._done_bytes + self._in_hand_bytes + len(self.buffer)
 
     def has_room(self) -> bool:
-        """Whether one more may be told. It is counted if not, and nothing else goes into the same buffer."""
+        """Whether one more may be told. If not it is counted and takes a number, and what comes next another buffer."""
         is_room = self.held_bytes < self._max_bytes
         if len(self.buffer) > self._enough or not is_room:
             self._put_aside()
         if not is_room:
+            self.seq += 1.0
             self.left_out += 1
             self.limit = _NOTHING
             return False

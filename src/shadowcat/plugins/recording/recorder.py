@@ -13,11 +13,13 @@ import msgspec
 
 from shadowcat.clock import Clock, SystemClock
 from shadowcat.core.exchange import PASS, TO_SERVER, Context, Pass, Reject, Replace, Reply, Verdict
+from shadowcat.core.ports import SessionTap
 from shadowcat.errors import Fault
 from shadowcat.plugins.recording.entry import Progress, Setup
 from shadowcat.plugins.recording.feed import Feed
 from shadowcat.plugins.recording.links import Links
 from shadowcat.plugins.recording.options import RecordOptions
+from shadowcat.plugins.recording.session import RecordedSession
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import ERROR, NOTIFICATION, REQUEST, RESULT, Message
 from shadowcat.wire.mcp import Era
@@ -41,7 +43,7 @@ class RecordStatistics:
 
 
 class Recorder:
-    """Implements `core.ports.TapSink`. Started before the traffic, closed after it."""
+    """Implements `core.ports.TapOfSessions`. Started before the traffic, closed after it."""
 
     def __init__(
         self,
@@ -74,7 +76,6 @@ class Recorder:
         self._gathered = self._feed.gathered
         self._links = Links()
         self._asked, self._twins = self._links.asked, self._links.twins
-        self._seq = 0.0
 
     def start(self) -> None:
         """Raises `OSError` where nothing can be written."""
@@ -97,19 +98,18 @@ class Recorder:
 
     # What an exchange waits for.
 
+    def of_session(self, asking: Context) -> SessionTap:
+        return RecordedSession(asking, self._gathered, self._links, self._has_room, self._now)
+
     def saw(self, message: Message, context: Context, outcome: Verdict | None) -> None:
         """`outcome` is None for what the client is told because the server gave no answer."""
         # In one piece, because each function called and each object made for a message shows in what a call costs.
-        gathered = self._gathered
+        gathered, request, kind = self._gathered, context.request, message.kind
+        if len(gathered.buffer) > gathered.limit and not self._has_room(message, request):
+            return
+        gathered.seq = seq = gathered.seq + 1.0
         buffer = gathered.buffer
         size = len(buffer)
-        self._seq = seq = self._seq + 1.0
-        if size > gathered.limit:
-            if not self._has_room(message, context.request):
-                return
-            buffer = gathered.buffer
-            size = len(buffer)
-        request, kind = context.request, message.kind
         if request is None:
             linked = None
         elif kind is RESULT or kind is ERROR:

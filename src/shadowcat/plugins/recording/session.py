@@ -1,0 +1,111 @@
+"""What is told of the calls of one session that pass as they are.
+
+`Recorder.saw` would tell the same, in twice as many steps: here all is known beforehand that a call does not decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from shadowcat.core.exchange import Context
+from shadowcat.plugins.recording.gathered import Gathered
+from shadowcat.plugins.recording.links import Links
+from shadowcat.wire.jsonrpc import RESULT, Message
+from shadowcat.wire.mcp import Era
+
+_encode_into = msgspec.msgpack.Encoder().encode_into
+_AT_THE_END = -1
+_OK = 200
+"""The status of what has none of its own."""
+
+
+class RecordedSession:
+    """Implements `core.ports.SessionTap`. The tuples are `entry.Entry`."""
+
+    __slots__ = (
+        "_asked",
+        "_gathered",
+        "_has_room",
+        "_is_legacy",
+        "_links",
+        "_now",
+        "_session_id",
+        "_twins",
+        "_upstream",
+    )
+
+    def __init__(
+        self,
+        asking: Context,
+        gathered: Gathered,
+        links: Links,
+        has_room: Callable[[Message, Message | None], bool],
+        now: Callable[[], float],
+    ) -> None:
+        """`has_room` is asked about a message, and the request that it answers, where the buffer has no room."""
+        self._gathered = gathered
+        self._links = links
+        self._asked, self._twins = links.asked, links.twins
+        self._has_room = has_room
+        self._now = now
+        self._is_legacy = asking.era is Era.LEGACY
+        self._session_id = asking.session_id
+        self._upstream = asking.upstream
+        # Raises now what would otherwise be raised for each message.
+        msgspec.msgpack.encode((self._session_id, self._upstream))
+
+    def asked(self, request: Message) -> None:
+        gathered = self._gathered
+        if len(gathered.buffer) > gathered.limit and not self._has_room(request, None):
+            return
+        gathered.seq = seq = gathered.seq + 1.0
+        self._asked[request] = seq
+        _encode_into(
+            (
+                seq,
+                self._now(),
+                True,
+                self._is_legacy,
+                self._session_id,
+                self._upstream,
+                _OK,
+                None,
+                "request",
+                request.method,
+                request.raw,
+                None,
+                seq,
+            ),
+            gathered.buffer,
+            _AT_THE_END,
+        )
+
+    def answered(self, answer: Message, request: Message) -> None:
+        gathered = self._gathered
+        if len(gathered.buffer) > gathered.limit and not self._has_room(answer, request):
+            return
+        gathered.seq = seq = gathered.seq + 1.0
+        linked = self._asked.pop(request, 0.0)
+        if self._twins:
+            self._links.forget_twin(request)
+        _encode_into(
+            (
+                seq,
+                self._now(),
+                False,
+                self._is_legacy,
+                self._session_id,
+                self._upstream,
+                _OK,
+                linked,
+                "result" if answer.kind is RESULT else "error",
+                "",
+                answer.raw,
+                None,
+                seq,
+            ),
+            gathered.buffer,
+            _AT_THE_END,
+        )
