@@ -139,13 +139,22 @@ class StoreWriter:
             await self._gather()
             self._woken.clear()
             self._hurried.clear()
-            while self._waiting:
-                batch = self._next_batch()
-                if batch:
-                    self._under_way = batch
-                    await self._write(batch)
-                    self._under_way = []
-            self._idle.set()
+            await self._write_what_waits()
+            if self._waiting:
+                # What came during a write gathers too: at once it would be a write of a few events.
+                self._woken.set()
+            else:
+                self._idle.set()
+
+    async def _write_what_waits(self) -> None:
+        is_rest = True
+        while is_rest:
+            batch = self._next_batch()
+            is_rest = bool(self._waiting)
+            if batch:
+                self._under_way = batch
+                await self._write(batch)
+                self._under_way = []
 
     async def _gather(self) -> None:
         try:
