@@ -133,7 +133,11 @@ class Life:
             stream.id: (
                 kept.encode(stream.kept()),
                 stream.log.first_seq,
-                kept.encode_events(stream.log.after(stream.log.first_seq - 1)),
+                kept.encode_events(
+                    stream.log.data_after(stream.log.first_seq - 1),
+                    stream.log.first_seq,
+                    stream.log.questions,
+                ),
             )
             for stream in self.book.all
         }

@@ -5,7 +5,7 @@ Each carries the number of its format: what a newer version wrote is not guessed
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import TypeVar
 
 import msgspec
@@ -103,9 +103,14 @@ def _current(kept: S) -> S:
     return kept
 
 
-def encode_events(events: Iterable[Logged]) -> list[bytes]:
+def encode_events(events: list[bytes], first_seq: int, questions: Mapping[int, RequestId]) -> list[bytes]:
     """The data as it is, which never begins with a digit; before it the id of a question, if it is one."""
-    return [data if question is None else b"%d%b" % (question, data) for data, question in events]
+    if not questions:
+        return events
+    return [
+        data if (question := questions.get(seq)) is None else b"%d%b" % (question, data)
+        for seq, data in enumerate(events, first_seq)
+    ]
 
 
 def decode_event(frame: bytes) -> Logged:

@@ -215,7 +215,7 @@ class StreamLog:
         if self.lags and after > self.last_seq and not self.closed:
             self._handed_out, self._ahead = after, 0
             return
-        again = self._data_after(after)
+        again = self.data_after(after)
         self._handed_out = after
         self._ahead = _cost(again)
 
@@ -369,9 +369,10 @@ class StreamLog:
     def after(self, seq: int) -> list[Logged]:
         """The events that follow `seq`. Raises `Gap` when one of them, or `seq` itself, cannot be vouched for."""
         questions = self.questions
-        return [(data, questions.get(number)) for number, data in enumerate(self._data_after(seq), seq + 1)]
+        return [(data, questions.get(number)) for number, data in enumerate(self.data_after(seq), seq + 1)]
 
-    def _data_after(self, seq: int) -> list[bytes]:
+    def data_after(self, seq: int) -> list[bytes]:
+        """The same without what is a question."""
         if seq == self.last_seq:
             return []
         if seq > self.last_seq or self._first > seq + 1:

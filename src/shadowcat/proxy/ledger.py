@@ -290,5 +290,5 @@ class SessionLedger:
 def _change_of(stream: Stream, *, is_left: bool) -> StreamChange:
     log = stream.log
     next_seq = max(stream.stored_to + 1, log.first_seq)
-    events = kept.encode_events(log.after(next_seq - 1))
+    events = kept.encode_events(log.data_after(next_seq - 1), next_seq, log.questions)
     return StreamChange(stream.id, kept.encode(stream.kept(is_left=is_left)), log.first_seq, next_seq, events)

@@ -19,6 +19,9 @@ BUSY_S = 2.0
 """How long another process may hold the file before a call fails."""
 WAL_BYTES = 16 * 1024 * 1024
 """What the -wal file is cut down to after a transaction that was longer."""
+WAL_PAGES = 4_000
+"""So many the -wal file grows to before they go to their places: most have changed again by then, and the disk is
+waited for the less often. They fit into that many bytes."""
 
 # A schema version is the number of steps that lead to it; a step that was released is never changed.
 # Nothing newer than SQLite 3.24 is used: Python 3.11 runs on systems that have no later one.
@@ -129,6 +132,7 @@ def _open(path: Path) -> sqlite3.Connection:
             "journal_mode = WAL",
             "synchronous = NORMAL",
             f"journal_size_limit = {WAL_BYTES}",
+            f"wal_autocheckpoint = {WAL_PAGES}",
             "secure_delete = FAST",
         ):
             db.execute(f"PRAGMA {setting}").fetchall()
