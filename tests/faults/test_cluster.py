@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from tests.faults.customers import YES, Customer, answer
 from tests.faults.nodes import LEASE_S, Nodes, roaming_customers, two_nodes
 from tests.faults.numbers import TOOLS, CallPlan
 from tests.rig.redis_server import RedisServer, redis_server
-from tests.rig.wait import soon
+from tests.rig.wait import soon, until
 from tests.size import sized
 
 pytestmark = pytest.mark.timeout(sized(120, 1800))
@@ -117,9 +117,9 @@ async def test_a_session_of_a_killed_node_is_soon_served_by_the_other(
 async def test_whichever_node_is_killed_every_client_goes_on(nodes: Nodes, counting: NumbersChild) -> None:
     draws = seeded("kills")
 
-    async def kill() -> None:
+    async def kill(heard: Heard) -> None:
         for _ in range(sized(3, 60)):
-            await asyncio.sleep(draws.uniform(0.2, 1.0))
+            await heard(draws.randrange(10, 50))
             node = draws.choice(list(nodes))
             await node.kill()
             await asyncio.sleep(draws.uniform(0.0, 2 * LEASE_S))
@@ -129,8 +129,13 @@ async def test_whichever_node_is_killed_every_client_goes_on(nodes: Nodes, count
     await _nothing_was_ended(counting, len(customers))
 
 
+Heard = Callable[[int], Awaitable[None]]
+"""Waits until each customer has heard so many events more on its standalone stream, or some more and others fewer:
+by the clock a slow machine would be disturbed before anything has happened on it."""
+
+
 async def _busy_while(
-    nodes: Nodes, counting: NumbersChild, count: int, work: Callable[[], Awaitable[None]]
+    nodes: Nodes, counting: NumbersChild, count: int, work: Callable[[Heard], Awaitable[None]]
 ) -> list[Customer]:
     """Customers at both nodes, each request at either, until it is done; each has then heard all there was to hear."""
     is_over, last_is_said = asyncio.Event(), asyncio.Event()
@@ -147,8 +152,15 @@ async def _busy_while(
         last_is_said.set()
         await counting.control("emit", count=1)
 
-    async def disturb() -> None:
-        await work()
+    async def disturb(customers: Sequence[Customer]) -> None:
+        def heard() -> int:
+            return sum(customer.standalone.number for customer in customers)
+
+        async def more(events: int) -> None:
+            enough = heard() + events * len(customers)
+            await until(lambda: heard() >= enough, within_s=60.0)
+
+        await work(more)
         is_over.set()
 
     async with roaming_customers(nodes, counting, count) as customers:
@@ -161,7 +173,7 @@ async def _busy_while(
                 tasks.create_task(customer.hears(lambda: emitted, last_is_said))
                 tasks.create_task(customer.calls(is_over))
             tasks.create_task(emit())
-            tasks.create_task(disturb())
+            tasks.create_task(disturb(customers))
     assert {customer.standalone.number for customer in customers} == {emitted}
     assert [customer.standalone.others for customer in customers] == [[]] * len(customers)
     assert sum(sum(customer.kinds.values()) for customer in customers) > len(customers)
@@ -208,9 +220,9 @@ async def test_a_node_that_slept_past_its_lease_gives_its_sessions_up(
 async def test_whichever_node_sleeps_every_client_goes_on(nodes: Nodes, counting: NumbersChild) -> None:
     draws = seeded("naps")
 
-    async def nap() -> None:
+    async def nap(heard: Heard) -> None:
         for _ in range(sized(3, 60)):
-            await asyncio.sleep(draws.uniform(0.2, 1.0))
+            await heard(draws.randrange(10, 50))
             node = draws.choice(list(nodes))
             node.child.stop()
             # Some within the lease.
@@ -225,9 +237,9 @@ async def test_whichever_node_sleeps_every_client_goes_on(nodes: Nodes, counting
 
 
 async def test_a_rolling_restart_costs_nobody_anything(nodes: Nodes, counting: NumbersChild) -> None:
-    async def roll() -> None:
+    async def roll(heard: Heard) -> None:
         for node in (*nodes, *(list(nodes) if sized(False, True) else [])):
-            await asyncio.sleep(0.5)
+            await heard(25)
             await node.end()
             await node.start()
 
@@ -245,9 +257,9 @@ async def test_a_rolling_restart_costs_nobody_anything(nodes: Nodes, counting: N
 async def test_redis_is_killed_under_both_nodes(
     nodes: Nodes, counting: NumbersChild, redis: RedisServer
 ) -> None:
-    async def kill() -> None:
+    async def kill(heard: Heard) -> None:
         for _ in range(sized(2, 20)):
-            await asyncio.sleep(0.5)
+            await heard(25)
             async with outages.killed(redis):
                 await asyncio.sleep(0.5)
             await nodes.written()
