@@ -5,7 +5,7 @@ Everything in between is the proxy's own, put together as `app` does it, with a 
 
 from __future__ import annotations
 
-from asyncio import sleep
+from asyncio import Future, get_running_loop
 from collections.abc import Callable, Sequence
 from typing import cast
 
@@ -13,7 +13,7 @@ from shadowcat.clock import SystemClock
 from shadowcat.core.exchange import Answer, Caller, Forwarded, MessageStream
 from shadowcat.core.ports import ClientSession, ClientStream, Link
 from shadowcat.downstream.answers import stream_response
-from shadowcat.http.outgoing import ClientResponse
+from shadowcat.http.outgoing import ClientResponse, Prompt
 from shadowcat.proxy.pipeline import Pipeline
 from shadowcat.proxy.relay import Relay
 from shadowcat.proxy.shared import SessionLimits, Shared
@@ -64,15 +64,41 @@ class Reads:
 
     def __init__(self, reads: Sequence[bytes]) -> None:
         self._reads = iter(reads)
+        self._read: bytes | None = None
+        self._ended = False
+        self._loop = get_running_loop()
 
     def __aiter__(self) -> Reads:
         return self
 
     async def __anext__(self) -> bytes:
-        await sleep(0)
-        for read in self._reads:
-            return read
-        raise StopAsyncIteration
+        await self.arrival()
+        return self.take()
+
+    @property
+    def has_come(self) -> bool:
+        return self._ended or self._read is not None
+
+    def arrival(self, reader: Prompt | None = None) -> Future[None]:
+        waiter = self._loop.create_future()
+        self._loop.call_soon(self._arrive, waiter, reader)
+        return waiter
+
+    def _arrive(self, waiter: Future[None], reader: Prompt | None) -> None:
+        read = next(self._reads, None)
+        if read is not None and reader is not None and reader.at_once(read):
+            self._loop.call_soon(self._arrive, waiter, reader)
+            return
+        self._read, self._ended = None if reader is not None else read, read is None
+        waiter.set_result(None)
+
+    def take(self) -> bytes:
+        read, self._read = self._read, None
+        if read is None:
+            raise StopAsyncIteration
+        return read
+
+    def forget_headers(self) -> None: ...
 
     def abort(self) -> None: ...
 

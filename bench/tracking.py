@@ -17,11 +17,12 @@ import uvloop
 from bench.path import Way, events, in_reads
 from bench.rounds import Spread, in_turn, print_table
 from shadowcat.core.exchange import NO_EVENTS, Piece
+from shadowcat.core.track import EventTracker
 from shadowcat.downstream import answers
 from shadowcat.proxy.reader import Reader
 from shadowcat.proxy.streams import MAX_PIECE_BYTES, Stream
-from shadowcat.upstream.events import EventMessages
 from shadowcat.wire.jsonrpc import Message
+from shadowcat.wire.sse import SseEvent
 
 _EVENTS = 20_000
 _READ = 16 * 1024
@@ -39,13 +40,12 @@ def run() -> None:
 
 def _compare(what: str, reads: list[bytes]) -> None:
     full = Way(reads)
-    untracked = Way(reads, lambda response: EventMessages(response, 300.0))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         measures = {
             "all of it": _timer(runner, full, nullcontext),
-            "without the tracker": _timer(runner, untracked, nullcontext),
-            "without ids either": _timer(runner, untracked, _without_ids),
-            "without the log either": _timer(runner, untracked, _without_ids_and_log),
+            "without the tracker": _timer(runner, full, _without_tracker),
+            "without ids either": _timer(runner, full, _without_ids),
+            "without the log either": _timer(runner, full, _without_ids_and_log),
         }
         in_turn(measures, 2)
         found = in_turn(measures, _ROUNDS)
@@ -93,6 +93,16 @@ def _replaced(owner: object, name: str, by: object) -> Iterator[None]:
 
 
 @contextmanager
+def _without_tracker() -> Iterator[None]:
+    def new_of(tracker: EventTracker, events: list[SseEvent]) -> list[SseEvent]:
+        tracker.last_id = events[-1].id
+        return events
+
+    with _replaced(EventTracker, "new_of", new_of):
+        yield
+
+
+@contextmanager
 def _without_ids() -> Iterator[None]:
     def take(stream: Stream, reader: Reader) -> Piece | None:
         fresh = stream.log.hand_out(stream.log.last_seq, MAX_PIECE_BYTES)
@@ -100,7 +110,11 @@ def _without_ids() -> Iterator[None]:
             return Piece(b"", 0, fresh)
         return None if stream.log.closed else NO_EVENTS
 
-    with _replaced(Stream, "take", take), _replaced(answers, "encode_messages", _encode):
+    with (
+        _without_tracker(),
+        _replaced(Stream, "take", take),
+        _replaced(answers, "encode_messages", _encode),
+    ):
         yield
 
 
@@ -123,6 +137,7 @@ def _without_ids_and_log() -> Iterator[None]:
         return None if stream.log.closed else NO_EVENTS
 
     with (
+        _without_tracker(),
         _replaced(Stream, "append", append),
         _replaced(Stream, "extend", extend),
         _replaced(Stream, "take", take),

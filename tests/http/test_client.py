@@ -719,7 +719,7 @@ async def test_a_waiter_cancelled_as_it_is_granted_passes_it_on(
         return response
 
     client = Client(ClientLimits(connections_per_origin=1))
-    freed = client._freed
+    freed = client.freed
     waiters: list[asyncio.Task[bytes]] = []
 
     def freed_and_cancelled(*args: Any) -> None:
@@ -727,7 +727,7 @@ async def test_a_waiter_cancelled_as_it_is_granted_passes_it_on(
         if len(waiters) == 3:
             waiters.pop(0).cancel()
 
-    monkeypatch.setattr(client, "_freed", freed_and_cancelled)
+    monkeypatch.setattr(client, "freed", freed_and_cancelled)
     async with serving(handle) as server:
         origin = origin_of(server)
         first = asyncio.create_task(read(client, origin, "/first"))

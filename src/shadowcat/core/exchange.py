@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
@@ -157,6 +157,21 @@ class MessageStream(Protocol):
     async def __anext__(self) -> list[Message]: ...
 
     def aclose(self) -> Coroutine[Any, Any, None]: ...
+
+
+class Taker(Protocol):
+    """Who takes messages in the frame of the read that brings them."""
+
+    def take(self, messages: list[Message], cursor: bytes | None) -> list[Message] | None:
+        """None where nothing is left to be done; otherwise what is left, perhaps only to wait, for who iterates."""
+        ...
+
+
+@runtime_checkable
+class PromptStream(MessageStream, Protocol):
+    """One that asks a taker first: no task is woken for what only passes."""
+
+    def take_with(self, taker: Taker) -> None: ...
 
 
 class Answer(msgspec.Struct):

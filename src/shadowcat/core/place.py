@@ -15,14 +15,14 @@ class Place(msgspec.Struct, gc=False):
     _repeats: int = 0
     """How many of the events that come are in the log."""
 
-    def move(self, cursor: bytes, seq: int) -> None:
-        """The upstream can be asked for what comes after all that there is now."""
+    def move(self, cursor: bytes, seq: int) -> bool:
+        """The upstream can be asked for what comes after all that there is now. Whether that is somewhere else."""
+        if seq == self.seq and cursor == self.cursor:
+            return False
         self.cursor = cursor
         self.seq = seq
         self.own_after = 0
-
-    def is_at(self, cursor: bytes, seq: int) -> bool:
-        return cursor == self.cursor and seq == self.seq
+        return True
 
     def go_on(self, last_seq: int) -> None:
         """The upstream is asked for the rest, of which there is something up to that event."""

@@ -8,7 +8,7 @@ is held back.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, NamedTuple
 
 from msgspec import Meta, Struct
@@ -271,26 +271,36 @@ class StreamLog:
         if self._handed_out > self.last_seq:
             self.hand_out_again(max(self.replaced_from or self.last_seq, self._first) - 1)
 
-    def append(self, data: bytes, request_id: RequestId | None = None) -> int:
+    def append(
+        self, data: bytes, request_id: RequestId | None = None, make_room: Callable[[], object] | None = None
+    ) -> int:
         """Adds an event, making room by letting go of the oldest that were handed out.
 
         A writer that has to wait may bring to an end what it began: there is no room then, and nothing goes.
         """
-        seq = self.extend((data,))
+        seq = self.extend((data,), make_room)
         if request_id is not None:
             self._note_question(seq, request_id)
         return seq
 
-    def extend(self, events: Sequence[bytes]) -> int:
-        """The same for events that came together, none of them a question. Returns the number of the last."""
-        if self._budget.is_spent and not self.is_far_ahead:
-            self._let_go_of_given()
-        seen = max(self._handed_out - self.last_seq, 0)
+    def extend(self, events: Sequence[bytes], make_room: Callable[[], object] | None = None) -> int:
+        """The same for events that came together, none of them a question. Returns the number of the last.
+
+        Where there is no room, `make_room` may have others let go of something first.
+        """
+        budget = self._budget
+        if budget.is_spent:
+            if make_room is not None:
+                make_room()
+            if not self.is_far_ahead:
+                self._let_go_of_given()
+        seen = self._handed_out - self.last_seq
         self._events.extend(events)
         self.last_seq += len(events)
         cost = _cost(events)
-        self._ahead += cost if not seen else _cost(events[seen:])
-        self._charge(cost, len(events))
+        self._ahead += cost if seen <= 0 else _cost(events[seen:])
+        self._held += cost
+        budget.charge(cost, len(events))
         return self.last_seq
 
     @property
@@ -333,10 +343,6 @@ class StreamLog:
         self._first = first
         if self._questions is not None:
             self._questions = {seq: id for seq, id in self._questions.items() if seq >= first} or None
-
-    @property
-    def is_short_of_room(self) -> bool:
-        return self._budget.is_spent
 
     @property
     def must_wait(self) -> bool:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import AsyncIterator, Callable
 
-from shadowcat.core.exchange import MessageStream, Piece
+from shadowcat.core.exchange import MessageStream
 from shadowcat.core.ports import ClientStream
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.http.check import Refusal
@@ -13,9 +12,6 @@ from shadowcat.http.message import HeaderList, Response
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Message, RequestId
 from shadowcat.wire.sse import KEEPALIVE, encode_event, encode_messages, encode_priming
-
-T = TypeVar("T")
-Given = TypeVar("Given", covariant=True)
 
 JSON_HEAD: HeaderList = [(b"content-type", b"application/json")]
 _SSE: HeaderList = [
@@ -68,20 +64,13 @@ def stream_response(
 ) -> Response:
     """A stored stream: its events carry ids, so that the client can come back for the rest."""
 
-    def encode(piece: Piece) -> bytes:
-        events = encode_messages(piece.prefix, piece.first, piece.data)
-        return encode_priming(piece.id_before, retry_ms()) + events if piece.primes else events
-
-    return event_response(_EventBody(stream, encode), keepalive_s, extra)
+    return event_response(_StoredBody(stream, retry_ms), keepalive_s, extra)
 
 
 def relayed_response(stream: MessageStream, keepalive_s: float) -> Response:
     """A modern stream: passed through as it comes, never resumed."""
 
-    def encode(batch: list[Message]) -> bytes:
-        return b"".join([encode_event(message.raw, event=b"message") for message in batch])
-
-    return event_response(_EventBody(stream, encode), keepalive_s)
+    return event_response(_RelayedBody(stream), keepalive_s)
 
 
 def empty_stream_response() -> Response:
@@ -95,25 +84,41 @@ def event_response(
     return Response(200, _SSE + extra if extra else _SSE, body, idle_chunk=KEEPALIVE, idle_s=keepalive_s)
 
 
-class _Closable(Protocol[Given]):
-    def __aiter__(self) -> AsyncIterator[Given]: ...
-
-    def aclose(self) -> Coroutine[Any, Any, None]: ...
-
-
-class _EventBody(Generic[T]):
+class _StoredBody:
     """Not a generator: one that never started would be closed without its stream being closed."""
 
-    def __init__(self, stream: _Closable[T], encode: Callable[[T], bytes]) -> None:
-        self._stream = stream
-        self._pieces = aiter(stream)
-        self._encode = encode
+    __slots__ = ("_retry_ms", "_stream")
 
-    def __aiter__(self) -> _EventBody[T]:
+    def __init__(self, stream: ClientStream, retry_ms: Callable[[], int]) -> None:
+        self._stream = stream
+        self._retry_ms = retry_ms
+
+    def __aiter__(self) -> _StoredBody:
         return self
 
     async def __anext__(self) -> bytes:
-        return self._encode(await anext(self._pieces))
+        piece = await anext(self._stream)
+        events = encode_messages(piece.prefix, piece.first, piece.data)
+        return encode_priming(piece.id_before, self._retry_ms()) + events if piece.primes else events
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+class _RelayedBody:
+    """No generator either."""
+
+    __slots__ = ("_stream",)
+
+    def __init__(self, stream: MessageStream) -> None:
+        self._stream = stream
+
+    def __aiter__(self) -> _RelayedBody:
+        return self
+
+    async def __anext__(self) -> bytes:
+        batch = await anext(self._stream)
+        return b"".join([encode_event(message.raw, event=b"message") for message in batch])
 
     async def aclose(self) -> None:
         await self._stream.aclose()

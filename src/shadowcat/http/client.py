@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -18,7 +18,7 @@ from shadowcat.errors import Fault, FaultKind
 from shadowcat.http.flow import Sweeper
 from shadowcat.http.limits import ClientLimits, Timeouts
 from shadowcat.http.message import HeaderList, encode_fields
-from shadowcat.http.outgoing import ClientResponse, OutgoingConnection
+from shadowcat.http.outgoing import ClientResponse, ConnectionPool, OutgoingConnection
 from shadowcat.http.pool import Claim, Grant, Pool, PoolStatistics
 from shadowcat.http.turn import Turn
 
@@ -79,7 +79,6 @@ class OutgoingHead:
 
 
 _Granted = OutgoingConnection | None
-_OriginPool = Pool[OutgoingConnection, "asyncio.Future[_Granted]"]
 
 
 class Client:
@@ -95,7 +94,7 @@ class Client:
         self._admits = admits
         self._limits = limits or ClientLimits()
         self._tls = tls
-        self._pools: dict[Origin, _OriginPool] = {}
+        self._pools: dict[Origin, ConnectionPool] = {}
         self._connections: set[OutgoingConnection] = set()
         self._turn = Turn()
         self._sweeper: Sweeper | None = None
@@ -169,16 +168,16 @@ class Client:
 
     # Connections.
 
-    def _new_pool(self, origin: Origin) -> _OriginPool:
+    def _new_pool(self, origin: Origin) -> ConnectionPool:
         limits = self._limits
-        pool: _OriginPool = Pool(
+        pool: ConnectionPool = Pool(
             limits.connections_per_origin, limits.waiting_per_origin, limits.idle_per_origin
         )
         self._pools[origin] = pool
         return pool
 
     async def _wait_or_open(
-        self, origin: Origin, pool: _OriginPool, claim: Claim, timeouts: Timeouts
+        self, origin: Origin, pool: ConnectionPool, claim: Claim, timeouts: Timeouts
     ) -> tuple[OutgoingConnection, bool]:
         if claim is Claim.FULL:
             raise Fault(FaultKind.OVER_CAPACITY, reason="too_many_waiting")
@@ -192,7 +191,7 @@ class Client:
         if self._closed:
             raise Fault(FaultKind.UPSTREAM_UNAVAILABLE, reason="client_closed")
 
-    async def _wait_in_line(self, pool: _OriginPool, pool_s: float) -> _Granted:
+    async def _wait_in_line(self, pool: ConnectionPool, pool_s: float) -> _Granted:
         waiter: asyncio.Future[_Granted] = asyncio.get_running_loop().create_future()
         pool.wait(waiter)
         try:
@@ -208,13 +207,13 @@ class Client:
                 raise Fault(FaultKind.OVER_CAPACITY, reason="no_connection_free") from error
             raise
 
-    def _pass_on(self, pool: _OriginPool, granted: _Granted) -> None:
+    def _pass_on(self, pool: ConnectionPool, granted: _Granted) -> None:
         if granted is None:
             self._carry_out(pool.drop())
         else:
             self._give_back(pool, granted)
 
-    async def _open(self, origin: Origin, pool: _OriginPool, connect_s: float) -> OutgoingConnection:
+    async def _open(self, origin: Origin, pool: ConnectionPool, connect_s: float) -> OutgoingConnection:
         try:
             self._check_open()
             async with asyncio.timeout(connect_s):
@@ -237,13 +236,11 @@ class Client:
             self._sweeper = Sweeper(self._sweep, _SWEEP_S)
         return connection
 
-    async def _connect(self, origin: Origin, pool: _OriginPool) -> OutgoingConnection:
+    async def _connect(self, origin: Origin, pool: ConnectionPool) -> OutgoingConnection:
         loop = asyncio.get_running_loop()
 
         def protocol() -> OutgoingConnection:
-            return OutgoingConnection(
-                self._limits, self._turn, partial(self._freed, pool), partial(self._idle_lost, pool)
-            )
+            return OutgoingConnection(self._limits, self._turn, self, pool)
 
         tls = self._context() if origin.scheme == "https" else None
         server_hostname = origin.host if tls is not None else None
@@ -272,14 +269,14 @@ class Client:
             self._tls = ClientTls().context()
         return self._tls
 
-    def _freed(self, pool: _OriginPool, connection: OutgoingConnection, reusable: bool) -> None:
+    def freed(self, pool: ConnectionPool, connection: OutgoingConnection, reusable: bool) -> None:
         if reusable and not self._closed:
             self._give_back(pool, connection)
         else:
             self._connections.discard(connection)
             self._carry_out(pool.drop())
 
-    def _give_back(self, pool: _OriginPool, connection: OutgoingConnection) -> None:
+    def _give_back(self, pool: ConnectionPool, connection: OutgoingConnection) -> None:
         outcome = pool.give_back(connection, connection.idle_since + connection.keep_s)
         if outcome is None:
             return
@@ -297,7 +294,7 @@ class Client:
         self._retire(connection)
         self._carry_out(self._pools[origin].drop())
 
-    def _idle_lost(self, pool: _OriginPool, connection: OutgoingConnection) -> None:
+    def idle_lost(self, pool: ConnectionPool, connection: OutgoingConnection) -> None:
         self._connections.discard(connection)
         pool.forget_idle(connection)
 

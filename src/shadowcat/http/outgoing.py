@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import cast
+from typing import Protocol, cast
 
 import httptools
 import msgspec
@@ -18,12 +18,21 @@ from shadowcat.http.flow import WriteGate, has_arrived, notice_vanished
 from shadowcat.http.limits import ClientLimits, Timeouts
 from shadowcat.http.memo import HeadMemo
 from shadowcat.http.message import HeaderList, Headers, size_of
+from shadowcat.http.pool import Pool
 from shadowcat.http.turn import Sender, Turn
 
 _FOREVER = float("inf")
 _NO_HEADERS = Headers()
 _TRUSTED_S = 0.5
 """Servers do not close connections this soon, but for those that never keep one; the look costs 2 µs."""
+
+
+class Prompt(Protocol):
+    """A reader that need not be woken for everything."""
+
+    def at_once(self, data: bytes) -> bool:
+        """Takes what came, in the frame of the read. False wakes who waits."""
+        ...
 
 
 class ClientResponse(msgspec.Struct, eq=False):
@@ -39,9 +48,11 @@ class ClientResponse(msgspec.Struct, eq=False):
     complete: bool = False
     fault: Fault | None = None
     """Why there is no head, or no more of the body."""
-    _pieces: list[bytes] = []
+    _pieces: list[bytes] | None = None
     _size: int = 0
     _waiter: asyncio.Future[None] | None = None
+    _reader: Prompt | None = None
+    """Who waits, if it takes things at once."""
 
     async def read(self, max_bytes: int) -> bytes:
         """The whole body. More than `max_bytes` is a fault of the server."""
@@ -61,33 +72,45 @@ class ClientResponse(msgspec.Struct, eq=False):
         return self
 
     async def __anext__(self) -> bytes:
-        while not self._pieces:
-            if self.fault is not None:
-                raise self.fault.anew()
-            if self.complete:
-                raise StopAsyncIteration
-            self._waiter = self._connection.loop.create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
+        if not self.has_come:
+            await self.arrival()
+        return self.take()
+
+    @property
+    def has_come(self) -> bool:
+        """Whether there is something to be taken, be it the end."""
+        return self._pieces is not None or self.complete or self.fault is not None
+
+    def arrival(self, reader: Prompt | None = None) -> asyncio.Future[None]:
+        """Done when there is, for the one who reads; unless `reader` has taken it by then."""
+        self._reader = reader
+        self._waiter = self._connection.loop.create_future()
+        return self._waiter
+
+    def take(self) -> bytes:
+        """What has come. Raises what ended it, `StopAsyncIteration` if all is well, when that was all."""
+        if self._pieces is None:
+            raise StopAsyncIteration if self.fault is None else self.fault.anew()
         data = self._take()
         if not self.complete:
             self._connection.resume_reading()
         return data
 
     def _take(self) -> bytes:
-        pieces, self._pieces = self._pieces, []
+        pieces, self._pieces = self._pieces, None
         self._size = 0
+        if pieces is None:
+            return b""
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def whole(self) -> bytes | None:
         """The body, where all of it is here already; it stays to be read."""
         if not self.complete:
             return None
-        if len(self._pieces) != 1:
-            self._pieces = [b"".join(self._pieces)]
-        return self._pieces[0]
+        pieces = self._pieces or []
+        if len(pieces) != 1:
+            self._pieces = pieces = [b"".join(pieces)]
+        return pieces[0]
 
     def abort(self) -> None:
         """Gives the rest up. The connection cannot be used again: the server would have to be heard out."""
@@ -98,6 +121,10 @@ class ClientResponse(msgspec.Struct, eq=False):
     async def aclose(self) -> None:
         self.abort()
 
+    def forget_headers(self) -> None:
+        """For who has looked at them, and will read for as long as a stream goes on."""
+        self.headers = _NO_HEADERS
+
     def may_be_silent(self) -> None:
         """From here on no time between two pieces is too long."""
         if not self.complete and self.fault is None:
@@ -106,10 +133,11 @@ class ClientResponse(msgspec.Struct, eq=False):
     # For the connection.
 
     def feed(self, data: bytes) -> int:
-        self._pieces.append(data)
+        if self._pieces is None:
+            self._pieces = [data]
+        else:
+            self._pieces.append(data)
         self._size += len(data)
-        if self._waiter is not None:
-            self._wake()
         return self._size
 
     def finish(self, fault: Fault | None = None) -> None:
@@ -119,18 +147,34 @@ class ClientResponse(msgspec.Struct, eq=False):
             self._wake()
 
     def announce(self) -> None:
-        """Tells whoever asked, once. Whatever runs for that may use the connection again."""
+        """Tells of a read whoever asked, once, or reads. Whatever runs for that may use the connection again."""
         on_head, self._on_head = self._on_head, None
         if on_head is not None:
             on_head(self)
+        elif self._waiter is not None and self._pieces is not None:
+            reader = self._reader
+            if reader is None or self._waiter.done() or not reader.at_once(self.take()):
+                self._wake()
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        waiter, self._waiter, self._reader = self._waiter, None, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+
+ConnectionPool = Pool["OutgoingConnection", "asyncio.Future[OutgoingConnection | None]"]
+
+
+class Owner(Protocol):
+    """Who opens connections, and takes them back into the pool they came from."""
+
+    def freed(self, pool: ConnectionPool, connection: OutgoingConnection, reusable: bool) -> None: ...
+
+    def idle_lost(self, pool: ConnectionPool, connection: OutgoingConnection) -> None: ...
 
 
 class OutgoingConnection(asyncio.Protocol):
-    """`on_free` is called with whether it can be used again, once per request; `on_idle_lost` when it ends unused."""
+    """`owner.freed` is called with whether it can be used again, once per request; `idle_lost` when it ends unused."""
 
     __slots__ = (
         "_closed",
@@ -143,11 +187,11 @@ class OutgoingConnection(asyncio.Protocol):
         "_informational",
         "_limits",
         "_memo",
-        "_on_free",
-        "_on_idle_lost",
+        "_owner",
         "_parser",
         "_paused",
         "_phase_deadline",
+        "_pool",
         "_read_bytes",
         "_response",
         "_sender",
@@ -164,16 +208,16 @@ class OutgoingConnection(asyncio.Protocol):
         self,
         limits: ClientLimits,
         turn: Turn,
-        on_free: Callable[[OutgoingConnection, bool], None],
-        on_idle_lost: Callable[[OutgoingConnection], None],
+        owner: Owner,
+        pool: ConnectionPool,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.keep_s = limits.idle_s
         """How long the server lets it be idle: what its Keep-Alive header says, within our own bound."""
         self._limits = limits
         self._turn = turn
-        self._on_free = on_free
-        self._on_idle_lost = on_idle_lost
+        self._owner = owner
+        self._pool = pool
         self._gate = WriteGate(self.loop)
         self.idle_since = 0.0
         self._parser = httptools.HttpResponseParser(self)
@@ -309,7 +353,7 @@ class OutgoingConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._closed = True
         if self._response is None:
-            self._on_idle_lost(self)
+            self._owner.idle_lost(self._pool, self)
         elif self._sender.is_holding:
             self._fail(_not_sent(), exc)
         else:
@@ -347,9 +391,14 @@ class OutgoingConnection(asyncio.Protocol):
         if self._fed + self._read_bytes > self._limits.head_bytes < size_of(self._fields):
             raise ValueError("too large header fields")
         headers = response.headers = Headers(self._fields)
+        # What is added to them from here on are trailers: counted, never believed.
+        self._fields = []
         coding = headers.get(b"transfer-encoding")
         if coding is not None and coding.lower() != b"chunked":
             raise ValueError("a transfer coding nobody asked for")
+        keep_alive = headers.get(b"keep-alive")
+        if keep_alive is not None:
+            self._note_keep_alive(keep_alive)
         self._in_head = False
         self._fed = -self._read_bytes
         self._eof_ends_body = coding is None and headers.get(b"content-length") is None
@@ -380,9 +429,6 @@ class OutgoingConnection(asyncio.Protocol):
         response.finish()
         reusable = reusable and not self._closed
         self.idle_since = self.loop.time()
-        keep_alive = response.headers.get(b"keep-alive")
-        if keep_alive is not None:
-            self._note_keep_alive(keep_alive)
         if not reusable:
             self._closed = True
             if self._transport.get_write_buffer_size():
@@ -390,7 +436,7 @@ class OutgoingConnection(asyncio.Protocol):
                 self._transport.abort()
             else:
                 self._transport.close()
-        self._on_free(self, reusable)
+        self._owner.freed(self._pool, self, reusable)
 
     def _fail(self, fault: Fault, cause: BaseException | None = None) -> None:
         response = self._end()
@@ -402,7 +448,7 @@ class OutgoingConnection(asyncio.Protocol):
         response.finish(fault)
         self._closed = True
         self._transport.abort()
-        self._on_free(self, False)
+        self._owner.freed(self._pool, self, False)
         response.announce()
 
     def _end(self) -> ClientResponse | None:

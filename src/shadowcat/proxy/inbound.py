@@ -8,14 +8,15 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from shadowcat.core.correlate import InFlight, ServerRequest
-from shadowcat.core.exchange import TO_CLIENT, MessageStream, Reply
+from shadowcat.core.exchange import TO_CLIENT, MessageStream, PromptStream, Reply
 from shadowcat.core.kept import KeptRequest
 from shadowcat.core.pointer import look
 from shadowcat.errors import Fault, FaultKind, Side
 from shadowcat.proxy.core import SessionCore
+from shadowcat.proxy.passing import Passing, passes_as_it_is
 from shadowcat.proxy.streams import Stream
 from shadowcat.wire import jsonrpc
-from shadowcat.wire.jsonrpc import NOTIFICATION, RESULT, Message
+from shadowcat.wire.jsonrpc import RESULT, Message
 from shadowcat.wire.mcp import Method
 
 log = logging.getLogger("shadowcat.session")
@@ -23,33 +24,56 @@ log = logging.getLogger("shadowcat.session")
 T = TypeVar("T")
 
 
-async def until_stopped(entry: InFlight[Stream], work: Coroutine[Any, Any, T]) -> T | None:
-    """The outcome of `work`; None when the request was cancelled or failed first, whatever was waited for."""
-    task = asyncio.current_task()
-    assert task is not None
-    interrupted = False
+class Stoppable:
+    """A block that ends where the request is cancelled or fails, whatever is waited for in it."""
 
-    def interrupt() -> None:
-        nonlocal interrupted
-        interrupted = True
-        task.cancel()
+    __slots__ = ("_entry", "_interrupted", "_task")
 
-    entry.interrupt = interrupt
-    try:
-        return await work
-    except asyncio.CancelledError:
+    def __init__(self, entry: InFlight[Stream]) -> None:
+        self._entry = entry
+        self._interrupted = False
+
+    def __enter__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._entry.interrupt = self._interrupt
+
+    def _interrupt(self) -> None:
+        self._interrupted = True
+        self._task.cancel()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+        self._entry.interrupt = None
         # What somebody else cancels besides is not ours to stop.
-        if not (interrupted and entry.is_stopped) or task.uncancel() > 0:
-            raise
-        return None
-    finally:
-        entry.interrupt = None
+        return (
+            kind is asyncio.CancelledError
+            and self._interrupted
+            and self._entry.is_stopped
+            and self._task.uncancel() <= 0
+        )
+
+
+async def until_stopped(entry: InFlight[Stream], work: Coroutine[Any, Any, T]) -> T | None:
+    """The outcome of `work`; None when the request was cancelled or failed first."""
+    with Stoppable(entry):
+        return await work
+    return None
 
 
 async def follow(
-    core: SessionCore, request: Message, entry: InFlight[Stream], source: MessageStream, stream: Stream
+    core: SessionCore,
+    request: Message,
+    entry: InFlight[Stream],
+    source: MessageStream,
+    stream: Stream,
+    *,
+    ends_stream: bool = False,
 ) -> None:
-    """Reads the answer to a request to its end, also when nobody listens: a lost client cancels nothing."""
+    """Reads the answer to a request to its end, also when nobody listens: a lost client cancels nothing.
+
+    `ends_stream`: nothing else is said on it.
+    """
     response: Message | None = None
     is_own = True
     entry.stream = stream
@@ -58,7 +82,8 @@ async def follow(
     try:
         # It may have been stopped while this was yet to begin.
         if not entry.is_stopped:
-            response = await until_stopped(entry, _up_to_response(core, request, entry, source, stream))
+            with Stoppable(entry):
+                response = await _up_to_response(core, request, entry, source, stream)
         if response is None and entry.fault is not None:
             raise entry.fault.anew()
         is_own = False
@@ -74,6 +99,8 @@ async def follow(
             stream.append(response, own=is_own)
         elif entry.cancelled:
             stream.is_answered(entry.client_id)
+        if ends_stream:
+            core.book.finish(stream)
         await source.aclose()
 
 
@@ -96,28 +123,19 @@ def _name_of_tool(request: Message) -> bytes:
 async def _up_to_response(
     core: SessionCore, request: Message, entry: InFlight[Stream], source: MessageStream, stream: Stream
 ) -> Message:
+    passing = Passing(core, stream, request, entry)
+    if isinstance(source, PromptStream):
+        source.take_with(passing)
     async for batch in source:
-        if _all_pass(core, batch):
-            stream.extend(batch)
-        else:
-            response = await _deliver_each(core, request, entry, batch, stream)
+        rest = passing.take(batch, source.cursor)
+        if rest:
+            response = await _deliver_each(core, request, entry, rest, stream)
             if response is not None:
                 return await finished(core, request, entry, response)
-        if batch:
             stream.heard()
-        stream.mark(source.cursor)
+            stream.mark(source.cursor)
         await core.book.wait_for_room(stream)
     raise Fault(FaultKind.OUTCOME_UNKNOWN, reason="upstream_connection_lost", sent=True)
-
-
-def _all_pass(core: SessionCore, batch: list[Message]) -> bool:
-    """Whether there is nothing to be done to any of them, and nobody who might want to see them."""
-    return not core.shared.pipeline.is_used and all(
-        message.kind is NOTIFICATION and message.method not in _LOOKED_INTO for message in batch
-    )
-
-
-_LOOKED_INTO = frozenset({Method.CANCELLED, Method.PROGRESS})
 
 
 async def _deliver_each(
@@ -170,18 +188,6 @@ def _remember(core: SessionCore, request: Message) -> None:
     else:
         record.subscriptions -= {str(params.get("uri"))}
     core.ledger.record_changed()
-
-
-def passes_as_it_is(core: SessionCore, message: Message, request: Message | None) -> bool:
-    """Whether a message is one of the many that nothing has to be done to, and nobody wants to see."""
-    return (
-        message.kind is NOTIFICATION
-        and (
-            message.method not in _LOOKED_INTO
-            or (message.method == Method.PROGRESS and core.correlator.knows_token(message) is not None)
-        )
-        and core.passed(message, TO_CLIENT, request)
-    )
 
 
 async def deliver(core: SessionCore, message: Message, stream: Stream, request: Message | None) -> None:

@@ -9,11 +9,12 @@ from collections.abc import Callable
 
 from shadowcat.aio import cancel_and_join
 from shadowcat.core.backoff import Backoff
-from shadowcat.core.exchange import MessageStream
+from shadowcat.core.exchange import MessageStream, PromptStream
 from shadowcat.core.session import State
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.proxy.core import SessionCore
 from shadowcat.proxy.inbound import deliver, tell_of_changes
+from shadowcat.proxy.passing import Passing
 from shadowcat.proxy.recovery import Recovery
 
 log = logging.getLogger("shadowcat.session")
@@ -115,22 +116,24 @@ class Listening:
         return source
 
     async def _relay(self, source: MessageStream, on_life: Callable[[], object]) -> None:
-        stream = self._core.book.standalone
-        clock = self._core.shared.clock
+        core = self._core
+        stream = core.book.standalone
+        clock = core.shared.clock
         opened_at = clock.monotonic()
+        passing = Passing(core, stream)
+        if isinstance(source, PromptStream):
+            source.take_with(passing)
         try:
             async for batch in source:
-                if batch:
-                    on_life()
-                for message in batch:
+                for message in passing.take(batch, source.cursor) or ():
                     if message.is_response:
-                        self._core.shared.counters.dropped_messages += 1
+                        core.shared.counters.dropped_messages += 1
                     else:
-                        await deliver(self._core, message, stream, None)
+                        await deliver(core, message, stream, None)
                 stream.mark(source.cursor)
-                await self._core.book.wait_for_room(stream)
+                await core.book.wait_for_room(stream)
         finally:
-            if clock.monotonic() - opened_at >= _LIVED_S:
+            if passing.has_come or clock.monotonic() - opened_at >= _LIVED_S:
                 on_life()
             await source.aclose()
 

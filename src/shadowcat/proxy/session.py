@@ -82,7 +82,10 @@ class Session:
         if not isinstance(outcome, Begun):
             return outcome
         stream = self.core.book.new(outcome.request.id)
-        self.core.shared.tasks.spawn(self._follow_alone(outcome, stream), "follow")
+        following = follow(
+            self.core, outcome.request, outcome.entry, outcome.source, stream, ends_stream=True
+        )
+        self.core.shared.tasks.spawn(following, "follow")
         return stream.read()
 
     def ask(
@@ -172,12 +175,6 @@ class Session:
         try:
             if running:
                 await asyncio.wait(running)
-        finally:
-            self.core.book.finish(stream)
-
-    async def _follow_alone(self, begun: Begun, stream: Stream) -> None:
-        try:
-            await follow(self.core, begun.request, begun.entry, begun.source, stream)
         finally:
             self.core.book.finish(stream)
 

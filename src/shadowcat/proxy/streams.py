@@ -114,8 +114,6 @@ class Stream:
             return
         if place is not None and not own and place.repeated(1):
             return
-        if log.is_short_of_room:
-            self._home.make_room()
         question: RequestId | None = None
         if message.id is not None:
             if message.is_request:
@@ -125,7 +123,7 @@ class Stream:
         if own and log.lags and log.handed_out > log.last_seq:
             # Who has seen more than there is would take it for something seen.
             log.hand_out_again(log.last_seq)
-        seq = log.append(one_line(message), question)
+        seq = log.append(one_line(message), question, self._home.make_room)
         if own:
             if place is not None:
                 place.own_after += 1
@@ -143,9 +141,7 @@ class Stream:
             notifications = notifications[self._place.repeated(len(notifications)) :]
         if log.closed or not notifications:
             return
-        if log.is_short_of_room:
-            self._home.make_room()
-        last = log.extend(lines(notifications))
+        last = log.extend(lines(notifications), self._home.make_room)
         withheld = self._withheld
         if withheld is not None and self._is_said_once(withheld):
             withheld.hold_back(last + 1 - len(notifications), last)
@@ -197,19 +193,18 @@ class Stream:
 
     def mark(self, cursor: bytes | None) -> None:
         """The upstream can be asked for what comes after all that was appended until now."""
-        place, last_seq = self._place, self.log.last_seq
-        if cursor is None or (place is not None and place.is_at(cursor, last_seq)):
-            return
-        if self.request_id is None and self.id:
-            # The answers to a batch: what each upstream stream would repeat is not told apart here.
+        place = self._place
+        if cursor is None or (place is not None and not place.move(cursor, self.log.last_seq)):
             return
         if place is None:
+            if self.request_id is None and self.id:
+                # The answers to a batch: what each upstream stream would repeat is not told apart here.
+                return
             # Without one, a call that a client has heard a part of could not be brought to its end.
             self._hold_back(self.log.handed_out + 1)
-            self._place = Place(cursor, last_seq)
-        else:
-            place.move(cursor, last_seq)
-        self._changed()
+            self._place = Place(cursor, self.log.last_seq)
+        if not self.is_changed:
+            self._home.keeper.stream_changed(self)
 
     async def wait_for_room(self) -> None:
         """Returns once the log can take more without losing what no client was given."""
@@ -360,10 +355,12 @@ class Stream:
         if self._reader is not reader:
             return None
         log = self.log
-        released = self._released
+        released = log.last_seq if self._withheld is None else self._released
         primes = reader.unprimed and released >= 0
         if primes:
             reader.unprimed = False
+        elif released <= log.handed_out:
+            return None if log.closed and log.handed_out >= log.last_seq else NO_EVENTS
         first = log.handed_out + 1
         while fresh := log.hand_out(released, MAX_PIECE_BYTES):
             if self._room is not None:
@@ -401,6 +398,8 @@ class Stream:
     @property
     def is_held_back(self) -> bool:
         """Whether something is handed out as soon as the store has it."""
+        if self._withheld is None:
+            return False
         released = self._released
         return released < self.log.last_seq or released < 0
 
@@ -448,6 +447,8 @@ class Stream:
 
 
 def lines(messages: list[Message]) -> list[bytes]:
+    if len(messages) == 1:
+        return [one_line(messages[0])]
     raws = [message.raw for message in messages]
     text = b"".join(raws)
     return [one_line(message) for message in messages] if _LF in text or _CR in text else raws

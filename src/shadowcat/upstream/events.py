@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from shadowcat.core.backoff import Backoff
+from shadowcat.core.exchange import Taker
 from shadowcat.core.redact import shown
 from shadowcat.core.track import EventTracker
 from shadowcat.errors import Fault, FaultKind
@@ -56,6 +57,8 @@ class StreamCounters:
 class EventMessages:
     """The messages of one event stream response, as they come; ends where the response ends."""
 
+    __slots__ = ("_begun_at", "_counters", "_decoder", "_event_s", "_skip_garbage", "response")
+
     def __init__(
         self,
         response: ClientResponse,
@@ -69,7 +72,7 @@ class EventMessages:
         What is no message ends the stream, unless it is sure that it was no answer; `skip_garbage`: on this one there
         are none.
         """
-        self._response = response
+        self.response = response
         self._decoder = SseDecoder()
         self._event_s = event_s
         self._begun_at: float | None = None
@@ -86,15 +89,18 @@ class EventMessages:
                 return messages
 
     async def next_events(self) -> list[SseEvent]:
+        return self.decode(await anext(self.response))
+
+    def decode(self, data: bytes) -> list[SseEvent]:
         try:
-            events = self._decoder.feed(await anext(self._response))
+            events = self._decoder.feed(data)
             if not events:
                 self._require_pace()
             else:
                 self._begun_at = None
             return events
         except Fault:
-            self._response.abort()
+            self.response.abort()
             raise
 
     def _require_pace(self) -> None:
@@ -132,7 +138,7 @@ class EventMessages:
             return messages_of(text)
         except Fault as fault:
             if not (self._skip_garbage or tells_or_asks(text)):
-                self._response.abort()
+                self.response.abort()
                 raise
             self._counters.garbage += 1
             why = fault.__cause__ or fault
@@ -143,14 +149,14 @@ class EventMessages:
         """The server waits for the client. How long a call may wait is its session's to say, which knows of that; only
         a stream that can be resumed is better asked for again.
         """
-        self._response.may_be_silent()
+        self.response.may_be_silent()
 
     @property
     def cursor(self) -> bytes | None:
         return None
 
     async def aclose(self) -> None:
-        await self._response.aclose()
+        await self.response.aclose()
 
 
 Reopen = Callable[[bytes], Awaitable[ClientResponse]]
@@ -162,6 +168,24 @@ class ResumedMessages:
     `reopen` asks for the rest after an event id. Without an id there is nothing to resume from, and the stream ends
     as its connection ended.
     """
+
+    __slots__ = (
+        "_asks_to_poll",
+        "_backoff",
+        "_closed",
+        "_counters",
+        "_event_s",
+        "_left",
+        "_messages",
+        "_opened_at",
+        "_policy",
+        "_reopen",
+        "_retry_s",
+        "_skip_garbage",
+        "_taker",
+        "_tracker",
+        "_waking",
+    )
 
     def __init__(
         self,
@@ -184,8 +208,13 @@ class ResumedMessages:
         if isinstance(begun, bytes):
             self._tracker.broke_off_at(begun)
         else:
+            begun.forget_headers()
             self._messages = EventMessages(begun, event_s, counters, skip_garbage=skip_garbage)
-        self._backoff = Backoff(policy.first_s, policy.cap_s)
+        self._backoff: Backoff | None = None
+        """Once it broke, until something comes."""
+        self._taker: Taker | None = None
+        self._left: list[Message] | Exception | None = None
+        """Of a read that the taker was given: for who iterates."""
         self._retry_s: float | None = None
         self._asks_to_poll = False
         self._opened_at = asyncio.get_running_loop().time()
@@ -198,22 +227,29 @@ class ResumedMessages:
         """The upstream's id of the last event read: where another process would go on."""
         return self._tracker.last_id
 
+    def take_with(self, taker: Taker) -> None:
+        self._taker = taker
+
     def __aiter__(self) -> ResumedMessages:
         return self
 
     async def __anext__(self) -> list[Message]:
         while True:
-            if self._messages is None:
+            source = self._messages
+            if source is None:
                 await self._reconnect(None)
                 continue
             try:
-                events = await self._messages.next_events()
+                # Awaited from here: each coroutine in between is kept, and gone through, for as long as it waits.
+                if not source.response.has_come:
+                    await source.response.arrival(self if self._taker is not None else None)
+                messages = self._come(source)
             except StopAsyncIteration:
                 if self._tracker.last_id is None:
                     raise
                 if self._asks_to_poll:
                     # The server's wish, renewed on each connection, and no failure that counts.
-                    self._backoff.succeeded()
+                    self._backoff = None
                 await self._reconnect(None)
                 continue
             except Fault as fault:
@@ -221,16 +257,39 @@ class ResumedMessages:
                     raise
                 await self._reconnect(fault)
                 continue
-            before = self._tracker.last_id
-            messages = self._messages.parse(self._new_of(events))
-            if messages:
-                self._backoff.succeeded()
-                if self._tracker.last_id is None and any(message.kind is REQUEST for message in messages):
-                    self._messages.may_be_silent()
+            if messages is not None:
                 return messages
-            if self._tracker.last_id is not before:
-                # Nothing was said, but there is a new place to go on from.
-                return messages
+
+    def _come(self, source: EventMessages) -> list[Message] | None:
+        """What the taker has left, or what has come since."""
+        left, self._left = self._left, None
+        if isinstance(left, Exception):
+            raise left
+        return self._said(source, source.response.take()) if left is None else left
+
+    def at_once(self, data: bytes) -> bool:
+        source, taker = self._messages, self._taker
+        assert source is not None
+        assert taker is not None
+        try:
+            messages = self._said(source, data)
+            self._left = None if messages is None else taker.take(messages, self._tracker.last_id)
+        except Exception as error:
+            # It is for who waits, not for the connection.
+            self._left = error
+        return self._left is None
+
+    def _said(self, source: EventMessages, data: bytes) -> list[Message] | None:
+        """None where that is nothing, and no new place to go on from either."""
+        tracker = self._tracker
+        before = tracker.last_id
+        messages = source.parse(self._new_of(source.decode(data)))
+        if messages:
+            self._backoff = None
+            if tracker.last_id is None and any(message.kind is REQUEST for message in messages):
+                source.may_be_silent()
+            return messages
+        return None if tracker.last_id is before else messages
 
     def _new_of(self, events: list[SseEvent]) -> list[SseEvent]:
         for event in events:
@@ -238,15 +297,18 @@ class ResumedMessages:
                 self._asks_to_poll = True
                 self._retry_s = min(max(event.retry / 1000, self._policy.first_s), self._policy.cap_s)
         fresh = self._tracker.new_of(events)
-        self._counters.duplicates += len(events) - len(fresh)
+        if len(fresh) < len(events):
+            self._counters.duplicates += len(events) - len(fresh)
         return fresh
 
     async def _reconnect(self, broken: Fault | None) -> None:
         """Waits and asks for the rest, until it comes, is refused for good, or the attempts are used up."""
         last_id = self._tracker.last_id
         assert last_id is not None
-        while self._backoff.tries < self._policy.attempts and not self._closed:
-            if await self._closed_within(self._wait_s()):
+        policy = self._policy
+        backoff = self._backoff = self._backoff or Backoff(policy.first_s, policy.cap_s)
+        while backoff.tries < policy.attempts and not self._closed:
+            if await self._closed_within(self._wait_s(backoff)):
                 break
             self._counters.reconnect_attempts += 1
             try:
@@ -280,13 +342,13 @@ class ResumedMessages:
                 self._waking = None
         return self._closed
 
-    def _wait_s(self) -> float:
+    def _wait_s(self, backoff: Backoff) -> float:
         """What the server asked for, on the first try; after that, or unasked, the backoff."""
-        asked = self._retry_s if self._backoff.tries == 0 else None
-        if self._messages is None and self._backoff.tries == 0:
+        asked = self._retry_s if backoff.tries == 0 else None
+        if self._messages is None and backoff.tries == 0:
             # Whoever broke off has been away for long enough.
             asked = 0.0
-        wait_s = self._backoff.next_s(random.random())
+        wait_s = backoff.next_s(random.random())
         return wait_s if asked is None else asked
 
     async def aclose(self) -> None:

@@ -30,21 +30,24 @@ class SseEvent(msgspec.Struct, frozen=True, gc=False):
 class SseDecoder:
     """Feed it bytes, get whole events. An unfinished event at the end of the stream is discarded, as it must be."""
 
+    __slots__ = ("_held", "_max", "_skip_newline", "_start", "_started")
+
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self._max = max_event_bytes
-        self._held = bytearray()
+        self._held: bytearray | None = None
+        """The tail that is no whole event; most reads end with one, and leave none."""
         self._skip_newline = False
         self._start = b""
         self._started = False
 
     @property
     def held_bytes(self) -> int:
-        return len(self._held)
+        return len(self._held or b"")
 
     @property
     def has_begun(self) -> bool:
         """Whether part of an event is held; comments and blank lines are none."""
-        held = self._held
+        held = self._held or b""
         at = 0
         while at < len(held) and held[at] in b":\n":
             at = held.find(b"\n", at) + 1
@@ -59,22 +62,30 @@ class SseDecoder:
         if data and (self._skip_newline or _CR in data):
             data = self._with_plain_newlines(data)
         # Blocks are only searched for once one can be whole, so a long event is copied once, not at every read.
-        if b"\n\n" not in data and not (data[:1] == b"\n" and self._held.endswith(b"\n")):
-            self._held += data
-            self._refuse_oversize_tail()
+        held = self._held
+        if data.find(b"\n\n") < 0 and not (data[:1] == b"\n" and held is not None and held.endswith(b"\n")):
+            self._hold(data)
             return []
-        if self._held:
-            self._held += data
-            data = bytes(self._held)
+        if held is not None:
+            held += data
+            data = bytes(held)
+            self._held = None
         events, rest = _usual_events(data)
-        *blocks, tail = rest.split(b"\n\n")
         if len(data) > self._max:
             self._refuse_oversize(max(map(len, data.split(b"\n\n")[:-1])))
-        self._held = bytearray(tail)
-        self._refuse_oversize_tail()
-        if blocks:
+        if rest:
+            *blocks, tail = rest.split(b"\n\n")
+            self._hold(tail)
             events += [event for block in blocks if (event := _parse_fields(block)) is not None]
         return events
+
+    def _hold(self, data: bytes) -> None:
+        """What an event has begun with, or goes on with."""
+        if self._held is not None:
+            self._held += data
+        elif data:
+            self._held = bytearray(data)
+        self._refuse_oversize_tail()
 
     def _strip_bom(self, data: bytes) -> bytes:
         data = self._start + data
@@ -95,7 +106,8 @@ class SseDecoder:
 
     def _refuse_oversize_tail(self) -> None:
         # A line end is no part of the event when a blank line follows; the limit must not depend on the cut.
-        self._refuse_oversize(len(self._held) - self._held.endswith(b"\n"))
+        held = self._held or b""
+        self._refuse_oversize(len(held) - held.endswith(b"\n"))
 
     def _refuse_oversize(self, size: int) -> None:
         if size > self._max:
