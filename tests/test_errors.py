@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from shadowcat.errors import Fault, FaultKind, Side, describe
+from shadowcat.errors import Fault, FaultKind, Side, describe, without_frames
 
 every_kind = pytest.mark.parametrize("kind", FaultKind, ids=lambda kind: kind.value)
 
@@ -113,6 +113,23 @@ def test_data_cannot_hide_the_reason() -> None:
     fault = Fault(FaultKind.INTERNAL, reason="ours", data=data)
     assert fault.error()["data"] == {"reason": "ours", "x": 1}
     assert data["reason"] == "another"
+
+
+def test_what_is_without_frames_holds_nothing_that_was_worked_on() -> None:
+    def work(on: list[object]) -> None:
+        try:
+            on.index("nothing")
+        except ValueError as error:
+            raise Fault(FaultKind.INTERNAL) from error
+
+    with pytest.raises(Fault) as caught:
+        work([])
+    fault = without_frames(caught.value)
+    cause = fault.__cause__
+    assert isinstance(cause, ValueError)
+    assert (
+        (fault.__traceback__, fault.__context__) == (cause.__traceback__, cause.__context__) == (None, None)
+    )
 
 
 def test_every_reason_is_in_the_reference() -> None:

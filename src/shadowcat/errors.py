@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, assert_never
+from typing import Any, TypeVar, assert_never
 
 Detail = dict[str, Any]
 
@@ -57,6 +57,21 @@ class Told:
     status: int
     code: int
     message: str
+
+
+E = TypeVar("E", bound=BaseException)
+
+
+def without_frames(error: E) -> E:
+    """The same, and what it was raised from, without the frames that they went through.
+
+    These hold all that was worked on there. Who keeps an exception keeps them; what is one for all, as an interceptor
+    of somebody else's may have it, gathers those of each time that it is raised.
+    """
+    error.__traceback__ = error.__context__ = None
+    if error.__cause__ is not None:
+        error.__cause__.__traceback__ = error.__cause__.__context__ = None
+    return error
 
 
 class Fault(Exception):

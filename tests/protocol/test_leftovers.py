@@ -16,15 +16,17 @@ import pytest
 from shadowcat import PASS, Context, Interceptor, Reject, Verdict
 from shadowcat.core.correlate import InFlight
 from shadowcat.downstream import direct as endpoint
+from shadowcat.errors import Fault
 from shadowcat.http.check import Refusal
 from shadowcat.http.message import Request, Response
 from shadowcat.http.outgoing import ClientResponse
 from shadowcat.proxy import direct
 from shadowcat.wire.jsonrpc import Message
-from tests.rig.client import modern, routing
+from tests.rig.client import modern, routing, rpc
 from tests.rig.server import Call, Handler
 from tests.rig.stand import Stand, stand
 from tests.rig.wait import until
+from tests.rig.wire import Seen
 
 TEXT = {"content": [{"type": "text", "text": "done"}]}
 OF_AN_EXCHANGE = (Request, Response, Refusal, ClientResponse, InFlight, direct._Call, endpoint._Call)  # type: ignore[attr-defined]
@@ -66,11 +68,15 @@ async def _cut(call: Call) -> None:
     stream.cut()
 
 
+async def _bad_http(call: Call) -> None:
+    await call.seen.raw(b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n{}")
+
+
 async def _failure(call: Call) -> None:
     await call.json({"oops": True}, status=500)
 
 
-HANDLERS = [_whole, _stream, _error, _cut, _failure]
+HANDLERS = [_whole, _stream, _error, _cut, _bad_http, _failure]
 
 
 @pytest.mark.parametrize("handler", HANDLERS)
@@ -99,6 +105,51 @@ async def test_a_refusal(session: Stand, uncollected: list[object]) -> None:
     await _nothing_is_left_but(uncollected)
 
 
+async def test_a_batch_with_what_cannot_be_read(rig: Stand, uncollected: list[object]) -> None:
+    await rig.client.initialize("2025-03-26")
+    for id in range(TIMES):
+        reply = await rig.client.send([rpc("ping", None, id), {"oops": True}])
+        assert len(await reply.rest()) == 2
+    await _nothing_is_left_but(uncollected)
+
+
+async def test_a_server_that_is_away(session: Stand, uncollected: list[object]) -> None:
+    await session.server.listener.close()
+    for id in range(TIMES):
+        answer = await session.client.call("tools/call", {"name": "t"}, id=id)
+        assert answer["error"]["code"] == -31005
+        reply = await session.client.ask("tools/call", {"name": "t"})
+        assert reply.status == 503
+        await _refused_opening(session)
+    await _nothing_is_left_but(uncollected)
+
+
+async def test_a_server_that_speaks_neither_transport(rig: Stand, uncollected: list[object]) -> None:
+    async def refuse(what: Call) -> None:
+        await what.seen.respond(405)
+
+    async def refuse_stream(what: Seen) -> None:
+        await what.respond(405)
+
+    rig.server.handlers["initialize"] = refuse
+    rig.server.offers_get = False
+    rig.server.on_get = refuse_stream
+    for _ in range(TIMES):
+        await _refused_opening(rig)
+    await _nothing_is_left_but(uncollected)
+
+
+async def _refused_opening(rig: Stand) -> None:
+    params = {
+        "protocolVersion": "2025-11-25",
+        "capabilities": {},
+        "clientInfo": {"name": "rig", "version": "1"},
+    }
+    reply = await rig.client.post(rpc("initialize", params, 0))
+    assert reply.status >= 500
+    await reply.body()
+
+
 HEAD = b"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 UNREAD = {
     "half a body": HEAD + b"Content-Length: 500000\r\n\r\n" + b"x" * 50_000,
@@ -121,28 +172,51 @@ async def test_what_never_became_a_request(rig: Stand, sent: bytes, uncollected:
     await _nothing_is_left_but(uncollected)
 
 
-ONE_FOR_ALL = Reject.because("not today")
+NOT_TODAY = Reject.because("not today")
+BROKEN = RuntimeError("not today either")
 
 
 class Refuses(Interceptor):
-    def __init__(self, *, raises: bool) -> None:
-        self._raises = raises
+    def __init__(self, one_for_all: Verdict | Exception) -> None:
+        self._one_for_all = one_for_all
 
     def on_request(self, message: Message, context: Context) -> Verdict:
         if message.method != "tools/call":
             return PASS
-        if self._raises:
-            raise ONE_FOR_ALL.fault
-        return ONE_FOR_ALL
+        if isinstance(self._one_for_all, Exception):
+            raise self._one_for_all
+        return self._one_for_all
 
 
-@pytest.mark.parametrize("raises", [False, True])
-async def test_an_interceptor_that_has_one_verdict_for_all(raises: bool, uncollected: list[object]) -> None:
-    async with stand(interceptors=[Refuses(raises=raises)]) as rig:
+@pytest.mark.parametrize(
+    "one_for_all", [NOT_TODAY, NOT_TODAY.fault, BROKEN], ids=["verdict", "fault", "error"]
+)
+async def test_an_interceptor_that_has_one_verdict_for_all(
+    one_for_all: Verdict | Exception, uncollected: list[object]
+) -> None:
+    async with stand(interceptors=[Refuses(one_for_all)]) as rig:
         await rig.client.initialize()
         for id in range(TIMES):
             answer = await rig.client.call("tools/call", {"name": "t"}, id=id)
-            assert answer["error"]["message"] == "not today"
+            assert answer["error"]["message"] == ("Internal error" if one_for_all is BROKEN else "not today")
+        await _nothing_is_left_but(uncollected)
+
+
+class BrokenTap:
+    def saw(self, message: Message, context: Context, outcome: Verdict) -> None:
+        raise BROKEN
+
+    def failed(self, context: Context, fault: Fault) -> None:
+        raise BROKEN
+
+
+@pytest.mark.parametrize("handler", [_whole, _cut])
+async def test_a_tap_that_has_one_error_for_all(handler: Handler, uncollected: list[object]) -> None:
+    async with stand(taps=[BrokenTap()]) as rig:
+        rig.server.handlers["tools/call"] = handler
+        await rig.client.initialize()
+        for id in range(TIMES):
+            assert await rig.client.call("tools/call", {"name": "t"}, id=id)
         await _nothing_is_left_but(uncollected)
 
 

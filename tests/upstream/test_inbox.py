@@ -58,3 +58,25 @@ async def test_a_reader_that_waits_hears_of_the_end() -> None:
     with pytest.raises(StopAsyncIteration):
         async with soon():
             await reading
+
+
+async def test_each_who_asks_gets_a_fault_of_its_own() -> None:
+    # One that is raised again and again would gather the frames of all who asked.
+    inbox = Inbox(lambda _: None)
+    inbox.end(Fault(FaultKind.OUTCOME_UNKNOWN, reason="given_up"))
+    raised: list[Fault] = []
+    for _ in range(2):
+        with pytest.raises(Fault) as caught:
+            await anext(inbox)
+        raised.append(caught.value)
+    assert [fault.reason for fault in raised] == ["given_up"] * 2
+    assert raised[0] is not raised[1]
+
+
+async def test_what_nobody_will_read_is_let_go_of() -> None:
+    inbox = Inbox(lambda _: None)
+    inbox.put(news(1))
+    inbox.drop()
+    assert len(inbox) == 0
+    with pytest.raises(StopAsyncIteration):
+        await anext(inbox)

@@ -377,6 +377,20 @@ async def test_what_is_said_to_nobody_waits_for_a_listener() -> None:
         await asyncio.wait([waiting])
 
 
+async def test_what_waits_for_a_session_goes_with_it() -> None:
+    async with upstream() as found:
+        link = await opened(found)
+        unread = link._party.standalone  # type: ignore[union-attr]
+        news = '{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}\n'
+        waiting = asyncio.create_task(link.exchange(call("hold", 1, key="k")))
+        await whole(link.exchange(call("say_raw", 2, raw=news)))
+        assert len(unread) == 1
+        await link.end()
+        assert len(unread) == 0
+        with pytest.raises(Fault):
+            await waiting
+
+
 async def test_a_ping_is_answered_from_here() -> None:
     async with upstream() as found:
         link = await opened(found)

@@ -227,10 +227,10 @@ class _Nobody:
         self._fault = fault
 
     def write_nowait(self, line: bytes) -> bool:
-        raise self._fault
+        raise self._fault.anew()
 
     async def write(self, line: bytes) -> None:
-        raise self._fault
+        raise self._fault.anew()
 
     def pause_reading(self) -> None: ...
 

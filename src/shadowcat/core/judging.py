@@ -14,7 +14,7 @@ import msgspec
 
 from shadowcat.core.chain import Chain, Step, Steps
 from shadowcat.core.exchange import PASS, TO_CLIENT, Context, Pass, Reject, Replace, Reply, Verdict
-from shadowcat.errors import Fault, FaultKind
+from shadowcat.errors import Fault, FaultKind, without_frames
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Message
 
@@ -86,9 +86,8 @@ class Judging(msgspec.Struct, eq=False):
         ):
             # Who reads an answer that cannot be read stumbles over what the server did, not the client.
             return Fault(FaultKind.UPSTREAM_INVALID, reason="upstream_sent_garbage", sent=True)
-        # An interceptor may have one for all: it would keep whatever was on its way each time that it was raised.
-        fault.__traceback__ = fault.__context__ = None
-        return fault.anew()
+        # An interceptor may have one for all.
+        return without_frames(fault).anew()
 
     def _settle(self, step: Step, verdict: Any) -> None:
         judged = _outcome(self.message, verdict)

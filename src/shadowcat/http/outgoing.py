@@ -13,7 +13,7 @@ from typing import Protocol, cast
 import httptools
 import msgspec
 
-from shadowcat.errors import Fault, FaultKind
+from shadowcat.errors import Fault, FaultKind, without_frames
 from shadowcat.http.flow import WriteGate, has_arrived, notice_vanished
 from shadowcat.http.limits import ClientLimits, Timeouts
 from shadowcat.http.memo import HeadMemo
@@ -305,7 +305,9 @@ class OutgoingConnection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._fail(Fault(FaultKind.UPSTREAM_INVALID, reason="bad_http", sent=True), error)
+            bad = Fault(FaultKind.UPSTREAM_INVALID, reason="bad_http", sent=True)
+            # The response keeps it, and is in the frames that it went through.
+            self._fail(bad, without_frames(error))
             # What follows a whole response ends the connection and takes nothing away from it.
             return response.complete
         self._fed += len(data)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import httptools
 
+from shadowcat.errors import without_frames
 from shadowcat.http.bodies import Bodies
 from shadowcat.http.check import Refusal, SpokeTls, check_head
 from shadowcat.http.limits import ServerLimits
@@ -123,7 +124,7 @@ class RequestReader:
                 if not self.closed:
                     refusal = self._refusal or _refusal_of(error, data)
                     # Raised in a callback, it holds us and what was read: in a circle all would stay.
-                    self._refuse(refusal.with_traceback(None))
+                    self._refuse(without_frames(refusal))
             else:
                 if self.in_head or self.in_body:
                     self._bound_unfinished(len(data))

@@ -28,7 +28,7 @@ from shadowcat.core.exchange import (
 from shadowcat.core.interceptor import Interceptor
 from shadowcat.core.judging import Judging, Unusable
 from shadowcat.core.ports import SessionTap, TapOfSessions, TapSink
-from shadowcat.errors import Fault, FaultKind, Side
+from shadowcat.errors import Fault, FaultKind, Side, without_frames
 from shadowcat.wire.jsonrpc import Message
 
 ContextOf = Callable[[Direction, Message | None], Context]
@@ -127,6 +127,8 @@ class Pipeline:
                 "passes" if interceptor.fails_open else "is refused",
                 exc_info=None if isinstance(error, Unusable) else error,
             )
+        # It has been logged, and may be one for all.
+        without_frames(error)
         if interceptor.fails_open:
             return
         kind = FaultKind.DEADLINE if isinstance(error, _Late) else FaultKind.INTERNAL
@@ -177,6 +179,7 @@ class Pipeline:
             log.error(
                 "tap %s failed (%s); the traffic goes on. It is not logged again.", name, how, exc_info=error
             )
+        without_frames(error)
 
 
 class _Told:

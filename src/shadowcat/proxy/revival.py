@@ -71,7 +71,8 @@ class Revival:
         if done:
             error = None if task.cancelled() else task.exception()
             if isinstance(error, Fault):
-                raise error
+                # Several may wait for the same.
+                raise error.anew()
             because = repr(error)
         self._shared.counters.store_failures += 1
         log.error("session %s: the store cannot tell whether there is one: %s", session_id[:8], because)

@@ -153,13 +153,11 @@ class Upstreams(Roster):
         order = self._turn.order() if before is None else self._all
         if before is not None:
             order = (before, *(upstream for upstream in order if upstream is not before))
-        unreachable: Fault | None = None
-        for upstream in order:
+        *others, last = order
+        for upstream in others:
             try:
                 return upstream, await self.ask(upstream, ask)
             except Fault as fault:
                 if fault.kind is not FaultKind.UPSTREAM_UNAVAILABLE or fault.sent:
                     raise
-                unreachable = fault
-        assert unreachable is not None
-        raise unreachable
+        return last, await self.ask(last, ask)

@@ -104,7 +104,8 @@ class Conduit(ABC):
 
     def leave(self, party: Party) -> None:
         self._parties.discard(party)
-        party.standalone.end()
+        # It is remembered for a while with the calls that it gave up, and with it what it holds.
+        party.standalone.drop()
         for call in list(party.calls.values()):
             self.leave_call(call)
         for id, question in list(self._asked.items()):

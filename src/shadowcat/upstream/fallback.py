@@ -45,19 +45,21 @@ class UrlUpstream:
         self._known: StreamableUpstream | SseUpstream | None = None
 
     async def open(self, initialize: Message) -> tuple[Link, Message]:
-        first: Fault | None = None
-        for upstream in self._in_order():
+        upstream, other = self._in_order()
+        try:
+            opened = await upstream.open(initialize)
+        except Fault as first:
+            if first.reason not in _SPEAKS_OTHERWISE:
+                raise
+            upstream = other
             try:
                 opened = await upstream.open(initialize)
-            except Fault as fault:
-                if fault.reason not in _SPEAKS_OTHERWISE:
+            except Fault as second:
+                if second.reason not in _SPEAKS_OTHERWISE:
                     raise
-                first = first or fault
-            else:
-                self._settle(upstream)
-                return opened
-        assert first is not None
-        raise first
+                raise first from first.__cause__
+        self._settle(upstream)
+        return opened
 
     def _in_order(self) -> tuple[StreamableUpstream | SseUpstream, ...]:
         both = (self.streamable, self.sse)

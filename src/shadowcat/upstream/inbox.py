@@ -72,11 +72,16 @@ class Inbox:
             self._fault = fault
             self._wake()
 
+    def drop(self) -> None:
+        """Ends it, and lets go of what nobody will read."""
+        self.end()
+        self._waiting, self._held = [], 0
+
     async def begun(self) -> None:
         """Returns once there is something to read. Raises the fault that it ended with instead."""
         while not self._waiting:
             if self._fault is not None:
-                raise self._fault
+                raise self._fault.anew()
             if self._is_ended:
                 raise StopAsyncIteration
             self._wakeup = asyncio.get_running_loop().create_future()

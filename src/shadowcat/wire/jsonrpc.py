@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
-from shadowcat.errors import Fault, FaultKind
+from shadowcat.errors import Fault, FaultKind, without_frames
 from shadowcat.wire import json_strict
 from shadowcat.wire.json_strict import JsonError
 
@@ -242,7 +242,8 @@ def _parse_element(raw: bytes) -> Message | Fault:
     try:
         return parse(raw)
     except Fault as fault:
-        return fault
+        # In the list that it becomes part of, which is in the frames that it went through.
+        return without_frames(fault)
 
 
 def readable_id(raw: bytes) -> RequestId | None:
