@@ -85,7 +85,8 @@ async def test_what_serves(command: str, place: Path) -> None:
             if process.returncode is None:
                 process.kill()
             await process.communicate()
-    assert len(list((place / "tapes").glob("*.tape"))) == 1
+    # Nothing went wrong that a ring would be written for.
+    assert len(list((place / "tapes").glob("*.tape"))) == ("--record-ring" not in command)
 
 
 @pytest.mark.parametrize("command", OVER_STDIO)

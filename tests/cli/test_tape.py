@@ -163,8 +163,11 @@ def test_one_part_is_played(tape: str, args: tuple[str, ...]) -> None:
     assert (code, "give one of --listen, --stdio, --against" in out) == (2, True)
 
 
-def test_a_tape_in_place_of_a_command(tape: str) -> None:
+@pytest.mark.parametrize("what", ["a file", "a directory"])
+def test_a_tape_in_place_of_a_command(tape: str, what: str) -> None:
     [path] = Path(tape).glob("*.tape")
+    if what == "a directory":
+        path = path.parent
     sent = line({"id": 5, "method": "initialize", "params": INITIALIZE}) + line(
         {"id": "x", "method": "tools/call", "params": {"name": "t", "arguments": {}}}
     )
@@ -174,6 +177,14 @@ def test_a_tape_in_place_of_a_command(tape: str) -> None:
     assert answers["x"] == {"text": "Hello"}
     assert answers[5]["protocolVersion"] == "2025-11-25"
     assert f"this stands for: shadowcat replay {path} --stdio" in done.stderr.decode()
+
+
+def test_a_directory_without_a_tape(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*SHADOWCAT, str(tmp_path)], stdin=subprocess.DEVNULL, capture_output=True, timeout=30
+    )
+    assert done.returncode == 2
+    assert f"there is no tape in {tmp_path}" in done.stderr.decode()
 
 
 def test_what_a_tape_stands_for() -> None:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from msgspec.structs import replace
 
 from shadowcat.app.replay import recording_at
+from shadowcat.core.exchange import PASS, Answer, Context, Direction, Forwarded
+from shadowcat.core.ports import Upstream
+from shadowcat.replay.client import TapeClient
 from shadowcat.replay.files import tapes_in
 from shadowcat.replay.options import ReplayOptions
+from shadowcat.wire import jsonrpc
+from shadowcat.wire.jsonrpc import Message
+from shadowcat.wire.mcp import Era
 from shadowcat.wire.tape import TapeError
+from tests.plugins.recording.kit import DOWN, UP, answer, call, context, recording
 from tests.replay.kit import against, recorded
 from tests.rig.server import Call, McpServer, mcp_server
 from tests.rig.wait import soon
@@ -285,3 +294,41 @@ async def test_a_server_that_talks_without_end(tape: Path, monkeypatch: pytest.M
 
         _, told = await against(tape, server, wait_s=2.0)
         assert any("5 messages" in line for line in told), told
+
+
+class SlowCommand:
+    """Stands for one that takes its time before it says anything, and answers at once from then on."""
+
+    def __init__(self, start_s: float, *, is_quick_after: bool = True) -> None:
+        self._start_s = start_s
+        self._is_quick_after = is_quick_after
+
+    async def exchange(self, message: Message, forwarded: Forwarded = ()) -> Answer:
+        await asyncio.sleep(self._start_s)
+        if self._is_quick_after:
+            self._start_s = 0.0
+        assert message.id is not None
+        return Answer(whole=jsonrpc.result(message.id, {"ok": True}))
+
+
+@pytest.mark.parametrize("is_quick_after", [True, False])
+async def test_the_start_of_a_command_is_not_waited_for_as_an_answer_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, is_quick_after: bool
+) -> None:
+    with recording(tmp_path) as traffic:
+        for id in (1, 2):
+            request = call(id)
+            traffic.recorder.saw(request, modern(UP), PASS)
+            traffic.recorder.saw(answer(request, ok=True), modern(DOWN, request), PASS)
+    told: list[str] = []
+    options = ReplayOptions(wait_s=0.1)
+    upstream = cast(Upstream, SlowCommand(0.3, is_quick_after=is_quick_after))
+    with recording_at(str(tmp_path), options) as tape:
+        await TapeClient(tape, upstream, options, told.append, is_command=True).run()
+    assert told == ([] if is_quick_after else ["tools/call t: expected a result, got none in 0.1 s"])
+    # A command sees no headers.
+    assert "Mcp-Param-*" not in caplog.text
+
+
+def modern(direction: Direction, request: Message | None = None) -> Context:
+    return replace(context(direction, request), era=Era.MODERN, session_id=None)

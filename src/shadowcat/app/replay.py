@@ -83,13 +83,14 @@ async def play_client(
 ) -> Found:
     """Raises `Fault` for a server that cannot be reached."""
     http = Client()
+    is_command = isinstance(server, Command)
     if isinstance(server, Command):
         upstream = StdioUpstream(_SERVER, server)
     else:
         upstream = UrlUpstream(_SERVER, server, http, CALL)
     try:
         with recording_at(tape, options) as recording:
-            return await TapeClient(recording, upstream, options, tell).run()
+            return await TapeClient(recording, upstream, options, tell, is_command=is_command).run()
     finally:
         await upstream.aclose()
         await http.aclose()

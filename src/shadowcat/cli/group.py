@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from importlib import import_module
 from typing import Any
 
 import click
 from click.exceptions import NoSuchCommand
+
+from shadowcat.cli.shortcut import played
 
 _COMMANDS = {
     "config": "Check settings, and show where they come from.",
@@ -50,6 +53,11 @@ class Commands(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except NoSuchCommand as error:
+            if os.path.isdir(args[0]):
+                # Not before: there may be a directory that is called as a command is.
+                found = played(args, is_terminal=os.isatty(0))
+                click.echo(f"shadowcat: this stands for: {found.told}", err=True)
+                return super().resolve_command(ctx, found.args)
             # click looks for what was meant among commands that are loaded.
             raise NoSuchCommand(error.command_name, possibilities=_COMMANDS, ctx=ctx) from None
 
@@ -63,7 +71,7 @@ def main() -> None:
     In place of a command:
       shadowcat -- CMD [ARGS]   for the program that starts it, or from a terminal over HTTP
       shadowcat URL             likewise, in front of a server
-      shadowcat TAPE            plays a recorded server
+      shadowcat TAPE            plays a recorded server, of a file or a directory
 
     \b
     Example:

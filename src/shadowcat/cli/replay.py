@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     default=30.0,
     show_default=True,
     metavar="SECONDS",
-    help="How long the other side may take for what it did on the tape.",
+    help="How long the other side may take for what it did on the tape. A command's start is not counted.",
 )
 def replay(
     tape: str,

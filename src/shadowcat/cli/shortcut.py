@@ -36,9 +36,12 @@ def written_out(args: list[str], *, is_terminal: bool, is_pipe: bool = False) ->
         told = f"shadowcat forward {mode} --upstream {shown_url(args[0])}"
         return WrittenOut(["forward", mode, "--upstream", *args], told)
     if args and args[0].endswith(TAPE_SUFFIX):
-        # Something that starts us with pipes wants the server that it would otherwise have started.
-        mode = ["--listen", "127.0.0.1:8080"] if is_terminal else ["--stdio"]
-        return WrittenOut(
-            ["replay", args[0], *mode, *args[1:]], f"shadowcat replay {args[0]} {' '.join(mode)}"
-        )
+        return played(args, is_terminal=is_terminal)
     return None
+
+
+def played(args: list[str], *, is_terminal: bool) -> WrittenOut:
+    """The same of a tape, or a directory with one."""
+    # Something that starts us with pipes wants the server that it would otherwise have started.
+    mode = ["--listen", "127.0.0.1:8080"] if is_terminal else ["--stdio"]
+    return WrittenOut(["replay", args[0], *mode, *args[1:]], f"shadowcat replay {args[0]} {' '.join(mode)}")

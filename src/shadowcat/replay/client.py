@@ -34,12 +34,18 @@ class TapeClient:
         upstream: Upstream,
         options: ReplayOptions,
         tell: Callable[[str], object],
+        *,
+        is_command: bool = False,
     ) -> None:
-        """`tell` gets a line for each difference, and for what cannot be compared."""
+        """`tell` gets a line for each difference, and for what cannot be compared.
+
+        `is_command` says that the server is one: it is started for this, and sees no headers.
+        """
         self._recording = recording
         self._upstream = upstream
         self._options = options
         self._tell = tell
+        self._is_command = is_command
         self._exchanges = 0
         self._differences = 0
         self._uncompared = 0
@@ -57,7 +63,13 @@ class TapeClient:
 
     async def _walk(self, kind: type[Walk], session: RecordedSession) -> None:
         walk = kind(
-            self._recording, session, self._upstream, self._options, self._differs, self._is_uncompared
+            self._recording,
+            session,
+            self._upstream,
+            self._options,
+            self._differs,
+            self._is_uncompared,
+            is_command=self._is_command,
         )
         try:
             await walk.run()

@@ -20,7 +20,14 @@ MAX_MESSAGES = 100_000
 
 
 class Live:
-    def __init__(self, exchange: Exchange, request: Message, on_other: Callable[[Message], object]) -> None:
+    def __init__(
+        self,
+        exchange: Exchange,
+        request: Message,
+        on_other: Callable[[Message], object],
+        on_said: Callable[[], object],
+    ) -> None:
+        """`on_said` is called when the server has said something, or will say nothing any more."""
         self.exchange = exchange
         self.request = request
         self.expected: list[Message] = []
@@ -29,6 +36,7 @@ class Live:
         self.fault: Fault | None = None
         self.is_over = False
         self._on_other = on_other
+        self._on_said = on_said
         self._changed = asyncio.Event()
 
     async def ask(self, ask: Rest[Answer]) -> None:
@@ -64,6 +72,7 @@ class Live:
     def _tell(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
+        self._on_said()
 
     async def come_to(self, count: int) -> None:
         """Until the server has said that much, or all that it will."""

@@ -29,6 +29,8 @@ from shadowcat.wire.tape import Frame
 
 log = logging.getLogger("shadowcat.replay")
 
+_START_S = 60.0
+"""How long a command may take to say anything, if an answer may not take longer."""
 _NO_SUCH = {"code": -32601, "message": "The client on the tape was not asked this"}
 
 
@@ -41,14 +43,23 @@ class Walk:
         options: ReplayOptions,
         differs: Callable[[str], object],
         uncompared: Callable[[str], object],
+        *,
+        is_command: bool,
     ) -> None:
-        """`differs` hears of each difference, `uncompared` of each request whose answers cannot be compared."""
+        """`differs` hears of each difference, `uncompared` of each request whose answers cannot be compared.
+
+        `is_command` says that the server is one, which is started for this.
+        """
         self._recording = recording
         self._session = session
         self._upstream = upstream
         self._options = options
         self._differs = differs
         self._uncompared = uncompared
+        self._is_command = is_command
+        self._is_starting = is_command
+        """Until it has said something: what its start takes is no part of what an answer may take."""
+        self._limit: asyncio.Timeout | None = None
         self._tasks = Tasks("replay")
         self._live: dict[int, Live] = {}
         self._ids = itertools.count(1)
@@ -93,7 +104,7 @@ class Walk:
             exchange = next(self._exchanges)
             if message is None:
                 return  # an interceptor refused it: the server never saw it
-            live = Live(exchange, message.with_id(next(self._ids)), self._heard_other)
+            live = Live(exchange, message.with_id(next(self._ids)), self._heard_other, self._said)
             self._live[step.seq] = live
             if message.id is not None:
                 self._by_recorded_id[message.id] = live
@@ -169,12 +180,20 @@ class Walk:
             self._differs(told.removeprefix(" "))
 
     async def _within(self, waiting: Coroutine[Any, Any, object]) -> bool:
+        wait_s = self._options.wait_s
         try:
-            async with asyncio.timeout(self._options.wait_s):
+            async with asyncio.timeout(max(wait_s, _START_S) if self._is_starting else wait_s) as self._limit:
                 await waiting
         except TimeoutError:
             return False
+        finally:
+            self._limit = None
         return True
+
+    def _said(self) -> None:
+        was_starting, self._is_starting = self._is_starting, False
+        if was_starting and self._limit is not None:
+            self._limit.reschedule(asyncio.get_running_loop().time() + self._options.wait_s)
 
     # Comparing.
 
@@ -244,8 +263,8 @@ class SessionWalk(Walk):
 class StatelessWalk(Walk):
     """What passed without a session: each request carries all that it needs."""
 
-    def __init__(self, *given: Any) -> None:
-        super().__init__(*given)
+    def __init__(self, *given: Any, is_command: bool) -> None:
+        super().__init__(*given, is_command=is_command)
         self._tools = ToolHeaders()
         for exchange in self._session.of_method(Method.TOOLS_LIST):
             for step in exchange.steps:
@@ -256,7 +275,7 @@ class StatelessWalk(Walk):
 
     async def run(self) -> None:
         await super().run()
-        if self._unknown:
+        if self._unknown and not self._is_command:
             log.warning(
                 "%d calls went without the Mcp-Param-* headers that some tools ask for: "
                 "neither the tape nor the server has said which those are",

@@ -70,6 +70,18 @@ def test_the_sidecar_says_how_it_went(tmp_path: Path) -> None:
     assert [part.frames for part in found.parts] == [2]
 
 
+def test_a_recording_of_nothing_leaves_no_file(tmp_path: Path) -> None:
+    with recording(tmp_path):
+        assert len(list(tmp_path.iterdir())) == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_ring_that_held_what_went_well_leaves_no_file(tmp_path: Path) -> None:
+    with recording(tmp_path, ring_s=10.0) as traffic:
+        traffic.exchange()
+    assert not list(tmp_path.iterdir())
+
+
 def test_files_are_their_owner_s_alone(tmp_path: Path) -> None:
     directory = tmp_path / "of" / "mine"
     with recording(directory) as traffic:

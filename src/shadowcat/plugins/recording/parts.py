@@ -83,6 +83,15 @@ class Parts:
         with suppress(OSError):
             self._write_sidecar(finish)
 
+    def remove(self) -> None:
+        """Ends a recording of nothing as if it had not been."""
+        self._close()
+        for file in [part.file for part in self._parts] + [
+            sidecar_path(self._directory, self._head.recording).name
+        ]:
+            with suppress(OSError):
+                (self._directory / file).unlink()
+
     def _is_full(self, more: int) -> bool:
         is_old = self._clock.monotonic() - self._opened_s >= self._options.part_s
         has_frames = self._parts[-1].frames > 0

@@ -53,9 +53,15 @@ class Scribe:
         for part in _slices(entries):
             self._write(part, batch.wall_offset_s)
         if batch.is_last:
-            self._parts.close(lambda sidecar: self._finish(sidecar, batch.left_out))
+            self._end(batch.left_out)
         self.progress.held_bytes = 0 if ring is None else ring.held_bytes
         return self.progress
+
+    def _end(self, left_out: int) -> None:
+        if self.progress.recorded or self.progress.unwritten or left_out:
+            self._parts.close(lambda sidecar: self._finish(sidecar, left_out))
+        else:
+            self._parts.remove()
 
     def _write(self, entries: Sequence[Entry], wall_offset_s: float) -> None:
         progress, now_s = self.progress, self._clock.monotonic()
