@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from enum import Enum
+
+from msgspec import Struct
 
 from shadowcat.aio import wait_awake
 from shadowcat.core import kept
@@ -27,17 +28,16 @@ class _Stage(Enum):
     """Nothing more is written."""
 
 
-@dataclass(slots=True)
-class _News:
+class _News(Struct):
     """What the store is to be told, or is being told."""
 
     record: bool = False
-    streams: dict[int, Stream] = field(default_factory=dict[int, Stream])
-    dropped: dict[int, None] = field(default_factory=dict[int, None])
+    streams: dict[int, Stream] = {}
+    dropped: dict[int, None] = {}
     farewell: bool = False
     """That the session is left to others, or over."""
-    waiters: list[asyncio.Future[bool]] = field(default_factory=list[asyncio.Future[bool]])
-    stored_to: list[int] = field(default_factory=list[int])
+    waiters: list[asyncio.Future[bool]] = []
+    stored_to: list[int] = []
     """For each of the streams, the last event that the store has afterwards."""
 
     def __bool__(self) -> bool:

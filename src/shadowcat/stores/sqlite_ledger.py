@@ -156,7 +156,8 @@ class SqliteLedger:
     def _write(self, batch: Mapping[str, SessionChange], now: int) -> Mapping[str, Refusal]:
         """Looks everything up at once, decides, and then writes everything at once."""
         held = self._find(batch)
-        ended = self._find_ended(batch, now)
+        # A session that is over has left the table, and is not let into it again.
+        ended = self._find_ended(batch.keys() - held.keys(), now) if len(held) < len(batch) else ()
         rows = self._streams.find(
             (session.key, stream.id)
             for session_id, session in held.items()
