@@ -163,8 +163,11 @@ async def test_after_another_interceptor(kind: str) -> None:
         assert traced.tracing._open == {}
 
 
-async def test_what_nobody_answers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plugin, "MAX_OPEN", 2)
+@pytest.mark.parametrize("bound", [("MAX_OPEN", 2), ("MAX_OPEN_BYTES", 30_000)])
+async def test_what_nobody_answers_is_bounded(
+    bound: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugin, *bound)
     traced = Traced()
     async with stand(**traced.options()) as rig:
 
@@ -173,13 +176,16 @@ async def test_what_nobody_answers_is_bounded(monkeypatch: pytest.MonkeyPatch) -
             await asyncio.wait((asyncio.ensure_future(call.seen.dropped.wait()),))
 
         await rig.client.initialize()
-        calls = [asyncio.create_task(rig.client.call(id=number)) for number in range(1, 6)]
+        params = {"name": "t", "arguments": {"x": "x" * 10_000}}
+        calls = [asyncio.create_task(rig.client.call(params=params, id=number)) for number in range(1, 6)]
         await rig.server.gets("tools/call", 5)
         assert len(traced.tracing._open) <= 2
         assert len([span for span in traced.spans if span.name == "tools/call t"]) >= 3
         for call in calls:
             call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
+    held = {id(request): request for found in traced.tracing._open.values() for request in found.requests}
+    assert traced.tracing._held_bytes == sum(len(request.raw) for request in held.values())
 
 
 async def test_without_an_sdk_the_trace_passes_through() -> None:

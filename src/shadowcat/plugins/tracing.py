@@ -23,6 +23,8 @@ from shadowcat.wire.text import printable
 
 MAX_OPEN = 20_000
 """Requests without an end: cancelled ones are answered by nobody. Beyond it the oldest span ends as it is."""
+MAX_OPEN_BYTES = 64 * 1024 * 1024
+"""The same, of the requests that are held."""
 _NAME_CHARS = 128
 _HANDLE_CHARS = 12
 """Of a session's id, which opens the session to who has all of it."""
@@ -42,6 +44,7 @@ class Tracing(Interceptor):
         self._tracer = tracer or trace.get_tracer("shadowcat")
         self._open: dict[int, _Open] = {}
         """By the identity of the request, as it came and as it goes on: an answer is told with one of them."""
+        self._held_bytes = 0
 
     # As an interceptor.
 
@@ -81,13 +84,19 @@ class Tracing(Interceptor):
         return span
 
     def _note(self, request: Message, span: Span) -> None:
-        self._open[id(request)] = _Open(span, [request])
-        if len(self._open) > MAX_OPEN:
+        self._hold(request, _Open(span, []))
+        while len(self._open) > MAX_OPEN or self._held_bytes > MAX_OPEN_BYTES:
             self._forget(next(iter(self._open.values()))).end()
+
+    def _hold(self, request: Message, found: _Open) -> None:
+        found.requests.append(request)
+        self._open[id(request)] = found
+        self._held_bytes += len(request.raw)
 
     def _forget(self, found: _Open) -> Span:
         for request in found.requests:
-            self._open.pop(id(request), None)
+            if self._open.pop(id(request), None) is not None:
+                self._held_bytes -= len(request.raw)
         return found.span
 
     # As a tap.
@@ -114,8 +123,7 @@ class Tracing(Interceptor):
     def _also_known_as(self, came: Message, goes_on: Message) -> None:
         found = self._open.get(id(goes_on))
         if found is not None:
-            found.requests.append(came)
-            self._open[id(came)] = found
+            self._hold(came, found)
 
     def _ended(self, request: Message | None) -> Span | None:
         found = self._open.get(id(request))
