@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
+import weakref
 
 import pytest
 
@@ -48,6 +50,32 @@ async def test_a_failed_task_is_reported_and_forgotten(caplog: pytest.LogCapture
     assert caplog.records[0].exc_info is not None
     assert str(caplog.records[0].exc_info[1]) == "why"
     assert len(tasks) == 0
+
+
+class Thing:
+    task: object = None
+
+
+async def test_a_cancelled_task_keeps_nothing_that_it_worked_on() -> None:
+    async def work(on: Thing) -> None:
+        on.task = asyncio.current_task()
+        await forever()
+
+    tasks = Tasks("owner")
+    thing = Thing()
+    left = weakref.ref(thing)
+    task = tasks.spawn(work(thing), "work")
+    del thing
+    await asyncio.sleep(0)
+    gc.disable()
+    try:
+        task.cancel()
+        await asyncio.wait([task])
+        del task
+        await asyncio.sleep(0)
+        assert left() is None
+    finally:
+        gc.enable()
 
 
 async def test_a_cancelled_task_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:

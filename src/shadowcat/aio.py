@@ -38,13 +38,13 @@ class Tasks:
 
     def _discard(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled():
-            # Marks it as seen: whoever waited may have gone before it failed.
-            task.exception()
+        # Marks it as seen: whoever waited may have gone before it failed.
+        _failure_of(task)
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (failure := task.exception()) is not None:
+        failure = _failure_of(task)
+        if failure is not None:
             log.error("task %s failed", task.get_name(), exc_info=failure)
 
     async def finish(self, within_s: float, grace_s: float = 5.0) -> None:
@@ -56,6 +56,15 @@ class Tasks:
     async def aclose(self, grace_s: float = 5.0) -> None:
         """Cancels what still runs and waits for it, `grace_s` seconds at most."""
         await cancel_and_join(self._tasks, grace_s)
+
+
+def _failure_of(task: asyncio.Task[Any]) -> BaseException | None:
+    """None for one that was cancelled."""
+    try:
+        return task.exception()
+    except asyncio.CancelledError:
+        # The task gives it away. Kept, it would keep the frames that it went through, and these often hold the task.
+        return None
 
 
 class Deadline:

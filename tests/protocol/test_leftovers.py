@@ -1,4 +1,4 @@
-"""What an exchange leaves behind once it is over: nothing that waits for the garbage collector.
+"""What an exchange or a session leaves behind once it is over: nothing that waits for the garbage collector.
 
 In a circle the bodies of a call would stay until the collector comes by, which is told to come seldom: with a megabyte
 each that was a gigabyte.
@@ -10,26 +10,35 @@ import asyncio
 import gc
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from shadowcat import PASS, Context, Interceptor, Reject, Verdict
-from shadowcat.core.correlate import InFlight
+from shadowcat.core.correlate import Correlator, InFlight
 from shadowcat.downstream import direct as endpoint
 from shadowcat.errors import Fault
 from shadowcat.http.check import Refusal
 from shadowcat.http.message import Request, Response
 from shadowcat.http.outgoing import ClientResponse
 from shadowcat.proxy import direct
+from shadowcat.proxy.book import StreamBook
+from shadowcat.proxy.core import SessionCore
+from shadowcat.proxy.ledger import SessionLedger
+from shadowcat.proxy.session import Session
+from shadowcat.proxy.shared import SessionLimits
+from shadowcat.stores.sqlite import SqliteStore
 from shadowcat.wire.jsonrpc import Message
 from tests.rig.client import modern, routing, rpc
 from tests.rig.server import Call, Handler
 from tests.rig.stand import Stand, stand
-from tests.rig.wait import until
+from tests.rig.wait import happens, until
 from tests.rig.wire import Seen
 
 TEXT = {"content": [{"type": "text", "text": "done"}]}
 OF_AN_EXCHANGE = (Request, Response, Refusal, ClientResponse, InFlight, direct._Call, endpoint._Call)  # type: ignore[attr-defined]
+OF_A_SESSION = (Session, SessionCore, SessionLedger, StreamBook, Correlator)
+COUNTED = (*OF_AN_EXCHANGE, *OF_A_SESSION)
 TIMES = 20
 
 
@@ -37,14 +46,14 @@ TIMES = 20
 def uncollected() -> Iterator[list[object]]:
     """The collector is off, and what other tests of this process hold on to is not counted."""
     gc.collect()
-    before = _of_exchanges()
+    before = _counted()
     gc.disable()
     yield before
     gc.enable()
 
 
-def _of_exchanges() -> list[object]:
-    return [found for found in gc.get_objects() if isinstance(found, OF_AN_EXCHANGE)]
+def _counted() -> list[object]:
+    return [found for found in gc.get_objects() if isinstance(found, COUNTED)]
 
 
 async def _whole(call: Call) -> None:
@@ -87,6 +96,19 @@ async def test_a_call_in_a_session(session: Stand, handler: Handler, uncollected
     await _nothing_is_left_but(uncollected)
 
 
+@pytest.mark.parametrize("handler", [_whole, _cut, _bad_http])
+@pytest.mark.parametrize("after_s", [1e-9, 60.0], ids=["upgraded", "in time"])
+async def test_a_call_that_may_be_upgraded(
+    after_s: float, handler: Handler, uncollected: list[object]
+) -> None:
+    async with stand(session_limits=SessionLimits(upgrade_after_s=after_s)) as rig:
+        rig.server.handlers["tools/call"] = handler
+        await rig.client.initialize()
+        for id in range(TIMES):
+            assert await rig.client.call("tools/call", {"name": "t"}, id=id)
+        await _nothing_is_left_but(uncollected)
+
+
 @pytest.mark.parametrize("handler", HANDLERS)
 async def test_a_modern_call(rig: Stand, handler: Handler, uncollected: list[object]) -> None:
     rig.server.handlers["tools/call"] = handler
@@ -103,6 +125,26 @@ async def test_a_refusal(session: Stand, uncollected: list[object]) -> None:
         assert reply.status == 400
         await reply.body()
     await _nothing_is_left_but(uncollected)
+
+
+async def _question(call: Call) -> None:
+    stream = await call.stream()
+    await stream.request("q", "roots/list")
+    await happens(call.seen.dropped)
+
+
+@pytest.mark.parametrize("is_stored", [False, True])
+async def test_a_session(is_stored: bool, uncollected: list[object], tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "sessions.db") if is_stored else None
+    async with stand(store=store) as rig:
+        rig.server.handlers["tools/call"] = _question
+        for _ in range(TIMES):
+            client = await rig.another_client()
+            await client.initialize(capabilities={"roots": {}})
+            asked = await client.begin("tools/call", {"name": "t"})
+            assert (await asked.message())["method"] == "roots/list"
+            assert (await client.delete()).status == 200
+        await _nothing_is_left_but(uncollected)
 
 
 async def test_a_batch_with_what_cannot_be_read(rig: Stand, uncollected: list[object]) -> None:
@@ -225,7 +267,7 @@ async def _nothing_is_left_but(before: list[object]) -> None:
     known = {id(found) for found in before}
 
     def of_this_test() -> Counter[str]:
-        return Counter(type(found).__qualname__ for found in _of_exchanges() if id(found) not in known)
+        return Counter(type(found).__qualname__ for found in _counted() if id(found) not in known)
 
     await asyncio.sleep(0)
     await until(lambda: all(count < TIMES / 2 for count in of_this_test().values()))

@@ -225,6 +225,8 @@ class StreamBook:
         # What still comes is gone with the session: nobody would give its room back to the others.
         self._budget.leave()
         self._budget = Budget(self._limit)
+        # A circle, in which what the session knew of its requests would stay.
+        self._home = self._home._replace(make_room=bool)
 
     def abandoned(self) -> list[Stream]:
         """Streams whose source waits for room that no client has come to make."""

@@ -45,12 +45,15 @@ class Stoppable:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
         self._entry.interrupt = None
+        # What it fails with holds the frame that holds this.
+        task = self._task
+        del self._task
         # What somebody else cancels besides is not ours to stop.
         return (
             kind is asyncio.CancelledError
             and self._interrupted
             and self._entry.is_stopped
-            and self._task.uncancel() <= 0
+            and task.uncancel() <= 0
         )
 
 

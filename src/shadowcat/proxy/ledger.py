@@ -166,12 +166,13 @@ class SessionLedger:
 
     def end(self) -> None:
         """Whatever else was to be written is of no interest any more, nor are the session and its streams."""
+        # In a circle with these, it would all stay until the garbage collector comes by.
+        self._describe = bytes
+        self._streams = tuple
         if self._stage is _Stage.CLOSED or self._writer is None:
             return
         never_seen = self._is_whole and self._under_way is None
         self._news = _News(farewell=not never_seen, waiters=self._news.waiters)
-        self._describe = bytes
-        self._streams = tuple
         self._stage = _Stage.ENDING
         if never_seen:
             self._close(True)

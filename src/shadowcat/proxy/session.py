@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from shadowcat.aio import cancel_and_join
 from shadowcat.core.correlate import InFlight
@@ -37,6 +38,8 @@ from shadowcat.wire.jsonrpc import Message
 from shadowcat.wire.mcp import PRIMING_VERSIONS, Method
 
 log = logging.getLogger("shadowcat.session")
+
+T = TypeVar("T")
 
 _TURNS = 2
 """Of the loop, until a request is in flight: one for its task, and one for the task that tries it for a while."""
@@ -114,8 +117,8 @@ class Session:
         core = self.core
         begun = core.shared.tasks.spawn(self._asking.begin(message), "begin", awaited=True)
         done, _ = await asyncio.wait((begun,), timeout=after_s)
-        if done and not isinstance(begun.result(), Begun):
-            return begun.result()  # type: ignore[return-value]
+        if done and not isinstance(outcome := await _outcome_of(begun), Begun):
+            return outcome
         stream = core.book.new(message.id)
         core.shared.tasks.spawn(self._fill(begun, message, stream), "fill")
         return stream.read()
@@ -124,7 +127,7 @@ class Session:
         self, begun: asyncio.Task[Message | Begun | None], request: Message, stream: Stream
     ) -> None:
         try:
-            await self._put_outcome(begun, request, stream)
+            await self._put_outcome(_outcome_of(begun), request, stream)
         finally:
             self.core.book.finish(stream)
 
@@ -385,9 +388,20 @@ class Session:
         if cancelling:
             _, hanging = await asyncio.wait(cancelling, timeout=_CANCEL_S)
             await cancel_and_join(hanging, grace_s=1.0)
+        # Nor will the server's requests be answered: each holds the stream that it came on.
+        core.correlator.lose_upstream()
         core.book.close_all()
         if tell_upstream:
             await core.link.end()
+
+
+async def _outcome_of(task: asyncio.Task[T]) -> T:
+    """Awaited itself, it would raise the fault that it keeps, which then keeps whoever awaits the task: a circle."""
+    await asyncio.wait((task,))
+    fault = task.exception()
+    if isinstance(fault, Fault):
+        raise fault.anew()
+    return task.result()
 
 
 def _session_ended(entry: InFlight[Stream]) -> Message:
