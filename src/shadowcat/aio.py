@@ -25,6 +25,8 @@ class Tasks:
     def __init__(self, owner: str) -> None:
         self._owner = owner
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._when_done = self._done
+        """Bound once: each task keeps what it calls."""
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -33,7 +35,7 @@ class Tasks:
         """`awaited`: somebody waits for the outcome and hears of a failure; it is not reported here as well."""
         task = asyncio.get_running_loop().create_task(coro, name=f"{self._owner}/{name}")
         self._tasks.add(task)
-        task.add_done_callback(self._discard if awaited else self._done)
+        task.add_done_callback(self._discard if awaited else self._when_done)
         return task
 
     def _discard(self, task: asyncio.Task[Any]) -> None:

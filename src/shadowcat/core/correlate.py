@@ -93,8 +93,8 @@ class Correlator(Generic[S]):
     """Counts the upstream sessions behind this one; an answer for an earlier one has nowhere to go."""
     _last_upstream_id: int = 0
     _last_client_id: int = 0
-    _in_flight: dict[int, InFlight[S]] = field(default_factory=dict[int, InFlight[S]])
-    _by_client_id: dict[RequestId, InFlight[S]] = field(default_factory=dict[RequestId, InFlight[S]])
+    _in_flight: dict[RequestId, InFlight[S]] = field(default_factory=dict[RequestId, InFlight[S]])
+    """By the client's id."""
     _by_token: dict[RequestId, InFlight[S]] = field(default_factory=dict[RequestId, InFlight[S]])
     _unread: dict[RequestId, InFlight[S]] = field(default_factory=dict[RequestId, InFlight[S]])
     """Those whose progress tokens nobody has asked for, by the client's id."""
@@ -106,7 +106,7 @@ class Correlator(Generic[S]):
         """Notes a client request and returns it as the upstream gets it. Raises `Fault` for an id in flight."""
         client_id = request.id
         assert client_id is not None
-        if client_id in self._by_client_id:
+        if client_id in self._in_flight:
             raise Fault(FaultKind.INVALID_REQUEST, "A request with this id is in flight")
         if len(self._in_flight) >= MAX_IN_FLIGHT:
             raise Fault(FaultKind.OVER_CAPACITY, reason="too_many_requests_in_flight")
@@ -125,9 +125,7 @@ class Correlator(Generic[S]):
 
     def renew(self, entry: InFlight[S], request: Message) -> Message:
         """The same request under a new id: it was not processed under the old one."""
-        del self._in_flight[entry.upstream_id]
         entry.upstream_id = self.next_id()
-        self._in_flight[entry.upstream_id] = entry
         return request.with_id(entry.upstream_id)
 
     def skip_to(self, upstream_id: int) -> None:
@@ -141,9 +139,9 @@ class Correlator(Generic[S]):
 
     def finish(self, entry: InFlight[S]) -> None:
         """The request has its answer, or will get none."""
-        if self._in_flight.pop(entry.upstream_id, None) is None:
+        if self._in_flight.get(entry.client_id) is not entry:
             return
-        self._by_client_id.pop(entry.client_id, None)
+        del self._in_flight[entry.client_id]
         if self._unread and self._unread.pop(entry.client_id, None) is not None:
             return
         if entry.token is not None and self._by_token.get(entry.token) is entry:
@@ -160,7 +158,7 @@ class Correlator(Generic[S]):
 
     def cancelled_by_client(self, notification: Message) -> tuple[InFlight[S], Message] | None:
         """The request it cancels and the notification as the upstream gets it; None for what is not in flight."""
-        entry = self._by_client_id.get(_request_id(notification, "requestId"))  # type: ignore[arg-type]
+        entry = self._in_flight.get(_request_id(notification, "requestId"))  # type: ignore[arg-type]
         if entry is None or entry.cancelled or entry.method == Method.INITIALIZE:
             return None
         entry.cancelled = True
@@ -249,7 +247,7 @@ class Correlator(Generic[S]):
         return entry
 
     def _note(self, entry: InFlight[S]) -> None:
-        self._in_flight[entry.upstream_id] = self._by_client_id[entry.client_id] = entry
+        self._in_flight[entry.client_id] = entry
         if entry.unread:
             self._unread[entry.client_id] = entry
         elif entry.token is not None:

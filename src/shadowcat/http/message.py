@@ -13,6 +13,28 @@ HeaderList = list[tuple[bytes, bytes]]
 
 
 _NONE: frozenset[bytes] = frozenset()
+_KNOWN = {
+    spelling: name
+    for name in (
+        b"accept",
+        b"accept-encoding",
+        b"accept-language",
+        b"cache-control",
+        b"connection",
+        b"content-length",
+        b"content-type",
+        b"date",
+        b"host",
+        b"keep-alive",
+        b"last-event-id",
+        b"origin",
+        b"server",
+        b"transfer-encoding",
+        b"user-agent",
+    )
+    for spelling in (name, name.title())
+}
+"""One object for a name that many heads have: each stream keeps its own head for as long as it goes on."""
 _SET_COOKIE = b"set-cookie"
 """RFC 9110 5.3: what it holds has commas of its own, so that several of it cannot be joined by one."""
 
@@ -39,7 +61,7 @@ class Headers:
         self.repeated = _NONE
         self.notes = None
         for name, value in fields:
-            name = name.lower()
+            name = _KNOWN.get(name) or name.lower()
             # RFC 9110 5.5: white space around a value is not part of it. llhttp strips the front only.
             value = value.rstrip(b" \t")
             if name in values:

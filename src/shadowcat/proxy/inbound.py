@@ -37,9 +37,10 @@ class Stoppable:
         task = asyncio.current_task()
         assert task is not None
         self._task = task
-        self._entry.interrupt = self._interrupt
+        self._entry.interrupt = self
 
-    def _interrupt(self) -> None:
+    def __call__(self) -> None:
+        """Ends it."""
         self._interrupted = True
         self._task.cancel()
 

@@ -201,17 +201,22 @@ class StreamableLink:
     def resumed(self, begun: ClientResponse | bytes, *, standalone: bool = False) -> ResumedMessages:
         upstream = self._upstream
         # One bad event ends the request it may have answered; on a stream that answers nothing it is left out.
-        timeouts = STREAM if standalone else upstream.rest_of_call
         return ResumedMessages(
             begun,
-            partial(self._reopen, timeouts),
+            self._reopen_standalone if standalone else self._reopen,
             upstream.streams,
             upstream.reconnect,
             upstream.call.gap_s,
             skip_garbage=standalone,
         )
 
-    async def _reopen(self, timeouts: Timeouts, last_event_id: bytes) -> ClientResponse:
+    async def _reopen(self, last_event_id: bytes) -> ClientResponse:
+        return await self._rest_after(last_event_id, self._upstream.rest_of_call)
+
+    async def _reopen_standalone(self, last_event_id: bytes) -> ClientResponse:
+        return await self._rest_after(last_event_id, STREAM)
+
+    async def _rest_after(self, last_event_id: bytes, timeouts: Timeouts) -> ClientResponse:
         response = await self._requests.send(self._get((Header.LAST_EVENT_ID, last_event_id)), b"", timeouts)
         kind = media_type(response.headers.get(b"content-type"))
         if response.status == 200 and kind == SSE:
