@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -111,3 +112,28 @@ async def test_what_may_be_sent_twice_waits_for_no_last_word(request_: Request) 
     async with passing_on(node) as pass_on, soon():
         assert await pass_on(request_, is_held) is None
     assert not node.may_answer.is_set()
+
+
+async def test_of_a_node_that_is_away_nothing_is_kept() -> None:
+    async def is_held() -> bool:
+        return True
+
+    client = Client()
+    ours = Peers(client, "http://here", b"key", SystemClock())
+    gc.collect()
+    gc.disable()
+    try:
+        before = _requests()
+        for _ in range(10):
+            async with soon():
+                assert await ours.pass_on(post(CALL), "http://127.0.0.1:1", is_held) is None
+        await asyncio.sleep(0)
+        assert _requests() == before
+    finally:
+        gc.enable()
+        await ours.aclose()
+        await client.aclose()
+
+
+def _requests() -> int:
+    return sum(isinstance(found, Request) for found in gc.get_objects())

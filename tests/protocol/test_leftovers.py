@@ -133,6 +133,20 @@ async def _question(call: Call) -> None:
     await happens(call.seen.dropped)
 
 
+async def test_an_answer_that_does_not_arrive(rig: Stand, uncollected: list[object]) -> None:
+    async def refuse(call: Call) -> None:
+        await call.seen.respond(400)
+
+    rig.server.handlers |= {"tools/call": _question, "answer": refuse}
+    await rig.client.initialize(capabilities={"roots": {}})
+    asked = await (await rig.client.begin("tools/call", {"name": "t"})).message()
+    for _ in range(TIMES):
+        reply = await rig.client.send({"jsonrpc": "2.0", "id": asked["id"], "result": {"roots": []}})
+        assert reply.status >= 400
+        await reply.body()
+    await _nothing_is_left_but(uncollected)
+
+
 @pytest.mark.parametrize("is_stored", [False, True])
 async def test_a_session(is_stored: bool, uncollected: list[object], tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "sessions.db") if is_stored else None

@@ -112,13 +112,14 @@ class Peers:
                     raise _lost()
         finally:
             sending.cancel()
-        try:
-            response = sending.result()
-        except Fault as fault:
+        # Not raised: the task keeps it, and it would keep who has the task.
+        fault = sending.exception()
+        if isinstance(fault, Fault):
             log.info("node %s: %s", node, fault.reason)
             if fault.sent and not _may_be_sent_again(request):
                 raise _lost() from fault
             return None
+        response = sending.result()
         if response.status == MISDIRECTED:
             response.abort()
             return None

@@ -48,7 +48,11 @@ class Answering:
             self._under_way[answer.id] = giving
             giving.add_done_callback(lambda _: self._under_way.pop(answer.id))
         # Who gives it a second time is told the same as the first, and no sooner.
-        await asyncio.shield(giving)
+        try:
+            await asyncio.shield(giving)
+        finally:
+            # It keeps what it fails with, which holds this frame.
+            del giving
         return True
 
     def give_up(self, asked: ServerRequest[Stream]) -> None:
