@@ -17,6 +17,8 @@ import pytest
 from shadowcat import PASS, Context, Interceptor, Reject, Verdict
 from shadowcat.core.correlate import Correlator, InFlight
 from shadowcat.downstream import direct as endpoint
+from shadowcat.downstream.outbox import Outbox
+from shadowcat.downstream.sse_stream import SseStream
 from shadowcat.errors import Fault
 from shadowcat.http.check import Refusal
 from shadowcat.http.message import Request, Response
@@ -30,6 +32,7 @@ from shadowcat.proxy.shared import SessionLimits
 from shadowcat.stores.sqlite import SqliteStore
 from shadowcat.wire.jsonrpc import Message
 from tests.rig.client import modern, routing, rpc
+from tests.rig.old_client import old_client_of
 from tests.rig.server import Call, Handler
 from tests.rig.stand import Stand, stand
 from tests.rig.wait import happens, until
@@ -37,7 +40,7 @@ from tests.rig.wire import Seen
 
 TEXT = {"content": [{"type": "text", "text": "done"}]}
 OF_AN_EXCHANGE = (Request, Response, Refusal, ClientResponse, InFlight, direct._Call, endpoint._Call)  # type: ignore[attr-defined]
-OF_A_SESSION = (Session, SessionCore, SessionLedger, StreamBook, Correlator)
+OF_A_SESSION = (Session, SessionCore, SessionLedger, StreamBook, Correlator, SseStream, Outbox)
 COUNTED = (*OF_AN_EXCHANGE, *OF_A_SESSION)
 TIMES = 20
 
@@ -159,6 +162,16 @@ async def test_a_session(is_stored: bool, uncollected: list[object], tmp_path: P
             assert (await asked.message())["method"] == "roots/list"
             assert (await client.delete()).status == 200
         await _nothing_is_left_but(uncollected)
+
+
+async def test_a_session_of_the_old_transport(rig: Stand, uncollected: list[object]) -> None:
+    rig.server.handlers["tools/call"] = _question
+    for _ in range(TIMES):
+        async with old_client_of(rig.proxy.port) as client:
+            await client.initialize(capabilities={"roots": {}})
+            await client.ask("tools/call", {"name": "t"})
+            assert (await client.message())["method"] == "roots/list"
+    await _nothing_is_left_but(uncollected)
 
 
 async def test_a_batch_with_what_cannot_be_read(rig: Stand, uncollected: list[object]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from shadowcat.aio import Tasks
@@ -39,7 +40,9 @@ class SseStream:
         self._first = encode_event(endpoint.encode("ascii"), event=b"endpoint")
         self._on_end = on_end
         self._outbox = Outbox()
-        self._conversation = Conversation(gateway, caller, address, self._say, self._outbox.end)
+        # It knows the outbox and not this: in a circle, what no client has read would stay.
+        say = partial(_say, self._outbox)
+        self._conversation = Conversation(gateway, caller, address, say, self._outbox.end)
         self._requests = Tasks("old session")
         self._is_draining = False
         self._patience = asyncio.get_running_loop().call_later(OPEN_S, self._require_begun)
@@ -61,9 +64,6 @@ class SseStream:
     def _require_begun(self) -> None:
         if not self._conversation.has_begun:
             self._outbox.end()
-
-    async def _say(self, data: bytes) -> None:
-        await self._outbox.put(encode_event(data, event=b"message"))
 
     # What is posted.
 
@@ -114,3 +114,7 @@ class SseStream:
             await self._conversation.end()
         finally:
             await self._requests.aclose()
+
+
+async def _say(outbox: Outbox, data: bytes) -> None:
+    await outbox.put(encode_event(data, event=b"message"))
