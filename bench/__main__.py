@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from bench import (
     allocations,
+    answers,
     bridges_contest,
     calls,
     cold_start,
@@ -38,6 +39,7 @@ from bench.machine import CannotMeasure, describe
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "relay": relay.run,
     "reverse": reverse.run,
+    "answers": answers.run,
     "calls": calls.run,
     "hooks": hooks.run,
     "sessions": sessions.run,

@@ -3,13 +3,15 @@
 It reads no HTTP properly. A request is a head with `Content-Length: ` spelled by one of the proxies measured here,
 and a body that begins with a JSON-RPC envelope; the answer carries the id back, because a proxy may look. What is
 neither a call nor `initialize` gets as much of an answer as FastMCP's proxy needs before it calls.
-Prints its port when it listens.
+Prints its port when it listens. With `events` it answers calls as the official SDKs' servers do: by an event stream, in
+three writes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
+import sys
 from typing import cast
 
 import uvloop
@@ -17,6 +19,9 @@ import uvloop
 _id = re.compile(rb'"id":([0-9]+)').search
 _length = re.compile(rb"\r\ncontent-length: *([0-9]+)\r\n", re.IGNORECASE).search
 
+_AS_EVENTS = "events" in sys.argv[1:]
+_EVENTS_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+_EVENT = b"event: message\r\ndata: %b\r\n\r\n"
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 _INITIALIZED = (
     b'{"jsonrpc":"2.0","id":%b,"result":{"protocolVersion":"2025-11-25","capabilities":{"tools":{}},'
@@ -57,7 +62,13 @@ class Answering(asyncio.Protocol):
             return
         found = _id(body)
         answer %= found[1] if found is not None else b"null"
-        self._transport.write(_HEAD % len(answer) + answer)
+        if _AS_EVENTS and b'"initialize"' not in body:
+            event = _EVENT % answer
+            self._transport.write(_EVENTS_HEAD)
+            self._transport.write(b"%x\r\n%b\r\n" % (len(event), event))
+            self._transport.write(b"0\r\n\r\n")
+        else:
+            self._transport.write(_HEAD % len(answer) + answer)
 
 
 def _rare(body: bytes) -> bytes | None:

@@ -55,6 +55,7 @@ AT_REST = (
     "proxy/listen",
     "proxy/expire idle sessions",
     "proxy/expire stored sessions",
+    "proxy/hear of removed sessions",
     "proxy/write to the store",
 )
 """The tasks that run when nobody wants anything."""

@@ -52,19 +52,18 @@ class Reply:
         return self.kind == "text/event-stream"
 
     async def _piece(self) -> bytes:
-        """A chunk; empty at the end. Raises when the connection breaks before the end."""
+        """A chunk, or all of a body whose length is known; empty at the end. Raises where the connection breaks."""
+        if self.headers.get("transfer-encoding") != "chunked":
+            return await self._reader.readexactly(int(self.headers.pop("content-length", "0")))
         size = int(await self._reader.readuntil(b"\r\n"), 16)
         return (await self._reader.readexactly(size + 2))[:-2]
 
     async def body(self) -> bytes:
         async with soon():
-            if self.headers.get("transfer-encoding") == "chunked":
-                parts: list[bytes] = []
-                while piece := await self._piece():
-                    parts.append(piece)
-                body = b"".join(parts)
-            else:
-                body = await self._reader.readexactly(int(self.headers.get("content-length", "0")))
+            parts: list[bytes] = []
+            while piece := await self._piece():
+                parts.append(piece)
+            body = b"".join(parts)
         self.close()
         return body
 
@@ -80,8 +79,7 @@ class Reply:
             while "\n\n" not in self._text:
                 if self._ended:
                     return None
-                chunked = self.headers.get("transfer-encoding") == "chunked"
-                piece = await self._piece() if chunked else b""
+                piece = await self._piece()
                 if not piece:
                     self._ended = True
                     self.close()

@@ -181,6 +181,8 @@ class Answer(msgspec.Struct):
     stream: MessageStream | None = None
     status: int = 200
     """The HTTP status the upstream chose; it matters where that is relayed."""
+    came_as_stream: bool = False
+    """Whether a whole message was all that an event stream had: the client gets it as one, to come back to."""
 
 
 Forwarded = tuple[tuple[bytes, bytes], ...]

@@ -204,9 +204,11 @@ class ClientSession(Protocol):
         ...
 
     def ask(
-        self, message: Message, then: Callable[[Message | Rest[Message | ClientStream | None]], object]
+        self,
+        message: Message,
+        then: Callable[[Message | Piece | Rest[Message | ClientStream | None]], object],
     ) -> Callable[[], object] | None:
-        """As `request`, without a task that waits: see `DirectLink.ask`."""
+        """As `request`, without a task that waits: see `DirectLink.ask`. A piece is all of a stream."""
         ...
 
     async def batch(self, elements: list[Message | Fault]) -> ClientStream:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 
-from shadowcat.core.exchange import MessageStream
+from shadowcat.core.exchange import MessageStream, Piece
 from shadowcat.core.ports import ClientStream
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.http.check import Refusal
@@ -14,7 +14,7 @@ from shadowcat.wire.jsonrpc import Message, RequestId
 from shadowcat.wire.sse import KEEPALIVE, encode_event, encode_messages, encode_priming
 
 JSON_HEAD: HeaderList = [(b"content-type", b"application/json")]
-_SSE: HeaderList = [
+SSE_HEAD: HeaderList = [
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-cache, no-transform"),
     # Tells nginx and its kin in front of us not to hold events back.
@@ -67,6 +67,11 @@ def stream_response(
     return event_response(_StoredBody(stream, retry_ms), keepalive_s, extra)
 
 
+def encode_piece(piece: Piece, retry_ms: Callable[[], int]) -> bytes:
+    events = encode_messages(piece.prefix, piece.first, piece.data)
+    return encode_priming(piece.id_before, retry_ms()) + events if piece.primes else events
+
+
 def relayed_response(stream: MessageStream, keepalive_s: float) -> Response:
     """A modern stream: passed through as it comes, never resumed."""
 
@@ -75,13 +80,15 @@ def relayed_response(stream: MessageStream, keepalive_s: float) -> Response:
 
 def empty_stream_response() -> Response:
     """For a request that will get no answer: the stream it would have had, ended."""
-    return Response(200, _SSE)
+    return Response(200, SSE_HEAD)
 
 
 def event_response(
     body: AsyncIterator[bytes], keepalive_s: float, extra: HeaderList | None = None
 ) -> Response:
-    return Response(200, _SSE + extra if extra else _SSE, body, idle_chunk=KEEPALIVE, idle_s=keepalive_s)
+    return Response(
+        200, SSE_HEAD + extra if extra else SSE_HEAD, body, idle_chunk=KEEPALIVE, idle_s=keepalive_s
+    )
 
 
 class _StoredBody:
@@ -97,9 +104,7 @@ class _StoredBody:
         return self
 
     async def __anext__(self) -> bytes:
-        piece = await anext(self._stream)
-        events = encode_messages(piece.prefix, piece.first, piece.data)
-        return encode_priming(piece.id_before, self._retry_ms()) + events if piece.primes else events
+        return encode_piece(await anext(self._stream), self._retry_ms)
 
     async def aclose(self) -> None:
         await self._stream.aclose()

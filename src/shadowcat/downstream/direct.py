@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from shadowcat.core.exchange import Caller, Rest
+from shadowcat.core.exchange import Caller, Piece, Rest
 from shadowcat.core.negotiate import may_claim_an_era
 from shadowcat.core.ports import ClientSession, ClientStream, Gateway
 from shadowcat.errors import Fault
@@ -30,10 +30,17 @@ class Admission(NamedTuple):
     session_id: str
     answer_head: bytes
     """Of a whole answer, as `http.message.encode_head` gives it."""
+    stream_head: bytes
+    """Of a stream that is all there at once; likewise."""
 
 
 def begin(
-    request: Request, admission: Admission, gateway: Gateway, caller: Caller, respond: Respond
+    request: Request,
+    admission: Admission,
+    gateway: Gateway,
+    caller: Caller,
+    respond: Respond,
+    encode: Callable[[Piece], bytes],
 ) -> Later | None:
     """None for what is to be looked at more closely: nothing has been done then."""
     session = gateway.at_hand(admission.session_id, caller)
@@ -45,7 +52,7 @@ def begin(
         return None
     if message.kind is not REQUEST or message.method == Method.INITIALIZE or may_claim_an_era(message):
         return None
-    call = _Call(session=session, id=message.id, answer_head=admission.answer_head, respond=respond)
+    call = _Call(session=session, id=message.id, admission=admission, respond=respond, encode=encode)
     call.cancel = session.ask(message, call.answered)
     return None if call.cancel is None else call
 
@@ -53,11 +60,15 @@ def begin(
 class _Call(Later, kw_only=True, eq=False):
     session: ClientSession
     id: RequestId | None
-    answer_head: bytes
+    admission: Admission
     respond: Respond
+    encode: Callable[[Piece], bytes]
 
-    def answered(self, outcome: Message | Rest[Outcome]) -> None:
+    def answered(self, outcome: Message | Piece | Rest[Outcome]) -> None:
         if isinstance(outcome, Message):
-            self.settle(Response(200, [], outcome.raw, self.answer_head))
+            self.settle(Response(200, [], outcome.raw, self.admission.answer_head))
+        elif isinstance(outcome, Piece):
+            # Nothing comes after it, so it needs no chunks.
+            self.settle(Response(200, [], self.encode(outcome), self.admission.stream_head))
         else:
             self.settle(self.respond(self.session, self.id, outcome()))

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from shadowcat.core.exchange import ANONYMOUS, Caller, Elsewhere, Forwarded
+from shadowcat.core.exchange import ANONYMOUS, Caller, Elsewhere, Forwarded, Piece
 from shadowcat.core.negotiate import (
     Course,
     RoutingHeaders,
@@ -30,8 +30,10 @@ from shadowcat.core.session import SESSION_ID
 from shadowcat.downstream import direct
 from shadowcat.downstream.answers import (
     JSON_HEAD,
+    SSE_HEAD,
     accepted,
     empty_stream_response,
+    encode_piece,
     fault_response,
     json_response,
     not_allowed,
@@ -149,7 +151,9 @@ class StreamableEndpoint:
         admission = noted[1]
         later = None
         if admission is not None:
-            later = direct.begin(request, admission, self._gateway, self._caller, self._in_session)
+            later = direct.begin(
+                request, admission, self._gateway, self._caller, self._in_session, self._events
+            )
         return self.respond(request) if later is None else later
 
     def _admission(self, request: Request) -> Admission | None:
@@ -173,7 +177,10 @@ class StreamableEndpoint:
         )
         if session_id is None or not is_usual:
             return None
-        return Admission(session_id, encode_head(200, [*JSON_HEAD, (Header.SESSION_ID, session_id.encode())]))
+        session = (Header.SESSION_ID, session_id.encode())
+        return Admission(
+            session_id, encode_head(200, [*JSON_HEAD, session]), encode_head(200, [*SSE_HEAD, session])
+        )
 
     async def respond(self, request: Request) -> Response:
         """As `handle`, for whoever waits for it anyway."""
@@ -346,6 +353,9 @@ class StreamableEndpoint:
         if stream is None:
             return empty_stream_response()
         return stream_response(stream, self._retry_ms, self._options.keepalive_s, _session_header(session))
+
+    def _events(self, piece: Piece) -> bytes:
+        return encode_piece(piece, self._retry_ms)
 
     def _retry_ms(self) -> int:
         return random.randint(*_LEAVING_RETRY_MS) if self._is_leaving else self._options.retry_ms

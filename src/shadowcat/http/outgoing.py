@@ -27,6 +27,9 @@ _TRUSTED_S = 0.5
 """Servers do not close connections this soon, but for those that never keep one; the look costs 2 µs."""
 
 
+_HEAR_OUT_S = 1.0
+
+
 class Prompt(Protocol):
     """A reader that need not be woken for everything."""
 
@@ -42,7 +45,7 @@ class ClientResponse(msgspec.Struct, eq=False):
     """
 
     _connection: OutgoingConnection
-    _on_head: Callable[[ClientResponse], object] | None
+    _on_news: Callable[[ClientResponse], object] | None
     status: int = 0
     headers: Headers = _NO_HEADERS
     complete: bool = False
@@ -53,6 +56,7 @@ class ClientResponse(msgspec.Struct, eq=False):
     _waiter: asyncio.Future[None] | None = None
     _reader: Prompt | None = None
     """Who waits, if it takes things at once."""
+    _patience: asyncio.TimerHandle | None = None
 
     async def read(self, max_bytes: int) -> bytes:
         """The whole body. More than `max_bytes` is a fault of the server."""
@@ -105,18 +109,40 @@ class ClientResponse(msgspec.Struct, eq=False):
 
     def whole(self) -> bytes | None:
         """The body, where all of it is here already; it stays to be read."""
-        if not self.complete:
-            return None
-        pieces = self._pieces or []
+        return self.so_far() if self.complete else None
+
+    def so_far(self) -> bytes:
+        """What of the body is here and was not taken; likewise."""
+        pieces = self._pieces
+        if pieces is None:
+            return b""
         if len(pieces) != 1:
-            self._pieces = pieces = [b"".join(pieces)]
+            pieces[:] = [b"".join(pieces)]
         return pieces[0]
+
+    def tell_again(self, on_more: Callable[[ClientResponse], object], within_s: float) -> None:
+        """For who was called at the head, and does not read yet: calls once more of the body is here, or its end, or
+        when the time is up."""
+        self._on_news = on_more
+        self._patience = self._connection.loop.call_later(within_s, self.announce)
 
     def abort(self) -> None:
         """Gives the rest up. The connection cannot be used again: the server would have to be heard out."""
-        self._on_head = None
+        self._listen_no_more()
         if not self.complete and self.fault is None:
             self._connection.abort()
+
+    def leave(self) -> None:
+        """The rest is of no interest. If it ends soon its connection is used again."""
+        self._listen_no_more()
+        if not self.complete and self.fault is None:
+            self._connection.hear_out()
+
+    def _listen_no_more(self) -> None:
+        self._on_news = None
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
 
     async def aclose(self) -> None:
         self.abort()
@@ -148,9 +174,10 @@ class ClientResponse(msgspec.Struct, eq=False):
 
     def announce(self) -> None:
         """Tells of a read whoever asked, once, or reads. Whatever runs for that may use the connection again."""
-        on_head, self._on_head = self._on_head, None
-        if on_head is not None:
-            on_head(self)
+        on_news = self._on_news
+        if on_news is not None:
+            self._listen_no_more()
+            on_news(self)
         elif self._waiter is not None and self._pieces is not None:
             reader = self._reader
             if reader is None or self._waiter.done() or not reader.at_once(self.take()):
@@ -342,8 +369,10 @@ class OutgoingConnection(asyncio.Protocol):
         return True
 
     def eof_received(self) -> bool:
-        if self._response is not None and not self._in_head and self._eof_ends_body:
+        response = self._response
+        if response is not None and not self._in_head and self._eof_ends_body:
             self._complete(reusable=False)
+            response.announce()
         return False
 
     def pause_writing(self) -> None:
@@ -473,6 +502,11 @@ class OutgoingConnection(asyncio.Protocol):
             # The pause was our reader's: the server's time starts anew.
             self._phase_deadline = self.loop.time() + self._gap_s
             self._transport.resume_reading()
+
+    def hear_out(self) -> None:
+        """Nobody reads the rest: it has to be short, and to end soon."""
+        self._total_deadline = self.loop.time() + _HEAR_OUT_S
+        self.resume_reading()
 
     def lift_gap(self) -> None:
         self._gap_s = self._phase_deadline = _FOREVER

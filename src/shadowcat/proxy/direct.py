@@ -1,8 +1,9 @@
 """A call that is asked and answered without a task: what nearly all calls are.
 
 Nothing is decided here that a request with a task would not decide the same way. What is not settled at once by a
-whole answer (a stream, a refusal, a fault, an interceptor that has to be waited for) goes on where such a request would
-be by then. Measured: a task, the futures it waits for and its coroutines are a third of what a call costs.
+whole answer (a stream that has to be followed, a refusal, a fault, an interceptor that has to be waited for) goes on
+where such a request would be by then. Measured: a task, the futures it waits for and its coroutines are a third of
+what a call costs.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import msgspec
 
 from shadowcat.core.correlate import InFlight
-from shadowcat.core.exchange import TO_CLIENT, TO_SERVER, Answer, Reply, Rest
+from shadowcat.core.exchange import TO_CLIENT, TO_SERVER, Answer, Piece, Reply, Rest
 from shadowcat.core.ports import DirectLink
 from shadowcat.errors import Fault
 from shadowcat.proxy.core import SessionCore
@@ -33,6 +34,8 @@ GoOn = Callable[[Message, InFlight[Stream], int, Rest[Answer]], Coroutine[Any, A
 Ask = Callable[[Message, Judged], Coroutine[Any, Any, Outcome]]
 """Waits for what a request comes to of which interceptors have made that, or are about to."""
 
+Then = Callable[[Message | Piece | Rest[Outcome]], object]
+
 _NOT_JUST_PASSED_ON = frozenset({Method.PING, *REMEMBERED})
 
 
@@ -41,7 +44,7 @@ def ask(
     message: Message,
     go_on: GoOn,
     ask: Ask,
-    then: Callable[[Message | Rest[Outcome]], object],
+    then: Then,
 ) -> Callable[[], object] | None:
     """See `core.ports.ClientSession.ask`."""
     link = core.direct
@@ -73,7 +76,7 @@ def ask(
     return _left(partial(ask, message, judged), then)
 
 
-def _left(rest: Rest[Outcome], then: Callable[[Message | Rest[Outcome]], object]) -> Callable[[], object]:
+def _left(rest: Rest[Outcome], then: Then) -> Callable[[], object]:
     """For a task to go on with. Not from in here: who asks is not ready for it."""
     return asyncio.get_running_loop().call_soon(then, rest).cancel
 
@@ -83,7 +86,7 @@ def _sent(
     link: DirectLink,
     message: Message,
     go_on: GoOn,
-    then: Callable[[Message | Rest[Outcome]], object],
+    then: Then,
 ) -> Callable[[], object] | None:
     try:
         entry, outgoing = core.correlator.begin(message)
@@ -108,7 +111,7 @@ class _Call(msgspec.Struct, eq=False):
     entry: InFlight[Stream]
     epoch: int
     go_on: GoOn
-    then: Callable[[Message | Rest[Outcome]], object]
+    then: Then
     give_up: Callable[[], object] | None = None
 
     def answered(self, outcome: Answer | Rest[Answer]) -> None:
@@ -118,26 +121,55 @@ class _Call(msgspec.Struct, eq=False):
             self.then(partial(self.go_on, self.request, entry, self.epoch, outcome))
             return
         core.correlator.finish(entry)
-        self.then(self._told(outcome))
+        told = self._told(outcome)
+        if isinstance(told, Reader):
+            arrival = told.arrival()
+            self.give_up = arrival.cancel
+            arrival.add_done_callback(partial(self._stored, told))
+        else:
+            self.then(told)
 
-    def _told(self, answer: Answer) -> Message | Rest[Outcome]:
+    def _told(self, answer: Answer) -> Message | Piece | Reader | Rest[Outcome]:
+        """A reader where the store is waited for."""
         core = self.core
         try:
             assert answer.whole is not None
             core.shared.upstreams.answered(core.record.upstream)
             response = answer.whole.with_id(self.entry.client_id)
             pipeline = core.shared.pipeline
-            if not pipeline.judges:
-                if pipeline.is_tapped:
-                    for tap in core.taps if core.taps_of is pipeline.taps else core.fresh_taps():
-                        tap.answered(response, self.request)
+            if pipeline.judges:
+                judged = core.judge(response, TO_CLIENT, self.request)
+                if isinstance(judged, Undecided):
+                    return partial(self._decided, judged, answer.came_as_stream)
+                response = judged.message if isinstance(judged, Reply) else judged
+            elif pipeline.is_tapped:
+                for tap in core.taps if core.taps_of is pipeline.taps else core.fresh_taps():
+                    tap.answered(response, self.request)
+            if not answer.came_as_stream:
                 return response
-            judged = core.judge(response, TO_CLIENT, self.request)
+            reader = self._kept(response)
+            return reader if reader.is_held_back else reader.whole() or partial(_given, reader)
         except Exception as error:
             return partial(_raised, error)
-        if isinstance(judged, Undecided):
-            return partial(_decided, judged)
-        return judged.message if isinstance(judged, Reply) else judged
+
+    async def _decided(self, judged: Undecided, came_as_stream: bool) -> Outcome:
+        outcome = await judged.outcome()
+        told = outcome.message if isinstance(outcome, Reply) else outcome
+        return self._kept(told) if came_as_stream else told
+
+    def _stored(self, reader: Reader, arrival: asyncio.Future[None]) -> None:
+        """Or the store is not waited for any longer."""
+        if not arrival.cancelled():
+            self.then(reader.whole() or partial(_given, reader))
+
+    def _kept(self, response: Message) -> Reader:
+        """On a stream of its own, which the client can come back to."""
+        book = self.core.book
+        stream = book.new(self.entry.client_id)
+        reader = stream.read()
+        stream.append(response)
+        book.finish(stream)
+        return reader
 
     def stopped(self) -> None:
         """The client has cancelled it, or it has failed from here: nobody waits for the answer."""
@@ -157,9 +189,8 @@ class _Call(msgspec.Struct, eq=False):
         self.core.correlator.finish(self.entry)
 
 
-async def _decided(judged: Undecided) -> Outcome:
-    outcome = await judged.outcome()
-    return outcome.message if isinstance(outcome, Reply) else outcome
+async def _given(reader: Reader) -> Outcome:
+    return reader
 
 
 async def _raised(error: Exception) -> Outcome:

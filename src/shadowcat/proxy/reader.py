@@ -27,6 +27,8 @@ class Readable(Protocol):
         """What the reader has not seen, piece by piece; None when it has seen everything there will be for it."""
         ...
 
+    def take_whole(self, reader: Reader) -> Piece | None: ...
+
     def arrival(self) -> asyncio.Future[None]:
         """Done when there may be something to take. For the reader alone, who may cancel it."""
         ...
@@ -82,6 +84,19 @@ class Reader:
         # A process that was stopped meanwhile has not waited: see `wait_awake`.
         self._patience_s -= min(loop.time() - began, STEP_S)
         return self._patience_s > 0
+
+    @property
+    def is_held_back(self) -> bool:
+        return self._stream.is_held_back
+
+    def arrival(self) -> asyncio.Future[None]:
+        """Done when what is held back may be there; for who does not iterate."""
+        self._stream.hurry()
+        return self._stream.arrival()
+
+    def whole(self) -> Piece | None:
+        """All that there will ever be, where it is here and no more than a piece; nothing is left to be read then."""
+        return self._stream.take_whole(self)
 
     async def aclose(self) -> None:
         self._stream.detach(self)

@@ -91,9 +91,7 @@ class Session:
         self.core.shared.tasks.spawn(following, "follow")
         return stream.read()
 
-    def ask(
-        self, message: Message, then: Callable[[Message | Rest[Message | Reader | None]], object]
-    ) -> Callable[[], object] | None:
+    def ask(self, message: Message, then: direct.Then) -> Callable[[], object] | None:
         limits = self.core.shared.limits
         if limits.upgrade_after_s is not None and self.version in PRIMING_VERSIONS:
             return None

@@ -375,6 +375,15 @@ class Stream:
             return Piece(self._prefix, first, (), primes)
         return None if log.closed and log.handed_out >= log.last_seq else NO_EVENTS
 
+    def take_whole(self, reader: Reader) -> Piece | None:
+        """See `Reader.whole`."""
+        log = self.log
+        if not log.closed or log.held_bytes > MAX_PIECE_BYTES or self._released < log.last_seq:
+            return None
+        piece = self.take(reader)
+        self.detach(reader)
+        return piece
+
     def _still_to_be_said(self, events: list[bytes], first: int, replayed_to: int) -> list[bytes | None]:
         """An answered request is not asked again on a replay."""
         questions = self.log.questions

@@ -57,7 +57,15 @@ class StreamCounters:
 class EventMessages:
     """The messages of one event stream response, as they come; ends where the response ends."""
 
-    __slots__ = ("_begun_at", "_counters", "_decoder", "_event_s", "_skip_garbage", "response")
+    __slots__ = (
+        "_begun_at",
+        "_counters",
+        "_decoder",
+        "_event_s",
+        "_has_answer",
+        "_skip_garbage",
+        "response",
+    )
 
     def __init__(
         self,
@@ -78,6 +86,7 @@ class EventMessages:
         self._begun_at: float | None = None
         self._counters = counters or StreamCounters()
         self._skip_garbage = skip_garbage
+        self._has_answer = False
 
     def __aiter__(self) -> EventMessages:
         return self
@@ -127,6 +136,8 @@ class EventMessages:
                 if end > at:
                     messages += self._run_of(messages[-1], texts[at:end])
                     at = end
+        if messages and messages[-1].is_response:
+            self._has_answer = True
         return messages
 
     def _run_of(self, first: Message, texts: list[bytes]) -> list[Message]:
@@ -156,7 +167,11 @@ class EventMessages:
         return None
 
     async def aclose(self) -> None:
-        await self.response.aclose()
+        if self._has_answer:
+            # The server is about to end it.
+            self.response.leave()
+        else:
+            self.response.abort()
 
 
 Reopen = Callable[[bytes], Awaitable[ClientResponse]]

@@ -16,6 +16,7 @@ from shadowcat.http.limits import Timeouts
 from shadowcat.http.message import HeaderList
 from shadowcat.http.outgoing import ClientResponse
 from shadowcat.upstream.events import EventMessages, ReconnectPolicy, ResumedMessages, StreamCounters
+from shadowcat.upstream.first_words import FirstWords, is_stream
 from shadowcat.upstream.interpret import JSON, SSE, answer_of, media_type, refusal_of, whole_answer
 from shadowcat.upstream.requests import Requests
 from shadowcat.wire.jsonrpc import Kind, Message
@@ -162,7 +163,14 @@ class StreamableLink:
         self, request: Message, then: Callable[[Answer | Rest[Answer]], object], response: ClientResponse
     ) -> None:
         answer = whole_answer(request, response)
-        then(partial(self._rest, request, response) if answer is None else answer)
+        if answer is not None:
+            then(answer)
+            return
+        rest = partial(self._rest, request, response)
+        if response.fault is None and is_stream(response):
+            FirstWords(request, then, rest).heard(response)
+        else:
+            then(rest)
 
     async def _rest(self, request: Message, response: ClientResponse) -> Answer:
         if response.fault is not None:
