@@ -212,15 +212,16 @@ def encode_frame(frame: Frame) -> bytes:
 def line_form(frame: Frame) -> bytes:
     """The line of a frame like this one, to be filled by `%` with another seq, ms, at, request and message.
 
-    That takes a fraction of making a frame and encoding it, and comes to the same bytes, as long as the message is one
-    for `message` and the numbers are below 10^15. Of `request` only whether there is one is the frame's.
+    That takes a fraction of making a frame and encoding it, and says the same, as long as the message is one for
+    `message`. Times have three digits behind the point: as few as needed, as in other lines, would take three times as
+    long to find. Of `request` only whether there is one is the frame's.
     """
     known = replace(frame, seq=0, ms=0.0, at=0.0, message=Raw(b"0"))
     if frame.request is not None:
         known.request = 0
     line = encode_frame(known).replace(b"%", b"%%")
     # In a string these would stand with backslashes; what is before the first comes first in a line, and so on.
-    line = line.replace(b'"seq":0,"ms":0.0,"at":0.0,', b'"seq":%d,"ms":%a,"at":%a,', 1)
+    line = line.replace(b'"seq":0,"ms":0.0,"at":0.0,', b'"seq":%d,"ms":%.3f,"at":%.3f,', 1)
     line = line.replace(b',"request":0,', b',"request":%d,', 1)
     return line.replace(b',"message":0', b',"message":%b', 1)
 

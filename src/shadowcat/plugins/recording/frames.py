@@ -94,8 +94,8 @@ class Framer:
             entry.kind,
             entry.method,
         )
-        ms = round((entry.at_s - self._started_s) * 1_000, 3)
-        at = round(entry.at_s + wall_offset_s, 3)
+        ms = (entry.at_s - self._started_s) * 1_000
+        at = entry.at_s + wall_offset_s
         if request is None:
             return form % (entry.seq, ms, at, entry.raw)
         return form % (entry.seq, ms, at, request, entry.raw)

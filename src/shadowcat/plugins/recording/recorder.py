@@ -43,7 +43,7 @@ class RecordStatistics:
 
 
 class Recorder:
-    """Implements `core.ports.TapOfSessions`. Started before the traffic, closed after it."""
+    """Implements `core.ports.TapOfSessions`. Started before the traffic, told from one thread, closed after it."""
 
     def __init__(
         self,
