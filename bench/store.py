@@ -95,6 +95,8 @@ def _measure(path: Path, write: Callable[[T], object], batches: list[T]) -> Meas
     for batch in batches:
         write(batch)
     spent, cpu = time.perf_counter() - started, time.thread_time() - started_cpu
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA wal_checkpoint").fetchall()
     return EVENTS / spent, cpu / EVENTS, path.stat().st_size / EVENTS
 
 
