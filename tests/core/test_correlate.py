@@ -19,7 +19,9 @@ from shadowcat.errors import Fault, FaultKind
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Message
 
-Ids = Correlator[str]
+
+def Ids(last_upstream_id: int = 0) -> Correlator[str]:  # noqa: N802 - stands for the class
+    return Correlator(last_upstream_id)
 
 
 def request(id: Any, token: Any = None, method: str = "tools/call") -> Message:
@@ -42,6 +44,12 @@ def test_requests_get_fresh_integers() -> None:
     assert (first.id, second.id, ids.next_id()) == (1, 2, 3)
     assert (one.client_id, text.client_id) == (1, "1")
     assert first.raw_params == b"{}"
+
+
+def test_ids_go_on_from_where_they_are_told_to() -> None:
+    ids = Ids(41)
+    _, first = ids.begin(request("a"))
+    assert (first.id, ids.next_id()) == (42, 43)
 
 
 def test_an_id_in_flight_is_refused_and_free_again_afterwards() -> None:
@@ -254,7 +262,7 @@ class Correlating(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.ids: Correlator[str] = Correlator()
+        self.ids: Correlator[str] = Correlator(0)
         self.running: list[InFlight[str]] = []
         self.open: list[ServerRequest[str]] = []
         self.used: set[int] = set()

@@ -59,6 +59,14 @@ async def session(rig: Rig) -> Rig:
     return rig
 
 
+async def test_no_two_sessions_share_the_id_of_a_request(rig: Rig) -> None:
+    async with client_of(rig.proxy.port) as other:
+        for client in (rig.client, other):
+            await client.initialize()
+            await client.call()
+    assert len({message["id"] for message in rig.server.got("tools/call")}) == 2
+
+
 async def answers(client: Client) -> None:
     """A session that was lost is not opened again within a second of the last time."""
     async with soon():

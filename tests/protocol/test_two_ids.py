@@ -63,6 +63,17 @@ async def test_nothing_of_the_upstreams_id_reaches_the_client(rig: Stand) -> Non
     assert b"secret" not in body
 
 
+async def test_no_two_sessions_share_the_id_of_a_request(rig: Stand) -> None:
+    """Servers on the Python SDK keep the streams of all sessions by the ids of their requests."""
+    for client in await _two(rig):
+        for id in range(3):
+            await client.call(id=id)
+    ids = [seen.json["id"] for seen in rig.server.got("tools/call")]
+    assert len(set(ids)) == 6
+    # What every JSON library reads and writes.
+    assert all(id < 10**14 for id in ids)
+
+
 async def test_two_sessions_with_one_upstream_id(rig: Stand) -> None:
     """They share it; what ends one of them must leave the other's upstream session alone."""
     rig.server.next_ids = ["same", "same"]

@@ -19,9 +19,7 @@ def go_on(core: SessionCore, listening: Listening, held: KeptSession, stored: St
     """Takes it up. Raises `Unreadable`."""
     unfinished = core.book.restore(stored.last_stream, stored.streams)
     core.book.make_room()
-    # The upstream has seen the ids of the session's earlier life, and the client those of its questions.
-    now_ms = int(core.shared.clock.wall() * 1000)
-    core.correlator.skip_to(now_ms)
+    # The client has seen the ids of the questions of the session's earlier life.
     core.correlator.skip_questions_to(held.last_question)
     now = core.shared.clock.monotonic()
     for asked in held.questions:

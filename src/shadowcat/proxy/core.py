@@ -50,9 +50,11 @@ class SessionCore:
         shared: Shared,
         *,
         fence: int,
+        last_upstream_id: int,
         on_refused: Callable[[Refusal], object],
     ) -> None:
-        """`fence` is what the store gave who took the session over, or 0 for a new session."""
+        """`fence` is what the store gave who took the session over, or 0 for a new session; `last_upstream_id` as
+        in `Correlator`."""
         self.record = record
         self._use(link)
         self.shared = shared
@@ -62,7 +64,7 @@ class SessionCore:
         self.taps: Sequence[SessionTap] = ()
         """What is told of calls that no interceptor judges, as long as `taps_of` are the pipeline's taps."""
         self.taps_of: Sequence[TapSink] | None = None
-        self.correlator: Correlator[Stream] = Correlator()
+        self.correlator: Correlator[Stream] = Correlator(last_upstream_id)
         self.ledger = SessionLedger(
             shared.writer,
             record.id,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
 from shadowcat.aio import Deadline, cancel_and_join
+from shadowcat.core.correlate import ID_BITS
 from shadowcat.core.exchange import Caller, Elsewhere
 from shadowcat.core.ledger import Refusal
 from shadowcat.core.ports import Link, SessionStore
@@ -120,7 +122,15 @@ class Registry:
         return session
 
     def _admit(self, record: SessionRecord, link: Link, *, fence: int) -> Session:
-        core = SessionCore(record, link, self._shared, fence=fence, on_refused=partial(self._lost, record.id))
+        core = SessionCore(
+            record,
+            link,
+            self._shared,
+            fence=fence,
+            # Of one that is revived too: its upstream has seen the ids of its earlier life.
+            last_upstream_id=secrets.randbits(ID_BITS),
+            on_refused=partial(self._lost, record.id),
+        )
         session = Session(core)
         self._sessions[record.id] = session
         self._shared.ids.bind(record.id, record.upstream, record.upstream_id)

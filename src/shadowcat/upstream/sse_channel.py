@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Callable, Sequence
 
+from shadowcat.core.correlate import ID_BITS
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.http.limits import Timeouts
 from shadowcat.http.message import HeaderList
@@ -41,6 +43,8 @@ class SseChannel(Conduit):
     ) -> None:
         """Use `open`."""
         super().__init__(name, ConduitLimits(call_s=call.gap_s), counters)
+        # The server has other sessions: see `core.correlate`.
+        self._last_id = secrets.randbits(ID_BITS)
         self.endpoint = ""
         """Where messages are posted: only this session knows it."""
         self._requests = requests
