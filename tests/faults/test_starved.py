@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from tests import needs
-from tests.faults.caller import Broken, Caller, Hearing, Tally, callers
+from tests.faults.caller import Broken, Caller, Event, Hearing, Tally, callers
 from tests.faults.child import NumbersChild, ProxyChild
 from tests.faults.customers import insist
 from tests.faults.numbers import TOOLS, CallPlan
@@ -206,6 +206,80 @@ async def test_an_owner_that_wakes_too_late_is_fenced_off(counting: NumbersChild
             again.check_result(plan)
         for never in ("DELETE", "notifications/cancelled"):
             assert await counting.counted(never) == 0
+
+
+# Two that know nothing of each other have one store: whoever had the session finds out as it writes.
+
+
+@asynccontextmanager
+async def _taken_over(
+    counting: NumbersChild, store: str
+) -> AsyncIterator[tuple[ProxyChild, ProxyChild, Caller]]:
+    """A session of the first proxy's that the second has, and the first does not know of that."""
+    async with (
+        kept_proxy_before(counting.url, store) as first,
+        kept_proxy_before(counting.url, store) as second,
+        callers(first.port, 1) as (client,),
+    ):
+        await first.written()
+        client.port = second.port
+        assert (await client.ask("tools/list"))["result"] == TOOLS
+        await second.written()
+        client.port = first.port
+        yield first.child, second.child, client
+
+
+@pytest.mark.parametrize("ids", [True, False])
+async def test_calls_in_a_session_that_another_took_are_told_so(
+    counting: NumbersChild, store: str, ids: bool
+) -> None:
+    async with _taken_over(counting, store) as (first, second, client):
+        whole = await client.call(CallPlan(label="whole", count=1, hold_after=0, answers_json=True))
+        await counting.says(lambda told: "whole" in told["ready"])
+        streamed = await client.call(CallPlan(label="streamed", count=2, hold_after=1, ids=ids))
+        for hearing in (streamed, whole):
+            error = (await client.answered(hearing))["error"]
+            assert (error["code"], error["data"]["reason"]) == (-31004, "session_taken_over")
+        told = await first.says(lambda told: told["sessions"] == 0)
+        assert told["sessions_lost"] == 1
+        client.port = second.port
+        assert (await client.ask("tools/list"))["result"] == TOOLS
+        assert await counting.counted("notifications/cancelled") == 0
+
+
+async def test_who_alternates_between_two_proxies_is_always_answered(
+    counting: NumbersChild, store: str
+) -> None:
+    async with _taken_over(counting, store) as (first, second, client):
+        for number in range(8):
+            client.port = (first, second)[number % 2].port
+            answer = await client.answered(await client.call(CallPlan(label=str(number), count=1)))
+            assert answer is not None, f"call {number} was met with silence"
+            assert "result" in answer or answer["error"]["code"] == -31004
+
+
+async def test_ids_of_a_stream_that_another_does_not_know_are_nobodys(
+    counting: NumbersChild, store: str
+) -> None:
+    async with _taken_over(counting, store) as (_, second, client):
+        hearing = await client.call(CallPlan(label="lost", count=1))
+        await client.begun(hearing)
+        async with soon():
+            events = [event async for event in _events(hearing)]
+        assert events
+        client.port = second.port
+        # Of the second there is a stream of that number by now.
+        await client.answered(await client.call(CallPlan(label="another", count=1)))
+        for event in events:
+            assert event.id is not None
+            again = await client.listen(event.id)
+            await client.answered(again)
+            assert again.status == 400
+
+
+async def _events(hearing: Hearing) -> AsyncIterator[Event]:
+    while (event := await hearing.event()) is not None:
+        yield event
 
 
 async def _heard_to_its_end(hearing: Hearing) -> None:

@@ -18,6 +18,8 @@ STANDALONE = 0
 
 STANDALONE_SHARE = 4
 """What was given on the standalone stream may stay up to this part of the session's budget when others need room."""
+NOBODYS_EPOCH = "-"
+"""No session has it: a client that names an event of it is told that there is none."""
 MAX_GONE = 1_000
 """Streams whose request is remembered after their events are gone, to name it to who asks for them."""
 
@@ -214,6 +216,13 @@ class StreamBook:
         """Sends the readers of every stream away, to come back for the rest."""
         for stream in self._streams.values():
             stream.part()
+
+    def disown(self) -> None:
+        """Another process has the session, and numbers streams of its own: nobody comes back for what begins here."""
+        for stream in self._streams.values():
+            if not stream.is_known_elsewhere:
+                stream.disown(NOBODYS_EPOCH)
+        self._home = self._home._replace(epoch=NOBODYS_EPOCH)
 
     def close_all(self) -> None:
         """The session is over: readers end, and nothing is held for them any longer."""

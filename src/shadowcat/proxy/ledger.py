@@ -243,10 +243,13 @@ class SessionLedger:
             self._news.farewell |= news.farewell
             self._start_over()
             return
-        self.is_anothers = refusal is Refusal.FENCED
+        # What was held back for the store is told here then, or never.
+        self.is_anothers = self._is_given_up = refusal is Refusal.FENCED
         is_news = self._stage is _Stage.OPEN
         news.settle(True)
         self._close(True)
+        for stream in self._streams():
+            stream.wake_reader()
         if is_news:
             self._on_refused(refusal)
 

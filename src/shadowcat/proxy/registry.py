@@ -224,7 +224,8 @@ class Registry:
             self._shared.tasks.spawn(self.end(session, refusal.value), f"end {session_id[:8]}")
         else:
             self._let_go(session)
-            self._shared.tasks.spawn(session.suspend(), f"let go of {session_id[:8]}")
+            session.taken_over()
+            self._shared.tasks.spawn(session.leave(), f"let go of {session_id[:8]}")
 
     def _let_go(self, session: Session) -> bool:
         """Takes it off the list; whether it was there."""

@@ -45,6 +45,9 @@ _TURNS = 2
 """Of the loop, until a request is in flight: one for its task, and one for the task that tries it for a while."""
 _CANCEL_S = 2.0
 """How long an upstream is given to hear that a session's requests are cancelled."""
+_LAST_WORDS_S, _LOOKS = 5.0, 100
+"""How long clients are given to hear what became of their requests; how often it is looked whether they have."""
+_TAKEN_OVER = "Another process took the session over; the outcome is unknown"
 
 
 class Session:
@@ -361,6 +364,30 @@ class Session:
     def go_on(self, held: KeptSession, stored: StoredSession) -> None:
         """Takes up what an earlier process left. Raises `Unreadable`."""
         go_on(self.core, self._listening, held, stored)
+
+    def taken_over(self) -> None:
+        """Another process has it: what that one cannot bring to its end fails here, while its client listens."""
+        core = self.core
+        core.book.disown()
+        fault = Fault(FaultKind.OUTCOME_UNKNOWN, _TAKEN_OVER, reason="session_taken_over", sent=True)
+        for entry in core.correlator.in_flight():
+            stream = entry.stream
+            if stream is not None and stream.is_known_elsewhere and stream.can_go_on_elsewhere:
+                stream.part()
+                if entry.interrupt is not None:
+                    entry.interrupt()
+            else:
+                entry.fail(fault)
+        self.stop_listening_client()
+
+    async def leave(self) -> None:
+        """Once the clients have heard what there is to be heard, or had the time to."""
+        await self._listening.stop()
+        for _ in range(_LOOKS):
+            if not self.core.is_busy:
+                break
+            await asyncio.sleep(_LAST_WORDS_S / _LOOKS)
+        await self.suspend()
 
     async def suspend(self) -> None:
         """The process goes, and the store has what another one needs: nobody is told that anything has ended."""

@@ -333,6 +333,11 @@ class Stream:
         """Whether another process can ask for the rest, and the client has what to ask it for that with."""
         return self._place is not None and self.log.handed_out > 0
 
+    @property
+    def is_known_elsewhere(self) -> bool:
+        """Whether who takes the session over finds it in the store."""
+        return self.stored_to > NOT_STORED
+
     # For readers.
 
     @property
@@ -438,6 +443,10 @@ class Stream:
             if self.primed and (not reader.unprimed or self._released >= 0):
                 reader.farewell = Piece(self._prefix, self.log.handed_out + 1, (), primes=True)
             self.drop_reader()
+
+    def disown(self, epoch: str) -> None:
+        """Another process has the session, which may call another stream so: by its ids this one is not found."""
+        self._prefix = EventId(epoch, self.id, 0).encode()[:-1]
 
     def drop_reader(self) -> None:
         self._reader = None
