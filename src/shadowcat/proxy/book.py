@@ -173,8 +173,10 @@ class StreamBook:
         down to its share. Then come finished streams, the oldest first, and then what was given on the stream that has
         most of it, whichever stream needs the room; but for those whose client may not have got it yet.
         """
-        held = self._budget.events
         budget, standalone = self._budget, self._streams.get(STANDALONE)
+        if not budget.is_spent:
+            return
+        held = budget.events
         if standalone is not None:
             while budget.is_spent and standalone.log.given_bytes > self._limit // STANDALONE_SHARE:
                 standalone.let_go_of_some()

@@ -54,6 +54,8 @@ class FirstWords(msgspec.Struct, eq=False):
 
 def _said(begun: bytes) -> list[bytes] | None:
     """The messages up to here; None where one is not all here."""
+    if not begun:
+        return []
     decoder = SseDecoder()
     try:
         events = decoder.feed(begun)
