@@ -130,6 +130,12 @@ async def test_a_refusal(session: Stand, uncollected: list[object]) -> None:
     await _nothing_is_left_but(uncollected)
 
 
+class Tap:
+    def saw(self, message: Message, context: Context, outcome: Verdict) -> None: ...
+
+    def failed(self, context: Context, fault: Fault) -> None: ...
+
+
 async def _question(call: Call) -> None:
     stream = await call.stream()
     await stream.request("q", "roots/list")
@@ -150,10 +156,13 @@ async def test_an_answer_that_does_not_arrive(rig: Stand, uncollected: list[obje
     await _nothing_is_left_but(uncollected)
 
 
-@pytest.mark.parametrize("is_stored", [False, True])
-async def test_a_session(is_stored: bool, uncollected: list[object], tmp_path: Path) -> None:
+@pytest.mark.parametrize("taps", [(), (Tap(),)], ids=["untapped", "tapped"])
+@pytest.mark.parametrize("is_stored", [False, True], ids=["in memory", "stored"])
+async def test_a_session(
+    is_stored: bool, taps: tuple[Tap, ...], uncollected: list[object], tmp_path: Path
+) -> None:
     store = SqliteStore(tmp_path / "sessions.db") if is_stored else None
-    async with stand(store=store) as rig:
+    async with stand(store=store, taps=taps) as rig:
         rig.server.handlers["tools/call"] = _question
         for _ in range(TIMES):
             client = await rig.another_client()

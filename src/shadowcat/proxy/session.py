@@ -415,6 +415,8 @@ class Session:
             await cancel_and_join(hanging, grace_s=1.0)
         # Nor will the server's requests be answered: each holds the stream that it came on.
         core.correlator.lose_upstream()
+        # Some of them ask the session what it is: in a circle, all of it would stay.
+        core.taps, core.taps_of = (), None
         core.book.close_all()
         if tell_upstream:
             await core.link.end()
