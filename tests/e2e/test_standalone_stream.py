@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from shadowcat.core.backoff import Backoff
 from shadowcat.proxy import listening
 from tests.rig.stand import stand
 from tests.rig.wait import happens, soon
@@ -43,3 +44,36 @@ async def test_it_does_not_wait_for_a_server_that_says_nothing(monkeypatch: pyte
         await rig.client.initialize()
         async with soon():
             assert (await rig.client.listen()).status == 200
+
+
+@pytest.mark.parametrize("is_broken", [True, False])
+async def test_that_of_a_session_that_a_call_opened_again_opens_at_once(
+    monkeypatch: pytest.MonkeyPatch, is_broken: bool
+) -> None:
+    """Not once the wait is over that its end began: servers drop what they have to ask meanwhile."""
+    monkeypatch.setattr(listening, "Backoff", lambda: Backoff(1_000.0, 1_000.0))
+    async with stand() as rig:
+        await rig.client.initialize()
+        hearing = await rig.client.listen()
+        before = await rig.server.listens()
+        if is_broken:
+            await before.end()
+        rig.server.restart()
+        await rig.client.call()
+        async with soon():
+            now = await rig.server.listens(2)
+            if not is_broken:
+                await happens(before.seen.dropped)
+        await now.notify("notifications/message", {"n": 1})
+        while (message := await hearing.message())["method"] != "notifications/message":
+            pass
+        assert message["params"] == {"n": 1}
+
+
+async def test_a_session_that_is_opened_again_for_a_client_that_does_not_listen_has_none() -> None:
+    async with stand() as rig:
+        await rig.client.initialize()
+        rig.server.restart()
+        await rig.client.call()
+        await rig.client.call()
+        assert rig.server.got("GET") == []

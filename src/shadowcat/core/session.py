@@ -83,6 +83,8 @@ class SessionRecord(msgspec.Struct, kw_only=True, gc=False):
     log_level: str | None = None
     subscriptions: frozenset[str] = frozenset()
     initialized: bool = False
+    has_listened: bool = False
+    """Its client has asked for what the server says by itself."""
     created_wall: float = 0.0
     epoch: str = ""
     """Stands in the ids of the events of its streams, and of no other session's."""

@@ -32,6 +32,9 @@ def go_on(core: SessionCore, listening: Listening, held: KeptSession, stored: St
         # Before a client can ask for what is to come again.
         cursor = stream.resume()
         core.shared.tasks.spawn(_go_on_with(core, stream, cursor), "go on")
+    if held.record.has_listened:
+        # Its client may call first. If it stays away, the stream lingers for as long as it does otherwise.
+        listening.start()
 
 
 async def _go_on_with(core: SessionCore, stream: Stream, cursor: bytes | None) -> None:

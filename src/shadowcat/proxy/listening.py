@@ -1,4 +1,8 @@
-"""The upstream's standalone stream: followed from the client's first GET until the client has been away for a while."""
+"""The upstream's standalone stream: followed from the client's first GET until the client has been away for a while.
+
+A server drops what it has to ask while nobody follows it. So it is opened at once where the session goes on: on another
+upstream session, or in another process.
+"""
 
 from __future__ import annotations
 
@@ -26,15 +30,27 @@ OPENING_S = 0.5
 
 
 class Listening:
-    __slots__ = ("_core", "_cursor", "_followed_in", "_recovery", "_task", "_tried")
+    __slots__ = (
+        "_backoff",
+        "_core",
+        "_cursor",
+        "_followed_in",
+        "_recovery",
+        "_reopened",
+        "_task",
+        "_tried",
+    )
 
     def __init__(self, core: SessionCore, recovery: Recovery) -> None:
         self._core = core
+        self._backoff = Backoff()
         self._cursor: bytes | None = None
         """Where an earlier process was in the stream."""
         self._followed_in: int | None = None
         """The epoch of the upstream session whose stream was followed: what came since it broke was missed."""
         self._recovery = recovery
+        self._reopened: int | None = None
+        """The epoch of an upstream session that was just opened, and whose stream was not asked for yet."""
         self._task: asyncio.Task[None] | None = None
         self._tried = asyncio.Event()
 
@@ -49,8 +65,22 @@ class Listening:
 
     def start(self) -> None:
         if not self.is_running:
-            self._tried.clear()
-            self._task = self._core.shared.tasks.spawn(self._follow(), f"listen {self._core.record.id[:8]}")
+            # Not for good: what knows each other in a circle stays when the session ends.
+            self._recovery.on_reopened = self._start_anew
+            self._backoff.succeeded()
+            self._begin()
+
+    def _begin(self) -> None:
+        self._tried.clear()
+        self._task = self._core.shared.tasks.spawn(self._follow(), f"listen {self._core.record.id[:8]}")
+
+    def _start_anew(self) -> None:
+        """The session has another upstream session. The wait goes on growing if that one's stream does not last."""
+        if self._task is not None:
+            # It follows the stream of the one before, or waits to ask for it again, or for this.
+            self._task.cancel()
+        self._reopened = self._core.correlator.epoch
+        self._begin()
 
     async def opened(self) -> None:
         """Returns once the server's stream is open, or is known not to be.
@@ -65,12 +95,13 @@ class Listening:
             pass  # a slow server costs the client this wait, not its stream
 
     async def stop(self) -> None:
+        self._recovery.on_reopened = None
         task, self._task = self._task, None
         if task is not None:
             await cancel_and_join([task], grace_s=1.0)
 
     async def stop_lingering(self, now: float) -> None:
-        if not self.is_running:
+        if self._task is None:
             return
         unread_since = self._core.book.standalone.unread_since
         if unread_since is not None and now - unread_since >= self._core.shared.limits.linger_s:
@@ -78,26 +109,23 @@ class Listening:
 
     async def _follow(self) -> None:
         core = self._core
-        backoff = Backoff()
-        reopened: int | None = None
         while core.state in (State.OPEN, State.RECOVERING):
             seen = core.correlator.epoch
+            is_new = seen == self._reopened
+            self._reopened = None
             try:
                 source = await self._open()
                 if source is None:
                     return
-                reopened = None
                 # Not for being let in: a server that ends each stream at once must not be asked ever faster.
-                await self._relay(source, backoff.succeeded)
+                await self._relay(source, self._backoff.succeeded)
             except Fault as fault:
                 if fault.kind is FaultKind.UPSTREAM_SESSION_LOST:
-                    if seen == reopened:
+                    if is_new:
                         # A session just opened is known: this server has no such route, and 404 means that.
                         return
                     await self._recover(seen)
-                    if core.correlator.epoch != seen:
-                        reopened = core.correlator.epoch
-            await asyncio.sleep(backoff.next_s(random.random()))
+            await asyncio.sleep(self._backoff.next_s(random.random()))
 
     async def _open(self) -> MessageStream | None:
         core = self._core

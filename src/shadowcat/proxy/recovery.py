@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 import msgspec
 
@@ -29,12 +30,14 @@ log = logging.getLogger("shadowcat.session")
 class Recovery:
     """The recoveries of one session, one at a time."""
 
-    __slots__ = ("_core", "_running", "last_at")
+    __slots__ = ("_core", "_running", "last_at", "on_reopened")
 
     def __init__(self, core: SessionCore) -> None:
         self._core = core
         self._running: asyncio.Task[None] | None = None
         self.last_at: float | None = None
+        self.on_reopened: Callable[[], object] | None = None
+        """Called before anything is sent again. What it begins must not be waited for."""
 
     async def run(self, seen_epoch: int) -> None:
         """Returns once the session has an upstream again; `seen_epoch` is the one that the caller saw fail.
@@ -84,6 +87,8 @@ class Recovery:
         # Where the session goes on elsewhere, the upstream it leaves may know nothing of that.
         core.shared.tasks.spawn(left.detach(), "let go of the lost session")
         core.happened(Event.RECOVERED)
+        if self.on_reopened is not None:
+            self.on_reopened()
         core.shared.counters.recoveries += 1
         tell_of_changes(core)
         core.ledger.record_changed()

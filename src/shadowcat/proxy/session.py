@@ -269,6 +269,9 @@ class Session:
         core.require_store()
         core.last_used = core.shared.clock.monotonic()
         self._listening.start()
+        if not core.record.has_listened:
+            core.record.has_listened = True
+            core.ledger.record_changed()
         if last_event_id is None:
             await self._listening.opened()
             core.require_alive()
