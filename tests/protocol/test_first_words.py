@@ -178,17 +178,21 @@ def _connections(rig: Stand) -> tuple[int, int]:
     return found.connections_idle, found.connections_taken
 
 
-async def test_the_connection_is_kept_when_the_stream_ends_a_little_later(streaming: Stand) -> None:
+@pytest.mark.parametrize("size", [4, 100_000], ids=["small", "more than is read ahead"])
+async def test_the_connection_is_kept_when_the_stream_ends_a_little_later(
+    streaming: Stand, size: int
+) -> None:
     ends = asyncio.Event()
+    text = {"content": [{"type": "text", "text": "x" * size}]}
 
     @streaming.server.on("tools/call")
     async def on_call(call: Call) -> None:
         stream = await call.stream()
-        await stream.send(call.response(TEXT))
+        await stream.send(call.response(text))
         await happens(ends)
         await stream.end()
 
-    assert (await streaming.client.call(params=CALL))["result"] == TEXT
+    assert (await streaming.client.call(params=CALL))["result"] == text
     idle, taken = _connections(streaming)
     assert taken == 1
     ends.set()

@@ -65,7 +65,7 @@ class ClientLimits:
     idle_s: float = 4.0
     """Below the 5 s after which Node and uvicorn close idle connections: who reuses one later races with that."""
     idle_per_origin: int = 256
-    buffered_bytes: int = 256 * KIB
+    buffered_bytes: int = 64 * KIB
     """Of a response nobody reads yet, before its connection is no longer read."""
     vanished_s: float = 30.0
     """A server whose machine confirms nothing for this long is gone, also where it had nothing to say (Linux)."""

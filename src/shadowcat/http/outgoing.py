@@ -135,6 +135,8 @@ class ClientResponse(msgspec.Struct, eq=False):
     def leave(self) -> None:
         """The rest is of no interest. If it ends soon its connection is used again."""
         self._listen_no_more()
+        # Held on to, it could be so much that the end is not read.
+        self._take()
         if not self.complete and self.fault is None:
             self._connection.hear_out()
 
@@ -158,12 +160,16 @@ class ClientResponse(msgspec.Struct, eq=False):
 
     # For the connection.
 
-    def feed(self, data: bytes) -> int:
+    def feed(self, data: bytes) -> None:
         if self._pieces is None:
             self._pieces = [data]
         else:
             self._pieces.append(data)
         self._size += len(data)
+
+    @property
+    def held_bytes(self) -> int:
+        """Of what has come and was not taken."""
         return self._size
 
     def finish(self, fault: Fault | None = None) -> None:
@@ -325,6 +331,8 @@ class OutgoingConnection(asyncio.Protocol):
         if (starts and self._recall(response, data)) or self._parse(response, data, starts):
             # The last thing that is done: from here on the connection may be another request's.
             response.announce()
+            if response.held_bytes > self._limits.buffered_bytes and self._response is response:
+                self._pause_reading()
 
     def _parse(self, response: ClientResponse, data: bytes, starts: bool) -> bool:
         """Whether the head is there. A fault has been told by itself."""
@@ -438,9 +446,8 @@ class OutgoingConnection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         response = self._response
         self._fed = -self._read_bytes
-        if response is not None and response.feed(body) > self._limits.buffered_bytes and not self._paused:
-            self._paused = True
-            self._transport.pause_reading()
+        if response is not None:
+            response.feed(body)
 
     def on_message_complete(self) -> None:
         if self._informational:
@@ -495,6 +502,12 @@ class OutgoingConnection(asyncio.Protocol):
             if name.lower() == b"timeout" and seconds.isdigit():
                 # A second less than promised: the promise runs from the server's side of the wire.
                 self.keep_s = min(self._limits.idle_s, max(0.0, float(seconds[:6]) - 1.0))
+
+    def _pause_reading(self) -> None:
+        """Once what came is more than a reader who is behind should have waiting."""
+        if not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
 
     def resume_reading(self) -> None:
         if self._paused and not self._closed:

@@ -132,12 +132,15 @@ async def _up_to_response(
         source.take_with(passing)
     async for batch in source:
         rest = passing.take(batch, source.cursor)
+        # What they hold is in the log by now; whoever waits for room here may do so for long.
+        del batch
         if rest:
             response = await _deliver_each(core, request, entry, rest, stream)
             if response is not None:
                 return await finished(core, request, entry, response)
             stream.heard()
             stream.mark(source.cursor)
+        del rest
         await core.book.wait_for_room(stream)
     raise Fault(FaultKind.OUTCOME_UNKNOWN, reason="upstream_connection_lost", sent=True)
 

@@ -21,8 +21,8 @@ from shadowcat.wire.jsonrpc import Message, RequestId
 # The code of a byte: its search is a memchr.
 _CR, _LF = b"\r\n"
 
-MAX_PIECE_BYTES = 256 * 1024
-"""What a reader is given at a time: one that resumes far back must not cost its whole log once more."""
+MAX_PIECE_BYTES = 64 * 1024
+"""What a reader is given at a time: one that resumes far back, or reads nothing, must not cost its log once more."""
 
 _LOOK_FOR_ROOM_S = 1.0
 """How often a writer that waits looks for what other streams and sessions have given back: nobody tells it of that."""
