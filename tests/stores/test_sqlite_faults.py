@@ -186,11 +186,14 @@ async def test_a_torn_stream_is_set_aside(
     assert path.with_name("sessions.db.corrupt-1").exists()
 
 
+GARBAGE = bytes(range(128, 256))
+
+
 async def test_what_is_no_database_is_set_aside(store: SqliteStore, path: Path) -> None:
-    path.write_text("name = 'of somebody else'")  # noqa: ASYNC240 - nothing else runs
+    path.write_bytes(GARBAGE)  # noqa: ASYNC240 - nothing else runs
     await store.check()
     assert not await store.write([opening()])
-    assert content(path.with_name("sessions.db.corrupt-1")) == b"name = 'of somebody else'"
+    assert content(path.with_name("sessions.db.corrupt-1")) == GARBAGE
 
 
 async def test_each_broken_file_gets_a_name_of_its_own(path: Path) -> None:
@@ -289,7 +292,20 @@ def foreign(path: Path) -> None:
         db.execute("CREATE TABLE bookmark (url TEXT)")
 
 
-REFUSED = [(newer, "version 99, and this release knows"), (foreign, "of another program")]
+def text(path: Path) -> None:
+    path.write_text("name = 'of somebody else'\n")
+
+
+def long_text(path: Path) -> None:
+    path.write_text("\N{SNOWMAN}" * 1_000, "utf-8")
+
+
+REFUSED = [
+    (newer, "version 99, and this release knows"),
+    (foreign, "of another program"),
+    (text, "is no database"),
+    (long_text, "is no database"),
+]
 
 
 @pytest.mark.parametrize(("make", "why"), REFUSED)

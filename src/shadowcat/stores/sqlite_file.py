@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import logging
 import os
 import sqlite3
@@ -69,6 +70,8 @@ STEPS: Sequence[Sequence[str]] = (
 )
 
 _HEADER_BYTES = 100
+_LOOKED_AT_BYTES = 1024
+"""Of a file that may be somebody else's."""
 _MAGIC = b"SQLite format 3\0"
 _CORRUPT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
@@ -199,17 +202,34 @@ def require_database(path: Path) -> None:
     """Raises `StoreUnusable` for a file that has something in it and is no database."""
     header = _header_of(path) if path.exists() else b""
     if header and not header.startswith(_MAGIC):
-        raise StoreUnusable(f"{path} is no database; name the file of a store")
+        raise _no_database(path)
+
+
+def _no_database(path: Path) -> StoreUnusable:
+    return StoreUnusable(f"{path} is no database; name the file of a store")
 
 
 def _header_of(path: Path) -> bytes:
     with path.open("rb") as file:
-        return file.read(_HEADER_BYTES)
+        return file.read(_LOOKED_AT_BYTES)
+
+
+def _is_text(beginning: bytes) -> bool:
+    """Whether somebody has written it: of a database, whatever became of it, that would be a strange coincidence."""
+    if b"\0" in beginning:
+        return False
+    try:
+        # The last character may be cut in two.
+        return bool(codecs.getincrementaldecoder("utf-8")().decode(beginning))
+    except UnicodeDecodeError:
+        return False
 
 
 def _refuse_foreign(path: Path) -> None:
     """Reads the header without SQLite, which could change a file by opening it."""
     header = _header_of(path)
+    if _is_text(header):
+        raise _no_database(path)
     if len(header) < _HEADER_BYTES or not header.startswith(_MAGIC):
         return
     pages, version, owner = (int.from_bytes(header[at : at + 4], "big") for at in (28, 60, 68))
