@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import re
+from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
 from shadowcat import ReverseProxy
+from shadowcat.app.cluster import Cluster
 from shadowcat.app.reverse import serve_reverse
 from shadowcat.app.settings import Settings
 from shadowcat.app.upstreams import ServerUrl, UpstreamOptions
 from shadowcat.cli import main
 from shadowcat.config.load import Loaded
 from shadowcat.proxy.upstreams import Upstreams
+from shadowcat.secret import Secret
+from shadowcat.stores.sole_user import sole_user
+from shadowcat.stores.urls import StoreUrl
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.hosts import Address
 from tests.rig.cases import refused
 from tests.rig.client import rpc
+from tests.rig.redis_server import redis_server
 from tests.rig.server import Call, refusing
 from tests.rig.stand import Stand, stand
 from tests.rig.wait import happens, soon
@@ -257,6 +264,50 @@ async def test_the_listener_of_an_ipv6_address_is_announced_as_a_url() -> None:
         assert (await said.get()).startswith("serving http://[::1]:")
     serving.cancel()
     await asyncio.gather(serving, return_exceptions=True)
+
+
+async def _warned(settings: Settings, caplog: pytest.LogCaptureFixture) -> str:
+    """What a proxy that is started so has to say about its store."""
+    said = asyncio.Queue[str]()
+    caplog.clear()
+    serving = asyncio.create_task(
+        serve_reverse(settings, said.put_nowait, lambda: Loaded(settings, {}, {}, ()))
+    )
+    async with soon():
+        await said.get()
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
+    return "\n".join(record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+
+
+async def test_a_store_that_another_proxy_uses_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "shadowcat")
+    settings = Settings(
+        listen=Address("127.0.0.1:0"),
+        upstreams={"a": UpstreamOptions(url=ServerUrl("http://127.0.0.1:9/mcp"))},
+        store=StoreUrl(f"sqlite:///{tmp_path / 'sessions.db'}"),
+    )
+    assert await _warned(settings, caplog) == ""
+    with sole_user(tmp_path / "sessions.db"):
+        assert "another proxy uses" in await _warned(settings, caplog)
+    assert await _warned(settings, caplog) == ""
+
+
+async def test_a_redis_without_a_cluster_is_said_to_be_for_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "shadowcat")
+    async with redis_server(tmp_path) as server:
+        settings = Settings(
+            listen=Address("127.0.0.1:0"),
+            upstreams={"a": UpstreamOptions(url=ServerUrl("http://127.0.0.1:9/mcp"))},
+            store=StoreUrl(server.url),
+        )
+        assert "only one proxy may use this Redis" in await _warned(settings, caplog)
+        cluster = Cluster(advertise="http://127.0.0.1:9", key=Secret("sixteen letters!"))
+        assert await _warned(msgspec.structs.replace(settings, cluster=cluster), caplog) == ""
 
 
 async def test_a_port_in_use_leaves_nothing_behind(rig: Stand) -> None:

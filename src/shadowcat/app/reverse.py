@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from shadowcat.admin.options import AdminOptions
+from shadowcat.app.cluster import Cluster
 from shadowcat.app.forward import ForwardProxy
 from shadowcat.app.plugins import Plugins, load_plugins
 from shadowcat.app.process import (
@@ -33,7 +34,8 @@ from shadowcat.core.targets import TargetRules
 from shadowcat.http.tls import ClientTls
 from shadowcat.plugins.message_log import message_log
 from shadowcat.plugins.recording.recorder import Recorder
-from shadowcat.stores.urls import StoreUrl, store_of
+from shadowcat.stores.sole_user import sole_user
+from shadowcat.stores.urls import StoreUrl, sqlite_path, store_of
 from shadowcat.upstream.channel import ChannelLimits
 from shadowcat.upstream.command import Command
 from shadowcat.upstream.stdio import StdioLimits, StdioUpstream
@@ -122,6 +124,30 @@ def _admin(
     return Admin(proxy, options, holding=plugins.desk, recording=next(iter(recorders), None))
 
 
+@asynccontextmanager
+async def _only_user(store: StoreUrl, cluster: Cluster | None) -> AsyncGenerator[str]:
+    """What to say where sessions may be taken by another proxy that knows nothing of this one."""
+    scheme = store.partition(":")[0].lower()
+    if scheme == "sqlite":
+        path = sqlite_path(store)
+        with sole_user(path) as is_sole:
+            yield (
+                ""
+                if is_sole
+                else (
+                    f"another proxy uses {path}: unless it is about to end, give each a file of its own, for they take "
+                    "sessions from each other; several with the same sessions need Redis and --advertise"
+                )
+            )
+    elif scheme != "memory" and cluster is None:
+        yield (
+            "only one proxy may use this Redis so: several take sessions from each other, unless each has --advertise "
+            "and the same SHADOWCAT_CLUSTER_KEY"
+        )
+    else:
+        yield ""
+
+
 async def serve_reverse(settings: Settings, announce: Callable[[str], None], again: Load) -> None:
     """Runs a proxy until told to stop. `again` reads the settings anew."""
     allow_open_files()
@@ -143,7 +169,11 @@ async def _serve(
     again: Load,
 ) -> None:
     listen = settings.listen
-    async with _admin(proxy, settings.admin, plugins, recorders) as admin, proxy:
+    async with (
+        _admin(proxy, settings.admin, plugins, recorders) as admin,
+        proxy,
+        _only_user(store, settings.cluster) as warning,
+    ):
         proxy.shared.tasks.spawn(plugins.watch(proxy.shared.pipeline), "look for changes of plugins")
 
         def serving() -> None:
@@ -163,6 +193,8 @@ async def _serve(
                 return
             where = "memory, and end with the proxy" if store == "memory:" else store.shown()
             log.info("sessions are kept in %s", where)
+            if warning:
+                log.warning("%s", warning)
             if not is_loopback(listen.host) and not settings.endpoint.allow_hosts:
                 log.warning("whoever reaches this port is served, under any name: see --allow-host")
 
