@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from asyncio.subprocess import PIPE
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -206,6 +206,49 @@ async def test_garbage_and_silence() -> None:
     assert report.has("problem", "era", "HTTP 200 and a web page")
 
 
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b"{not json", "HTTP 200 and a body that is no JSON: {not json"),
+        (b'{"hello": "world"}', "HTTP 200 and a body that is no JSON-RPC"),
+        (b'{"jsonrpc": "2.0", "id": 77, "result": {}}', "HTTP 200 and the id 77 in place of"),
+        (b"", "HTTP 200 and a body that is empty"),
+    ],
+)
+async def test_an_answer_to_initialize_that_is_none(answer: bytes, words: str) -> None:
+    async with answering(200, answer) as url:
+        report = await doctor(url)
+    assert report.code == 2
+    assert report.has("problem", "era", words)
+
+
+async def test_a_redirect_is_named() -> None:
+    async with answering(307, headers={"Location": "/elsewhere/"}) as url:
+        report = await doctor(url)
+    assert report.code == 2
+    assert report.has("problem", "era", f"leads to {url.removesuffix('mcp')}elsewhere/")
+
+
+@pytest.mark.parametrize(
+    ("result", "words"),
+    [
+        ({"tools": [{"name": "x"}]}, "a tool 'x' without inputSchema"),
+        ({"tools": None}, "without a list of tools"),
+        ({"tools": [], "nextCursor": "again"}, "no last page"),
+    ],
+)
+async def test_tools_that_clients_cannot_list(result: dict[str, Any], words: str) -> None:
+    async with mcp_server() as server:
+
+        @server.on("tools/list")
+        async def flawed(call: Call) -> None:
+            await call.result(result)
+
+        report = await doctor(server.url)
+    assert report.code == 1
+    assert report.has("problem", "lists", words)
+
+
 async def test_a_run_has_an_end() -> None:
     async with mcp_server() as server:
 
@@ -312,9 +355,11 @@ async def test_a_server_that_knows_no_method_at_all() -> None:
 
 
 @asynccontextmanager
-async def answering(status: int) -> AsyncIterator[str]:
+async def answering(
+    status: int, body: bytes = b"", headers: Mapping[str, str] | None = None
+) -> AsyncIterator[str]:
     async def answer(seen: Seen) -> None:
-        await seen.respond(status)
+        await seen.respond(status, body, "application/json" if body else None, headers)
 
     listener = Listener(answer)
     await listener.open()

@@ -19,6 +19,9 @@ STREAM = StreamSeen(200, "text/event-stream", "no-cache, no-transform", "no", 4.
 CALL = CallSeen("count", 200, True, False, [10.0, 400.0, 800.0], True, "no-cache", "no")
 
 
+MOVED = Refused(307, location="http://127.0.0.1:8080/mcp/")
+
+
 def healthy() -> HttpFacts:
     return HttpFacts(
         url="http://127.0.0.1:8080/mcp",
@@ -155,6 +158,13 @@ def test_all_is_well() -> None:
         # The rest.
         ({"latency": None}, "latency", PROBLEM, "is not answered"),
         ({"latency": Latency(800, 5, "ping")}, "latency", NOTE, "800 ms"),
+        (
+            {"flaws": ["tools/list has a tool 'x' without inputSchema"]},
+            "lists",
+            PROBLEM,
+            "without inputSchema",
+        ),
+        ({"flaws": list("abcdef")}, "lists", PROBLEM, "a; b; c; 3 more"),
         ({"failed": ["DELETE: deadline"]}, "not answered", NOTE, "DELETE: deadline"),
         ({"is_cut_short": True}, "time", WARNING, "before everything was asked"),
     ],
@@ -189,6 +199,20 @@ def test_one_thing_is_different(changed: dict[str, Any], topic: str, level: Leve
         ({"modern": Refused(200, "text/html"), "legacy": Refused(200, "text/html")}, "era", "a web page"),
         ({"modern": Refused(501), "legacy": Refused(501)}, "era", "HTTP 501"),
         ({"modern": None, "legacy": None}, "era", "no answer to initialize"),
+        ({"modern": None, "legacy": None, "is_cut_short": True}, "era", "by the time that the run was over"),
+        (
+            {"modern": MOVED, "legacy": MOVED},
+            "era",
+            "HTTP 307, which leads to http://127.0.0.1:8080/mcp/",
+        ),
+        (
+            {
+                "modern": Refused(404),
+                "legacy": Refused(200, "application/json", flaw="the id 77 in place of 2"),
+            },
+            "era",
+            "is answered with HTTP 200 and the id 77 in place of 2",
+        ),
     ],
 )
 def test_nobody_can_use_it(changed: dict[str, Any], topic: str, words: str) -> None:
@@ -200,6 +224,11 @@ def test_nobody_can_use_it(changed: dict[str, Any], topic: str, words: str) -> N
     assert found.do
     assert exit_code(findings) == UNUSABLE
     assert not [finding for finding in findings if finding.topic in ("session", "latency", "resuming")]
+
+
+def test_what_was_not_asked_in_time_is_not_held_against_it() -> None:
+    findings = judged(is_cut_short=True, unknown_session_status=None, latency=None)
+    assert [finding.topic for finding in findings if finding.level is not OK] == ["time"]
 
 
 def test_the_old_transport_is_named_and_left_alone() -> None:

@@ -18,11 +18,13 @@ from shadowcat.wire.headers import encode_value
 from shadowcat.wire.jsonrpc import Message, RequestId
 from shadowcat.wire.mcp import MODERN_VERSIONS, NAMED_BY, Header, Meta
 from shadowcat.wire.sse import SseDecoder
+from shadowcat.wire.text import on_one_line
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 MAX_EVENTS = 20_000
 """Of one stream."""
 ANSWER_S = 10.0
+_SHOWN_BYTES = 60
 CLIENT_INFO = {"name": "shadowcat-doctor", "version": "1"}
 BOTH = b"application/json, text/event-stream"
 SSE = b"text/event-stream"
@@ -35,6 +37,8 @@ class Reply:
     took_ms: float = 0.0
     message: Message | None = None
     """The answer to the request."""
+    flaw: str = ""
+    """What came in the place of an answer."""
     arrivals_ms: list[float] = field(default_factory=list[float])
     """Of each event with data."""
     first_ms: float | None = None
@@ -97,7 +101,9 @@ class Asking:
             if reply.is_stream:
                 await _read_stream(reply, response, id, lambda: (now() - began) * 1000, method == "GET")
             else:
-                reply.message = _answer_in(await response.read(MAX_BODY_BYTES), id)
+                body = await response.read(MAX_BODY_BYTES)
+                reply.message = _answer_in(body, id)
+                reply.flaw = "" if reply.message is not None else _flaw_in(body, id)
             reply.took_ms = (now() - began) * 1000
             return reply
         finally:
@@ -141,6 +147,19 @@ def _answer_in(body: bytes, id: RequestId | None) -> Message | None:
     except Fault:
         return None
     return message if message.is_response and (id is None or message.id in (id, None)) else None
+
+
+def _flaw_in(body: bytes, id: RequestId | None) -> str:
+    if not body:
+        return "a body that is empty"
+    try:
+        message = jsonrpc.parse(body)
+    except Fault as fault:
+        kind = "no JSON" if fault.kind is FaultKind.PARSE else "no JSON-RPC"
+        return f"a body that is {kind}: {on_one_line(body[:_SHOWN_BYTES].decode('utf-8', 'replace'))}"
+    if not message.is_response:
+        return "a message that is no response"
+    return f"the id {message.id!r} in place of {id!r}"
 
 
 def modern(id: RequestId, method: str, params: dict[str, Any] | None = None) -> tuple[Message, HeaderList]:

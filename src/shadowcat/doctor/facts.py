@@ -28,6 +28,10 @@ class Refused(msgspec.Struct, frozen=True):
     content_type: str = ""
     code: int | None = None
     message: str = ""
+    flaw: str = ""
+    """What is wrong with an answer that is neither a promise nor an error."""
+    location: str = ""
+    """Where a redirect leads, as a URL."""
 
 
 class StreamSeen(msgspec.Struct, frozen=True):
@@ -95,6 +99,8 @@ class HttpFacts(msgspec.Struct):
     """Whether a stream that answered a request had any; None where no request was answered by a stream."""
     listed: dict[str, int] = msgspec.field(default_factory=dict[str, int])
     """How many tools, resources and prompts there are on the first page."""
+    flaws: list[str] = msgspec.field(default_factory=list[str])
+    """What clients refuse of those lists."""
     failed: list[str] = msgspec.field(default_factory=list[str])
     """What was asked and came to nothing, with the reason."""
     is_cut_short: bool = False

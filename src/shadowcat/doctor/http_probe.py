@@ -7,7 +7,7 @@ import ssl
 import statistics
 from collections.abc import Awaitable
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from shadowcat.doctor.asking import ANSWER_S, Asking, Reply, legacy, modern
 from shadowcat.doctor.facts import (
@@ -20,6 +20,7 @@ from shadowcat.doctor.facts import (
     StreamSeen,
 )
 from shadowcat.doctor.host_check import status_for_host
+from shadowcat.doctor.lists import MAX_PAGES, METHODS, cursor_of, flaws_of
 from shadowcat.doctor.loose import as_list, promise_of, refusal_of
 from shadowcat.doctor.scheme_check import speaks_http, speaks_tls
 from shadowcat.errors import Fault, FaultKind
@@ -38,7 +39,6 @@ CALL_S = 30.0
 PARTING_S = 1.0
 FOREIGN = "shadowcat-doctor.invalid"
 """A name that no web page of the server's owner has."""
-_LISTS = {"tools": "tools/list", "resources": "resources/list", "prompts": "prompts/list"}
 
 
 class HttpProbe:
@@ -99,7 +99,7 @@ class HttpProbe:
             # What answers nothing to a request that it does not know may answer another one.
             return fault.kind is not FaultKind.UPSTREAM_UNAVAILABLE
         facts.challenge = reply.headers.get("www-authenticate", "") if reply.status == 401 else ""
-        facts.modern = _opened(reply)
+        facts.modern = _opened(reply, facts.url)
         return True
 
     async def _open_legacy(self) -> None:
@@ -107,7 +107,7 @@ class HttpProbe:
         if reply is None:
             return
         self.facts.unreachable = ""
-        self.facts.legacy = _opened(reply)
+        self.facts.legacy = _opened(reply, self.facts.url)
         if not isinstance(self.facts.legacy, Opened):
             return
         self._note_ids(reply)
@@ -209,7 +209,7 @@ class HttpProbe:
     async def _list(self) -> None:
         opened = self.facts.legacy if isinstance(self.facts.legacy, Opened) else self.facts.modern
         assert isinstance(opened, Opened)
-        for capability, method in _LISTS.items():
+        for capability, method in METHODS.items():
             if capability not in opened.capabilities:
                 continue
             reply = await self._tried(method, self._ask(method))
@@ -217,8 +217,27 @@ class HttpProbe:
                 continue
             self.facts.listed[capability] = len(as_list(reply.result.get(capability)))
             self._note_ids(reply)
+            await self._leaf_through(capability, reply)
             if reply.is_stream and reply.ids and self.facts.resumed is None and self._call is None:
                 await self._resume(reply.ids[0], reply.message)
+
+    async def _leaf_through(self, capability: str, first: Reply) -> None:
+        """Looks at each page as a client does that reads them all."""
+        method, flaws = METHODS[capability], self.facts.flaws
+        seen: set[str] = set()
+        reply: Reply | None = first
+        for _ in range(MAX_PAGES):
+            if reply is None or not reply.result:
+                return
+            flaws += flaws_of(capability, reply.result)
+            cursor = cursor_of(reply.result)
+            if cursor is None:
+                return
+            if cursor in seen:
+                flaws.append(f"{method} has no last page: its nextCursor {cursor!r} comes again and again")
+                return
+            seen.add(cursor)
+            reply = await self._tried(method, self._ask(method, {"cursor": cursor}))
 
     async def _come_from_elsewhere(self) -> None:
         origin = (b"origin", f"https://{FOREIGN}".encode())
@@ -240,7 +259,7 @@ class HttpProbe:
         if reply is None:
             return
         if reply.message is None or reply.message.raw_error:
-            self.facts.call = _refused(reply)
+            self.facts.call = _refused(reply, self.facts.url)
             return
         self._note_ids(reply)
         self.facts.call = CallSeen(
@@ -287,15 +306,21 @@ class HttpProbe:
             return None
 
 
-def _opened(reply: Reply) -> Opened | Refused:
+def _opened(reply: Reply, url: str) -> Opened | Refused:
     has_session_id = "mcp-session-id" in reply.headers
     promise = promise_of(reply.result, reply.took_ms, has_session_id=has_session_id)
-    return _refused(reply) if promise is None or not 200 <= reply.status < 300 else promise
+    return _refused(reply, url) if promise is None or not 200 <= reply.status < 300 else promise
 
 
-def _refused(reply: Reply) -> Refused:
+def _refused(reply: Reply, url: str) -> Refused:
     code, message = refusal_of(reply.message)
-    return Refused(reply.status, reply.content_type, code, message)
+    flaw = reply.flaw
+    if reply.message is not None and not reply.message.raw_error:
+        flaw = "a result that names no protocol version"
+    location = reply.headers.get("location", "")
+    return Refused(
+        reply.status, reply.content_type, code, message, flaw, urljoin(url, location) if location else ""
+    )
 
 
 def _why(fault: Fault) -> str:

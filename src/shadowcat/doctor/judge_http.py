@@ -29,6 +29,10 @@ _WHY_UNREACHABLE = {
 }
 
 
+_SHOWN_FLAWS = 3
+_REDIRECTS = (301, 302, 303, 307, 308)
+
+
 def judge_http(facts: HttpFacts) -> list[Finding]:
     if facts.speaks:
         return [_other_scheme(facts)]
@@ -41,7 +45,8 @@ def judge_http(facts: HttpFacts) -> list[Finding]:
             *_sessions(facts),
             *_strangers(facts),
             *judged_streams(facts),
-            judged_latency(facts.latency),
+            *_latency(facts),
+            *_lists(facts),
             *_failures(facts),
         ]
     return [*found, *judged_time(is_cut_short=facts.is_cut_short)]
@@ -140,11 +145,26 @@ def _by(opened: Opened) -> str:
 def _no_era(facts: HttpFacts) -> Finding:
     refused = facts.legacy if isinstance(facts.legacy, Refused) else facts.modern
     status = refused.status if isinstance(refused, Refused) else None
+    if refused is None and facts.is_cut_short:
+        return Finding(
+            PROBLEM,
+            "era",
+            "no answer to initialize by the time that the run was over",
+            "It is slow, or hangs.",
+            "give it more with --deadline, or look at the server's log",
+            is_fatal=True,
+        )
     saw = "no answer to initialize" if status is None else f"initialize is answered with HTTP {status}"
     if isinstance(refused, Refused) and refused.message:
         saw += f" ({refused.message})"
+    elif isinstance(refused, Refused) and refused.flaw and status == 200:
+        saw += f" and {refused.flaw}"
     means = "This is no MCP endpoint, or it does not let us in."
     match status:
+        case status if isinstance(refused, Refused) and refused.location and status in _REDIRECTS:
+            saw = f"initialize is answered with HTTP {status}, which leads to {refused.location}"
+            means = "Not every client follows that, and some lose the request on the way."
+            do = f"use that URL: {refused.location}"
         case 401 | 403:
             scheme = f" It asks for: {facts.challenge}" if facts.challenge else ""
             means = f"It wants to know who is asking.{scheme}"
@@ -162,6 +182,9 @@ def _no_era(facts: HttpFacts) -> Finding:
             saw = "initialize is answered with HTTP 200 and a web page"
             means = "A web server answers there, and no MCP endpoint."
             do = "look at the path: most servers use /mcp; where the page is a log-in, give a token with --token-from"
+        case 200 if isinstance(refused, Refused) and refused.flaw:
+            means = "Clients take that for no answer."
+            do = "see that the URL is that of an MCP endpoint; if it is, mend what it answers to initialize"
         case status if status is not None and status >= 500:
             means = "The server, or what it needs, is down."
             do = "look at the log of what answered"
@@ -192,7 +215,8 @@ def _sessions(facts: HttpFacts) -> Iterator[Finding]:
             "outside of a call.",
         )
         return
-    yield _unknown_session(facts.unknown_session_status)
+    if facts.unknown_session_status is not None or not facts.is_cut_short:
+        yield _unknown_session(facts.unknown_session_status)
     if facts.missing_session_status is not None and 200 <= facts.missing_session_status < 300:
         yield Finding(
             WARNING,
@@ -286,6 +310,26 @@ def _is_served(status: int | None) -> bool:
 
 
 # The rest.
+
+
+def _latency(facts: HttpFacts) -> Iterator[Finding]:
+    # What was not asked any more is not the server's fault.
+    if facts.latency is not None or not facts.is_cut_short:
+        yield judged_latency(facts.latency)
+
+
+def _lists(facts: HttpFacts) -> Iterator[Finding]:
+    told = facts.flaws[:_SHOWN_FLAWS]
+    if len(facts.flaws) > len(told):
+        told.append(f"{len(facts.flaws) - len(told)} more")
+    if told:
+        yield Finding(
+            PROBLEM,
+            "lists",
+            "; ".join(told),
+            "The official clients refuse such a list as a whole, or read it without end.",
+            "see that each entry has what the protocol asks for, and that the last page has no nextCursor",
+        )
 
 
 def _failures(facts: HttpFacts) -> Iterator[Finding]:
