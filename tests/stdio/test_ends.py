@@ -87,6 +87,8 @@ async def test_a_command_that_ends_at_once(is_slow: bool) -> None:
                 await client.stderr.readuntil(b"second line\n")
         answer = await client.initialize()
         assert answer["error"]["code"] in (-31004, -31005)
+        assert "ended (exit code 7); " in answer["error"]["message"]
+        assert "Its last words: cannot read" in answer["error"]["message"]
         code, out, err = await client.ended()
     assert (code, out) == (7, b"")
     assert b"Is it an MCP server that speaks stdio? Its last words: cannot read" in err

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from shadowcat.aio import Tasks
@@ -43,6 +44,8 @@ STDERR_S = 1.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LOOK_S = 0.005
 _KILL_S = 2.0
+_CODE_SAYS_S = 1.0
+"""How long after it takes no more a command may take to be gone."""
 
 
 class StdioForward:
@@ -76,7 +79,7 @@ class StdioForward:
         server = Listener(self._heard_server, self._server_gone, self._heard_stderr)
         self._process = Process(command, name, server, patience)
         self._interception = _interception(interceptors, taps, name)
-        self._passage = Passage(self._client, self._process, self._interception)
+        self._passage = Passage(self._client, self._process, self._interception, self._explained)
         self._happened = asyncio.Event()
         self._gone = asyncio.Event()
         self._asked = asyncio.Event()
@@ -157,7 +160,8 @@ class StdioForward:
         unanswered = len(self._passage.waiting)
         if unanswered or not was_told_to:
             self._say_how_it_ended(unanswered)
-        fault = Fault(FaultKind.OUTCOME_UNKNOWN, reason=ENDED, sent=True)
+        told = f"{self._how_it_ended()}; the outcome is unknown.{self._last_words()}"
+        fault = Fault(FaultKind.OUTCOME_UNKNOWN, told, reason=ENDED, sent=True)
         try:
             async with asyncio.timeout(FLUSH_S):
                 await self._passage.server_ended(fault)
@@ -171,9 +175,25 @@ class StdioForward:
         else:
             requests = "request" if unanswered == 1 else "requests"
             when = f" with {unanswered} {requests} unanswered." if unanswered else "."
+        log.error("%s ended (%s)%s%s", self._name, self._process.ending(), when, self._last_words())
+
+    async def _explained(self, fault: Fault) -> Fault:
+        if fault.reason != ENDED:
+            return fault
+        # That it takes no more is seen a moment before its exit code.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CODE_SAYS_S):
+                await self._process.last_words()
+        return Fault(
+            fault.kind, f"{self._how_it_ended()}; nothing was sent.{self._last_words()}", reason=ENDED
+        )
+
+    def _how_it_ended(self) -> str:
+        return f"The command {self._name} ended ({self._process.ending()})"
+
+    def _last_words(self) -> str:
         tail = self._process.stderr_tail
-        words = f" Its last words: {tail}" if tail else ""
-        log.error("%s ended (%s)%s%s", self._name, self._process.ending(), when, words)
+        return f" Its last words: {tail}" if tail else ""
 
     async def _first_word(self) -> None:
         """Of a client that said nothing yet; it is about to, and would wait for the answer."""

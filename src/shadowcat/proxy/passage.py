@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from shadowcat.aio import Tasks
@@ -38,8 +38,16 @@ _Key = tuple[bool, type, "RequestId | None"]
 
 
 class Passage:
-    def __init__(self, client: End, server: End, interception: Interception | None = None) -> None:
+    def __init__(
+        self,
+        client: End,
+        server: End,
+        interception: Interception | None = None,
+        explained: Callable[[Fault], Awaitable[Fault]] | None = None,
+    ) -> None:
+        """`explained`: a fault of the server's with what is known of why it takes no more."""
         self._client = client
+        self._explained = explained
         self._server = server
         self._interception = interception
         self._tasks = Tasks("passage")
@@ -119,6 +127,8 @@ class Passage:
             await self._give_back(asked, fault)
 
     async def _give_back(self, asked: Sequence[RequestId], fault: Fault) -> None:
+        if self._explained is not None:
+            fault = await self._explained(fault)
         # Unless the end of the server was told for them meanwhile.
         await self._refuse([id for id in asked if id in self.waiting], fault)
 
