@@ -43,6 +43,21 @@ def test_a_file_with_warnings(file: Path) -> None:
     assert run.stderr == "Warning: durability.strict has no effect: with store memory: nothing is written\n"
 
 
+def test_a_file_without_a_server(file: Path) -> None:
+    """It may be for a flag to name it."""
+    file.write_text("")
+    run = config("check", str(file))
+    assert (run.returncode, run.stdout) == (0, f"{file}: good\n")
+    assert run.stderr == "Warning: it names no server: `reverse` needs upstreams there, or --upstream URL\n"
+    assert config("check", "--for", "forward http", str(file)).stderr == ""
+
+
+def test_what_is_missing_is_said_with_its_file(file: Path) -> None:
+    file.write_text("record.queue_bytes = 4096\n")
+    run = config("check", str(file))
+    assert run.stderr == f"Error: {file}: record.directory is missing: give the path of a directory there\n"
+
+
 def test_a_bad_file(file: Path) -> None:
     file.write_text("lisen = 1\nsessions = { idle_s = 'x' }\n")
     run = config("check", str(file))

@@ -30,7 +30,9 @@ def test_every_flag_of_the_limits_exists() -> None:
 
 def test_the_commands_of_the_page(tmp_path: Path) -> None:
     """Of configuration.md, where a file is; what they say is looked at in test_config.py."""
-    (tmp_path / "shadowcat.toml").write_text("[sessions]\nidle_s = 5\n")
+    (tmp_path / "shadowcat.toml").write_text(
+        "upstreams.main.url = 'http://127.0.0.1:9/mcp'\n[sessions]\nidle_s = 5\n"
+    )
     for words in commands(reference.REFERENCE / "configuration.md"):
         program, *arguments = words[: words.index(">")] if ">" in words else words
         assert program == "shadowcat"

@@ -95,6 +95,25 @@ def test_it_runs(words: tuple[str, ...]) -> None:
     assert (b"this stands for: shadowcat forward stdio -- " in run.stderr) == (words == ("--",))
 
 
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("localhost:3000", "http://localhost:3000"),
+        ("127.0.0.1:3000/mcp", "http://127.0.0.1:3000/mcp"),
+        ("[::1]:3000/mcp?key=secret", "http://[::1]:3000/mcp"),
+    ],
+)
+def test_a_url_without_its_scheme(word: str, meant: str) -> None:
+    result = CliRunner().invoke(main, [word])
+    assert result.exit_code == 2
+    assert f"a URL begins with http:// or https://; did you mean {meant}?" in result.output
+
+
+@pytest.mark.parametrize("word", ["revers", "a:b", ":3000", "x.tape/1:1/"])
+def test_what_is_no_url_without_its_scheme(word: str) -> None:
+    assert "No such command" in CliRunner().invoke(main, [word]).output
+
+
 def test_a_url_is_served_over_http() -> None:
     run = subprocess.run(
         [*SHADOWCAT, "http://127.0.0.1:9/mcp", "--path", "bad"],

@@ -48,6 +48,10 @@ def check(file: Path, profile: str) -> None:
     loaded = settings_from(lambda: load_settings(profile, file=file, environment=os.environ))
     for warning in loaded.warnings:
         click.echo(f"Warning: {warning}", err=True)
+    if profile == "reverse" and not loaded.settings.upstreams:
+        click.echo(
+            "Warning: it names no server: `reverse` needs upstreams there, or --upstream URL", err=True
+        )
     click.echo(f"{file}: good")
 
 

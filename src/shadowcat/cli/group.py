@@ -10,7 +10,7 @@ from typing import Any
 import click
 from click.exceptions import NoSuchCommand
 
-from shadowcat.cli.shortcut import played
+from shadowcat.cli.shortcut import played, url_without_scheme
 
 _COMMANDS = {
     "config": "Check settings, and show where they come from.",
@@ -58,6 +58,10 @@ class Commands(click.Group):
                 found = played(args, is_terminal=os.isatty(0))
                 click.echo(f"shadowcat: this stands for: {found.told}", err=True)
                 return super().resolve_command(ctx, found.args)
+            if (url := url_without_scheme(args[0])) is not None:
+                raise click.UsageError(
+                    f"a URL begins with http:// or https://; did you mean {url}?", ctx
+                ) from None
             # click looks for what was meant among commands that are loaded.
             raise NoSuchCommand(error.command_name, possibilities=_COMMANDS, ctx=ctx) from None
 

@@ -40,6 +40,12 @@ def written_out(args: list[str], *, is_terminal: bool, is_pipe: bool = False) ->
     return None
 
 
+def url_without_scheme(word: str) -> str | None:
+    """What `HOST:PORT` was most likely meant to be, for a person."""
+    host, _, port = word.partition("/")[0].rpartition(":")
+    return shown_url(f"http://{word}") if host and port.isdecimal() else None
+
+
 def played(args: list[str], *, is_terminal: bool) -> WrittenOut:
     """The same of a tape, or a directory with one."""
     # Something that starts us with pipes wants the server that it would otherwise have started.

@@ -79,17 +79,19 @@ class Decoder:
         if node is BAD:
             return BAD
         if node is None:
-            return self._absent(shape, path) if default is NODEFAULT else default
+            return self._absent(shape, path, given) if default is NODEFAULT else default
         if shape.is_optional and shape.is_section and self._is_idle(shape.base, node, path):
             return default
         return self.value(shape, node, path, default if isinstance(default, Struct) else None)
 
-    def _absent(self, shape: Shape, path: str) -> Any:
+    def _absent(self, shape: Shape, path: str, beside: Tables) -> Any:
         if shape.is_secret:
             how = f"give it in {variable_of(path)}, or the path of a file with it in {path}{FILE_SUFFIX}"
         else:
-            how = f"it is {expected(shape)}"
-        return self._bad(f"{path} is missing: {how}")
+            how = f"give {expected(shape)} there"
+        origin = origin_in(beside)
+        where = path if origin is None or not origin.is_file else origin.where(path)
+        return self._bad(f"{where} is missing: {how}")
 
     def _is_idle(self, kind: type[Struct], node: Tables | Given, path: str) -> bool:
         """A section that nobody asked for: variables that were set for it must not bring it into being."""

@@ -14,6 +14,7 @@ class RecordOptions(msgspec.Struct, frozen=True, kw_only=True):
     directory: Annotated[
         str,
         Meta(
+            title="the path of a directory",
             min_length=1,
             description="Write what passes to tapes in this directory, without secrets. It is made, for its owner "
             "alone, if it is not there.",
