@@ -45,6 +45,8 @@ def test_a_key_spelled_with_escapes() -> None:
         {"name": "token", "description": "what it is"},
         {"keyboard": "us", "monkey": 1, "key": "value"},
         {"text": "the password is asked for by the form"},
+        {"text": "call(max_tokens=10), then Tokens: 1234.5 used. total_tokens = 7"},
+        {"text": 'said {"tokens": 12} and {\\"inputTokens\\":7,'},
         {"text": "see https://example.com/a?b=c and mail a@example.com"},
         {"inputSchema": {"properties": {"password": {"type": "string"}}, "required": ["password"]}},
         {"id": "a81bc81b-dead-4e5d-abff-90865d1e13b1", "data": base64.b64encode(bytes(range(99))).decode()},
@@ -80,6 +82,10 @@ LOOKS = [
     "-----BEGIN RSA PRIVATE KEY-----\nMIIabc\n-----END RSA PRIVATE KEY-----",
     "password=hunter22",
     "api key: hunter22",
+    "token=12345678",
+    "tokens: hunter22",
+    "tokens=1234-5678-9012",
+    "tokens=1234567890123",
     "https://example.com/?access_token=hunter22&x=1",
 ]
 

@@ -141,12 +141,16 @@ def _only_uuids(raw: bytes) -> bool:
     return True
 
 
+_NO_COUNT = r"(?!(?<=token)s[\"'\\]{0,4}\s{0,4}[:=]\s{0,4}\d{1,12}(?:\.\d{1,6})?(?!\.?[\w+/=~@-]))"
+"""Not `max_tokens=10`: how many there are is no secret."""
+
+
 def _pairs_of(keys: Iterable[str]) -> re.Pattern[str]:
     """`password=…`, `api_key: …`, `"token": "…"` in running text."""
     usual = r"authorization|passw(?:or)?d|passphrase|secret|api[-_ ]?key|access[-_ ]?key|private[-_ ]?key|token|cookie"
     words = "|".join((usual, "credential", *(re.escape(key) for key in keys)))
     return re.compile(
-        rf"((?:{words})[\w-]{{0,40}}[\"'\\]{{0,4}}\s{{0,4}}[:=]\s{{0,4}}[\"'\\]{{0,4}})[^\s\"'\\&,;<>\[]{{3,}}",
+        rf"((?:{words}){_NO_COUNT}[\w-]{{0,40}}[\"'\\]{{0,4}}\s{{0,4}}[:=]\s{{0,4}}[\"'\\]{{0,4}})[^\s\"'\\&,;<>\[]{{3,}}",
         re.IGNORECASE,
     )
 
