@@ -368,6 +368,8 @@ async def test_what_is_said_to_nobody_waits_for_a_listener() -> None:
         link = await opened(found)
         news = '{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}\n'
         waiting = asyncio.create_task(link.exchange(call("hold", 1, key="k")))
+        # Once this is answered the other is under way too: with one call alone the news would be taken for its own.
+        await whole(link.exchange(call("pid", 3)))
         await whole(link.exchange(call("say_raw", 2, raw=news)))
         stream = await link.listen()
         assert stream is not None
@@ -383,6 +385,8 @@ async def test_what_waits_for_a_session_goes_with_it() -> None:
         unread = link._party.standalone  # type: ignore[union-attr]
         news = '{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}\n'
         waiting = asyncio.create_task(link.exchange(call("hold", 1, key="k")))
+        # Once this is answered the other is under way too: with one call alone the news would be taken for its own.
+        await whole(link.exchange(call("pid", 3)))
         await whole(link.exchange(call("say_raw", 2, raw=news)))
         assert len(unread) == 1
         await link.end()
