@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shadowcat.core.backoff import Backoff
-from shadowcat.core.balance import RoundRobin
+from shadowcat.core.balance import Doubts, RoundRobin
 from shadowcat.core.idmap import IdMap
 from shadowcat.core.track import MAX_REMEMBERED, EventTracker
 from shadowcat.wire.sse import SseEvent
@@ -55,6 +55,23 @@ def test_every_choice_is_offered_once(choices: list[int], rounds: int) -> None:
 def test_nothing_to_choose_from() -> None:
     with pytest.raises(ValueError, match="nothing"):
         RoundRobin([])
+
+
+def test_a_choice_that_failed_is_tried_by_one_at_a_time() -> None:
+    doubts = Doubts(retry_s=30.0)
+    doubts.taken("a", 0.0)
+    assert not doubts.about("a", 0.0)
+    doubts.failed("a", 10.0)
+    assert doubts.about("a", 39.9)
+    assert not doubts.about("b", 39.9)
+    assert not doubts.about("a", 40.0)
+    doubts.taken("a", 40.0)
+    assert doubts.about("a", 40.0)
+    # Whoever took it went away, and never said what came of it.
+    assert not doubts.about("a", 70.0)
+    doubts.succeeded("a")
+    doubts.taken("a", 71.0)
+    assert not doubts.about("a", 71.0)
 
 
 # The map of ids.

@@ -16,17 +16,19 @@ from shadowcat.app.reverse import serve_reverse
 from shadowcat.app.settings import Settings
 from shadowcat.app.upstreams import ServerUrl, UpstreamOptions
 from shadowcat.cli import main
+from shadowcat.clock import ManualClock
 from shadowcat.config.load import Loaded
 from shadowcat.proxy.upstreams import Upstreams
 from shadowcat.secret import Secret
 from shadowcat.stores.sole_user import sole_user
 from shadowcat.stores.urls import StoreUrl
+from shadowcat.upstream import fallback
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.hosts import Address
 from tests.rig.cases import refused
 from tests.rig.client import rpc
 from tests.rig.redis_server import redis_server
-from tests.rig.server import Call, refusing
+from tests.rig.server import Call, Handler, refusing
 from tests.rig.stand import Stand, stand
 from tests.rig.wait import happens, soon
 
@@ -61,6 +63,73 @@ async def test_one_that_is_not_there_is_passed_over() -> None:
         for _ in range(4):
             await rig.client.initialize()
             assert await _who(rig) == "b"
+
+
+async def _hangs(call: Call) -> None:
+    await happens(call.seen.dropped)
+
+
+async def _refuses(call: Call) -> None:
+    await call.seen.respond(500)
+
+
+async def _babbles(call: Call) -> None:
+    await call.seen.respond(200, b"<html>", "application/json")
+
+
+async def _opened(rig: Stand, sessions: int) -> list[int]:
+    """How each of them was answered."""
+    return [(await rig.client.post(INITIALIZE)).status for _ in range(sessions)]
+
+
+async def test_one_that_hangs_costs_one_session_its_time_and_is_tried_again_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fallback, "INITIALIZE_S", 0.1)
+    async with stand(servers=2) as rig:
+        upstreams = rig.proxy.shared.upstreams
+        assert isinstance(upstreams, Upstreams)
+        clock = upstreams._clock = ManualClock()
+        hanging, other = rig.servers
+        hanging.handlers["initialize"] = _hangs
+        assert await _opened(rig, 6) == [200] * 6
+        assert (len(hanging.got("initialize")), len(other.got("initialize"))) == (1, 6)
+        # Nor while somebody tries it again.
+        clock.advance(31.0)
+        monkeypatch.setattr(fallback, "INITIALIZE_S", 20.0)
+        trying = asyncio.create_task(_opened(rig, 2))
+        await hanging.gets("initialize", 2)
+        assert await _opened(rig, 4) == [200] * 4
+        assert len(hanging.got("initialize")) == 2
+        trying.cancel()
+        await asyncio.gather(trying, return_exceptions=True)
+        clock.advance(31.0)
+        del hanging.handlers["initialize"]
+        assert await _opened(rig, 4) == [200] * 4
+        assert len(hanging.got("initialize")) == 4
+
+
+@pytest.mark.parametrize("out_of_order", [_refuses, _babbles])
+async def test_one_that_is_out_of_order_costs_one_session(out_of_order: Handler) -> None:
+    async with stand(servers=2) as rig:
+        rig.server.handlers["initialize"] = out_of_order
+        assert await _opened(rig, 6) == [502] + [200] * 5
+
+
+async def test_what_a_client_got_wrong_turns_nobody_away() -> None:
+    async with stand(servers=2) as rig:
+        rig.server.handlers["initialize"] = refusing(400)
+        assert (await _opened(rig, 6)).count(200) == 3
+
+
+async def test_where_all_are_out_of_order_each_is_asked() -> None:
+    async with stand(servers=2) as rig:
+        for server in rig.servers:
+            server.handlers["initialize"] = _refuses
+        assert await _opened(rig, 4) == [502] * 4
+        for server in rig.servers:
+            del server.handlers["initialize"]
+        assert await _opened(rig, 4) == [200] * 4
 
 
 async def test_nobody_there() -> None:

@@ -11,7 +11,7 @@ from typing import TypeVar
 from zlib import crc32
 
 from shadowcat.clock import Clock, SystemClock
-from shadowcat.core.balance import RoundRobin
+from shadowcat.core.balance import Doubts, RoundRobin
 from shadowcat.core.exchange import Caller
 from shadowcat.core.ports import Upstream
 from shadowcat.errors import Fault, FaultKind, Side
@@ -20,6 +20,9 @@ from shadowcat.proxy.news import News, What
 log = logging.getLogger("shadowcat.upstream")
 
 T = TypeVar("T")
+
+_WAITED_FOR = frozenset({"connect_timeout", "upstream_did_not_answer", "command_did_not_answer"})
+"""Of the faults after which the next upstream is asked, those that took their time."""
 
 
 @dataclass(slots=True)
@@ -129,6 +132,8 @@ class Upstreams(Roster):
             raise ValueError("two upstreams of one name")
         self._all = tuple(upstreams)
         self._turn = RoundRobin(self._all)
+        self._doubts = Doubts()
+        """Where new sessions came to harm."""
 
     def __len__(self) -> int:
         return len(self._by_name)
@@ -150,14 +155,40 @@ class Upstreams(Roster):
         self, ask: Callable[[Upstream], Awaitable[T]], caller: Caller, *, before: Upstream | None = None
     ) -> tuple[Upstream, T]:
         """Only what nobody has seen is asked twice."""
-        order = self._turn.order() if before is None else self._all
-        if before is not None:
-            order = (before, *(upstream for upstream in order if upstream is not before))
+        if before is None:
+            order, ask_one = self._for_a_session(), self._ask_for_session
+        else:
+            order, ask_one = [before, *(other for other in self._all if other is not before)], self.ask
         *others, last = order
         for upstream in others:
             try:
-                return upstream, await self.ask(upstream, ask)
+                return upstream, await ask_one(upstream, ask)
             except Fault as fault:
                 if fault.kind is not FaultKind.UPSTREAM_UNAVAILABLE or fault.sent:
                     raise
-        return last, await self.ask(last, ask)
+        return last, await ask_one(last, ask)
+
+    def _for_a_session(self) -> list[Upstream]:
+        """In turn, those that are in doubt after all others."""
+        now = self._clock.monotonic()
+        return sorted(self._turn.order(), key=lambda upstream: self._doubts.about(upstream.name, now))
+
+    async def _ask_for_session(self, upstream: Upstream, ask: Callable[[Upstream], Awaitable[T]]) -> T:
+        name, now = upstream.name, self._clock.monotonic
+        self._doubts.taken(name, now())
+        try:
+            answer = await self.ask(upstream, ask)
+        except Fault as fault:
+            if _costs_a_session(fault):
+                self._doubts.failed(name, now())
+            raise
+        self._doubts.succeeded(name)
+        return answer
+
+
+def _costs_a_session(fault: Fault) -> bool:
+    """Whether it took a client its session, or long. One that is not there at once costs nothing, and is soon back."""
+    if fault.kind is FaultKind.UPSTREAM_UNAVAILABLE:
+        return fault.reason in _WAITED_FOR
+    # What a client got wrong must not turn the others away.
+    return fault.side is Side.UPSTREAM and not fault.reason.startswith("upstream_http_4")

@@ -6,6 +6,7 @@ that cannot be reached, or is out of order, tells nothing.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Coroutine
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from shadowcat.core.exchange import Answer, Forwarded
 from shadowcat.core.ports import Link
 from shadowcat.core.statistics import UpstreamStatistics
-from shadowcat.errors import Fault
+from shadowcat.errors import Fault, FaultKind
 from shadowcat.http.client import Client
 from shadowcat.http.limits import Timeouts
 from shadowcat.upstream.sse import SseUpstream, is_session_id
@@ -21,6 +22,9 @@ from shadowcat.upstream.streamable import CALL, StreamableUpstream
 from shadowcat.wire.jsonrpc import Message
 
 log = logging.getLogger("shadowcat.upstream")
+
+INITIALIZE_S = 30.0
+"""How long a server may take to answer `initialize`, however long a call may take."""
 
 _SPEAKS_OTHERWISE = frozenset(
     {
@@ -45,6 +49,15 @@ class UrlUpstream:
         self._known: StreamableUpstream | SseUpstream | None = None
 
     async def open(self, initialize: Message) -> tuple[Link, Message]:
+        try:
+            async with asyncio.timeout(INITIALIZE_S):
+                return await self._open(initialize)
+        except TimeoutError as error:
+            # Nobody has begun to use it: another upstream may serve as well.
+            told = f"The upstream did not answer initialize within {INITIALIZE_S:g} s"
+            raise Fault(FaultKind.UPSTREAM_UNAVAILABLE, told, reason="upstream_did_not_answer") from error
+
+    async def _open(self, initialize: Message) -> tuple[Link, Message]:
         upstream, other = self._in_order()
         try:
             opened = await upstream.open(initialize)
