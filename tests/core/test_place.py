@@ -32,25 +32,61 @@ def test_what_was_said_by_the_proxy_before_the_place_does_not_count() -> None:
     assert place.repeated(2) == 1
 
 
-@given(st.lists(st.sampled_from(["said", "own", "marked"]), max_size=30), st.data())
-def test_each_event_is_in_the_log_once(steps: list[str], draw: st.DataObject) -> None:
-    """A crash at any time, and an upstream that says again what follows the cursor, in any pieces."""
-    place = Place(b"0", 0)
-    log: list[str] = []
-    said = 0
-    for step in steps:
-        if step == "said":
-            said += 1
-            log.append(str(said))
+def test_a_place_among_the_repeats_is_before_what_is_yet_to_be_repeated() -> None:
+    place = Place(b"c5", 5)
+    place.go_on(last_seq=10)
+    assert place.repeated(1) == 1
+    assert place.move(b"c6", 10)
+    assert not place.move(b"c6", 10)
+    assert (place.cursor, place.seq) == (b"c6", 6)
+    after_another_crash = Place(place.cursor, place.seq, place.own_after)
+    after_another_crash.go_on(last_seq=10)
+    assert after_another_crash.repeated(9) == 4
+
+
+def test_a_place_named_again_before_anything_was_repeated_is_where_it_was() -> None:
+    place = Place(b"c5", 5)
+    place.go_on(last_seq=10)
+    assert not place.move(b"c5", 10)
+    assert place.seq == 5
+
+
+def test_the_proxys_own_words_among_the_repeats_do_not_come_again() -> None:
+    place = Place(b"c5", 5, own_after=1)
+    place.go_on(last_seq=8)
+    assert place.repeated(1) == 1
+    place.own_after += 1
+    assert place.move(b"c6", 9)
+    place.own_after += 1
+    place.go_on(last_seq=10)
+    assert place.repeated(9) == 1
+
+
+STEPS = st.sampled_from(["come", "come", "come", "own", "marked", "stored", "broken", "crash"])
+
+
+@given(st.lists(st.tuples(STEPS, st.integers(1, 4)), max_size=60))
+def test_each_event_is_in_the_log_once(steps: list[tuple[str, int]]) -> None:
+    """Crashes and broken connections at any time, and an upstream that says again what follows the cursor."""
+    place, log, said = Place(b"0", 0), list[int](), 0
+    own = -1
+    stored = (b"0", 0, 0), list[int]()
+    for step, count in steps:
+        if step == "come":
+            log += range(said + 1 + place.repeated(count), said + 1 + count)
+            said += count
         elif step == "own":
-            log.append("own")
+            log.append(own)
             place.own_after += 1
-        else:
+        elif step == "marked":
             place.move(b"%d" % said, len(log))
-    place.go_on(len(log))
-    again = [str(number) for number in range(int(place.cursor) + 1, said + 3)]
-    while again:
-        count = draw.draw(st.integers(1, len(again)))
-        log += again[place.repeated(count) : count]
-        del again[:count]
-    assert [entry for entry in log if entry != "own"] == [str(number) for number in range(1, said + 3)]
+        elif step == "stored":
+            stored = (place.cursor, place.seq, place.own_after), log.copy()
+        else:
+            if step == "crash":
+                place, log = Place(*stored[0]), stored[1].copy()
+            place.go_on(len(log))
+            said = int(place.cursor)
+        from_upstream = [entry for entry in log if entry != own]
+        assert from_upstream == list(range(1, len(from_upstream) + 1))
+        assert len(from_upstream) >= said

@@ -63,7 +63,7 @@ class KeptStream(msgspec.Struct, kw_only=True, gc=False, omit_defaults=True):
     cursor: bytes | None = None
     """The upstream's id of an event, from which it can be asked for the rest."""
     cursor_seq: int = 0
-    """The last event that is not part of the rest."""
+    """The last event that is not part of the rest; more by the own ones after it that `own_after` leaves out."""
     own_after: int = 0
     """How many of the events since then were the proxy's own: the upstream will not repeat those."""
     replaced_from: int = 0

@@ -9,14 +9,18 @@ class Place(msgspec.Struct, gc=False):
     cursor: bytes
     """What the upstream calls the last event that is not part of the rest."""
     seq: int
-    """What we call it."""
+    """What we call it; more by the proxy's own events after it that `own_after` does not count."""
     own_after: int = 0
     """How many of the events after it were the proxy's own: the upstream will not repeat those."""
     _repeats: int = 0
     """How many of the events that come are in the log."""
 
     def move(self, cursor: bytes, seq: int) -> bool:
-        """The upstream can be asked for what comes after all that there is now. Whether that is somewhere else."""
+        """The upstream can be asked for what comes after all that has come. Whether that is somewhere else.
+
+        `seq` is the last event that there is: those that are yet to be repeated are part of the rest.
+        """
+        seq -= self._repeats
         if seq == self.seq and cursor == self.cursor:
             return False
         self.cursor = cursor
