@@ -10,15 +10,21 @@ from typing import Any
 
 import pytest
 
+from shadowcat.http.limits import ClientLimits
 from shadowcat.stores.sqlite import SqliteStore
 from shadowcat.upstream.fallback import UrlUpstream
+from shadowcat.upstream.streamable import StreamableUpstream, final_of
+from shadowcat.wire import jsonrpc
+from tests.http.kit import using
 from tests.rig.client import Reply
-from tests.rig.server import Call
+from tests.rig.server import Call, Handler, event, mcp_server
 from tests.rig.stand import Stand, stand
 from tests.rig.wait import happens, soon, until
+from tests.rig.wire import Seen
 
 TEXT = {"content": [{"type": "text", "text": "done"}]}
 CALL = {"name": "t"}
+INITIALIZE = jsonrpc.request(0, "initialize", {"protocolVersion": "2025-11-25", "capabilities": {}})
 SSE_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
@@ -49,22 +55,45 @@ async def _answer_of(reply: Reply) -> Any:
 
 
 async def test_no_task_follows_it(streaming: Stand) -> None:
+    ends = asyncio.Event()
+
     @streaming.server.on("tools/call")
     async def on_call(call: Call) -> None:
         stream = await call.stream()
         await stream.send(call.response(TEXT))
-        assert not _tasks() & {"follow", "http/exchange"}
+        await happens(ends)
         await stream.end()
 
     reply = await streaming.client.begin("tools/call", CALL)
+    assert not _tasks() & {"proxy/follow", "http/exchange"}
+    ends.set()
     assert reply.is_stream
     assert "content-length" in reply.headers
     assert await _answer_of(reply) == TEXT
-    assert not _tasks() & {"follow", "http/exchange"}
     priming, answer = reply.seen
     assert priming.data == ""
     assert answer.id is not None
     assert answer.id.endswith(".1")
+
+
+async def test_one_that_takes_its_time_is_followed(streaming: Stand) -> None:
+    """What the test above looks for is there to be found."""
+    ends = asyncio.Event()
+    streaming.server.handlers["tools/call"] = holding_its_stream(ends)
+    reply = await streaming.client.begin("tools/call", CALL)
+    assert _tasks() >= {"proxy/follow", "http/exchange"}
+    ends.set()
+    assert await _answer_of(reply) == TEXT
+
+
+def holding_its_stream(released: asyncio.Event) -> Handler:
+    async def handle(call: Call) -> None:
+        stream = await call.stream()
+        await happens(released)
+        await stream.send(call.response(TEXT))
+        await stream.end()
+
+    return handle
 
 
 async def test_the_client_can_come_back_for_it(streaming: Stand) -> None:
@@ -94,14 +123,7 @@ async def test_wherever_it_is_cut_it_is_the_same(streaming: Stand) -> None:
 
 async def test_a_call_that_takes_its_time_has_its_stream_soon(streaming: Stand) -> None:
     released = asyncio.Event()
-
-    @streaming.server.on("tools/call")
-    async def on_call(call: Call) -> None:
-        stream = await call.stream()
-        await happens(released)
-        await stream.send(call.response(TEXT))
-        await stream.end()
-
+    streaming.server.handlers["tools/call"] = holding_its_stream(released)
     reply = await streaming.client.begin("tools/call", CALL)
     priming = await reply.event()
     assert priming is not None
@@ -226,3 +248,39 @@ async def test_a_stream_that_never_ends_costs_its_connection(streaming: Stand) -
     assert (await streaming.client.call(params=CALL))["result"] == TEXT
     idle, _ = _connections(streaming)
     await until(lambda: _connections(streaming) == (idle, 0))
+
+
+async def test_one_that_breaks_at_once_is_resumed(streaming: Stand) -> None:
+    """As it is when it breaks later: the server has said where to go on."""
+    answers: list[Any] = []
+
+    @streaming.server.on("tools/call")
+    async def on_call(call: Call) -> None:
+        stream = await call.stream()
+        await stream.raw(b"id: 1\nretry: 100\ndata:\n\n")
+        answers.append(call.response(TEXT))
+        stream.cut()
+
+    async def on_get(seen: Seen) -> None:
+        await seen.raw(SSE_HEAD + _chunk(event(answers[-1], id="2")) + b"0\r\n\r\n")
+
+    streaming.server.on_get = on_get
+    for id in range(3):
+        assert (await streaming.client.call(params=CALL, id=id))["result"] == TEXT
+
+
+async def test_who_waits_for_a_connection_gets_one_that_is_only_heard_out() -> None:
+    """Each would cost a second else."""
+    limits = ClientLimits(connections_per_origin=1)
+    async with mcp_server(answers_json=False) as server, using(limits) as client:
+
+        @server.on("tools/call")
+        async def on_call(call: Call) -> None:
+            stream = await call.stream()
+            await stream.send(call.response(TEXT))
+
+        link, _ = await StreamableUpstream("a", server.url, client).open(INITIALIZE)
+        async with soon():
+            for id in range(1, 40):
+                call = jsonrpc.request(id, "tools/call", CALL)
+                assert (await final_of(await link.exchange(call), call)).result() == TEXT

@@ -194,6 +194,7 @@ class Client:
     async def _wait_in_line(self, pool: ConnectionPool, pool_s: float) -> _Granted:
         waiter: asyncio.Future[_Granted] = asyncio.get_running_loop().create_future()
         pool.wait(waiter)
+        self._hear_nobody_out(pool)
         try:
             async with asyncio.timeout(pool_s):
                 return await asyncio.shield(waiter)
@@ -206,6 +207,13 @@ class Client:
             if isinstance(error, TimeoutError):
                 raise Fault(FaultKind.OVER_CAPACITY, reason="no_connection_free") from error
             raise
+
+    def _hear_nobody_out(self, pool: ConnectionPool) -> None:
+        """Who waits in line needs a connection more than we need the end of a response."""
+        for connection in self._connections:
+            if connection.is_only_heard_out(pool):
+                connection.abort()
+                return
 
     def _pass_on(self, pool: ConnectionPool, granted: _Granted) -> None:
         if granted is None:

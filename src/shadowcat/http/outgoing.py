@@ -25,9 +25,8 @@ _FOREVER = float("inf")
 _NO_HEADERS = Headers()
 _TRUSTED_S = 0.5
 """Servers do not close connections this soon, but for those that never keep one; the look costs 2 µs."""
-
-
 _HEAR_OUT_S = 1.0
+"""How long the end of a response that nobody reads may be in coming. Most servers end one within milliseconds."""
 
 
 class Prompt(Protocol):
@@ -218,6 +217,7 @@ class OutgoingConnection(asyncio.Protocol):
         "_gate",
         "_in_head",
         "_informational",
+        "_is_heard_out",
         "_limits",
         "_memo",
         "_owner",
@@ -257,6 +257,7 @@ class OutgoingConnection(asyncio.Protocol):
         self._memo: HeadMemo[tuple[int, Headers]] = HeadMemo()
         self._response: ClientResponse | None = None
         self._closed = False
+        self._is_heard_out = False
         self._was_kept = False
         """Whether the server left it open after a response before."""
         self._paused = False
@@ -303,6 +304,7 @@ class OutgoingConnection(asyncio.Protocol):
         self._phase_deadline = now + (timeouts.head_s or _FOREVER)
         self._total_deadline = now + (timeouts.total_s or _FOREVER)
         self._reset_head()
+        self._is_heard_out = False
         response = self._response = ClientResponse(self, on_head)
         if len(body) < 65536:
             self._sender.write(request + body)
@@ -518,8 +520,13 @@ class OutgoingConnection(asyncio.Protocol):
 
     def hear_out(self) -> None:
         """Nobody reads the rest: it has to be short, and to end soon."""
+        self._is_heard_out = True
         self._total_deadline = self.loop.time() + _HEAR_OUT_S
         self.resume_reading()
+
+    def is_only_heard_out(self, pool: ConnectionPool) -> bool:
+        """Whether it is that pool's, and nobody wants what still comes on it."""
+        return self._is_heard_out and self._response is not None and self._pool is pool
 
     def lift_gap(self) -> None:
         self._gap_s = self._phase_deadline = _FOREVER

@@ -36,11 +36,16 @@ class FirstWords(msgspec.Struct, eq=False):
     then: Callable[[Answer | Rest[Answer]], object]
     rest: Rest[Answer]
     waits: int = _WAITS
+    length: int = -1
+    """Of what had come when it began to wait."""
 
     def heard(self, response: ClientResponse) -> None:
-        said = None if response.fault is not None else _said(response.so_far())
-        if said == [] and self.waits and not response.complete:
+        begun = response.so_far()
+        said = None if response.fault is not None else _said(begun)
+        is_more = len(begun) > self.length
+        if said == [] and is_more and self.waits and not response.complete:
             self.waits -= 1
+            self.length = len(begun)
             response.tell_again(self.heard, PATIENCE_S)
             return
         answer = None if said is None or len(said) != 1 else _answer(self.request, said[0])

@@ -173,8 +173,9 @@ class StreamableLink:
             then(rest)
 
     async def _rest(self, request: Message, response: ClientResponse) -> Answer:
-        if response.fault is not None:
+        if response.fault is not None and not response.status:
             raise response.fault.anew()
+        # What broke after its head may be a stream that can be resumed: that is found when it is read.
         call = self._upstream.call
         response = await self._requests.followed(response, self._post, request.raw, call)
         return await self._upstream.answer(response, request, self)
