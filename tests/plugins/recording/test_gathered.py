@@ -64,6 +64,19 @@ def test_what_is_told_while_a_piece_is_in_hand_waits_for_the_next_time() -> None
     assert (wakes.count, gathered.held_bytes) == (2, 0)
 
 
+def test_what_is_put_aside_while_another_is_in_hand_keeps_its_place() -> None:
+    gathered = Gathered(400_000, Wakes())
+    first, second = b"a" * 110_000, b"b" * 110_000
+    tell(gathered, first)
+    tell(gathered, second[:1])
+    pieces = gathered.take()
+    assert next(pieces) == first
+    tell(gathered, second[1:])
+    tell(gathered, b"c")
+    assert b"".join([bytes(piece) for piece in pieces]) == second + b"c"
+    assert (gathered.held_bytes, taken(gathered)) == (0, b"")
+
+
 def test_what_there_is_no_room_for_is_counted() -> None:
     gathered = Gathered(10_000, Wakes())
     told = [tell(gathered, bytes(3_000)) for _ in range(20)]

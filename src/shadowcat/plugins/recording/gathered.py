@@ -65,10 +65,13 @@ class Gathered:
         return True
 
     def _put_aside(self) -> None:
-        buffer, self.buffer = self.buffer, bytearray()
-        if buffer:
-            self._aside_bytes += len(buffer)
-            self._aside.append((buffer, len(buffer)))
+        buffer = self.buffer
+        size = len(buffer)
+        if size:
+            # Before there is another one: who finds that one finds this one here, or has taken it.
+            self._aside_bytes += size
+            self._aside.append((buffer, size))
+        self.buffer = bytearray()
 
     def take_back(self, size: int) -> None:
         """What was told last, to that size of the buffer: it cannot be encoded."""
@@ -79,18 +82,17 @@ class Gathered:
     def take(self) -> Iterator[bytearray]:
         """All that is there by now, in pieces; each is taken for done with when the next is asked for.
 
-        Not what comes meanwhile: it gathers, or there would be no end of small pieces.
+        Full buffers that come meanwhile too, as they are older than what the last piece is made of. Not what comes
+        after that: it gathers, or there would be no end of small pieces.
         """
         # Whoever tells something from here on wakes us again.
         self.limit = _NOTHING
-        for _ in range(len(self._aside)):
-            buffer, size = self._aside[0]
-            if buffer:
-                yield buffer
-            self._aside.popleft()
-            self._done_bytes += size
+        while True:
+            yield from self._take_aside()
+            buffer = self.buffer
+            if not self._aside:
+                break
         # It may be put aside meanwhile, and be empty when its turn comes.
-        buffer = self.buffer
         piece = buffer[:]
         del buffer[: len(piece)]
         self._in_hand_bytes = len(piece)
@@ -98,3 +100,13 @@ class Gathered:
         if piece:
             yield piece
         self._in_hand_bytes = 0
+
+    def _take_aside(self) -> Iterator[bytearray]:
+        while self._aside:
+            buffer, size = self._aside[0]
+            if buffer:
+                yield buffer
+            # It may not have been replaced yet, and would be found there once more.
+            buffer.clear()
+            self._aside.popleft()
+            self._done_bytes += size
