@@ -229,6 +229,13 @@ async def test_a_redirect_is_named() -> None:
     assert report.has("problem", "era", f"leads to {url.removesuffix('mcp')}elsewhere/")
 
 
+async def test_a_redirect_to_what_is_no_url_is_named() -> None:
+    async with answering(302, headers={"Location": "http://[x"}) as url:
+        report = await doctor(url)
+    assert report.code == 2
+    assert report.has("problem", "era", "HTTP 302 and a Location that is no URL: http://[x")
+
+
 @pytest.mark.parametrize(
     ("result", "words"),
     [

@@ -318,9 +318,11 @@ def _refused(reply: Reply, url: str) -> Refused:
     if reply.message is not None and not reply.message.raw_error:
         flaw = "a result that names no protocol version"
     location = reply.headers.get("location", "")
-    return Refused(
-        reply.status, reply.content_type, code, message, flaw, urljoin(url, location) if location else ""
-    )
+    try:
+        leads_to = urljoin(url, location) if location else ""
+    except ValueError:
+        leads_to, flaw = "", f"a Location that is no URL: {location}"
+    return Refused(reply.status, reply.content_type, code, message, flaw, leads_to)
 
 
 def _why(fault: Fault) -> str:

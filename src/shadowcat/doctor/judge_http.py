@@ -157,7 +157,7 @@ def _no_era(facts: HttpFacts) -> Finding:
     saw = "no answer to initialize" if status is None else f"initialize is answered with HTTP {status}"
     if isinstance(refused, Refused) and refused.message:
         saw += f" ({refused.message})"
-    elif isinstance(refused, Refused) and refused.flaw and status == 200:
+    elif isinstance(refused, Refused) and refused.flaw and status in (200, *_REDIRECTS):
         saw += f" and {refused.flaw}"
     means = "This is no MCP endpoint, or it does not let us in."
     match status:
