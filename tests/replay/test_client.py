@@ -12,9 +12,11 @@ from msgspec.structs import replace
 from shadowcat.app.replay import recording_at
 from shadowcat.core.exchange import PASS, Answer, Context, Direction, Forwarded
 from shadowcat.core.ports import Upstream
+from shadowcat.replay import walk
 from shadowcat.replay.client import TapeClient
 from shadowcat.replay.files import tapes_in
 from shadowcat.replay.options import ReplayOptions
+from shadowcat.replay.recorded import RecordedSession
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Message
 from shadowcat.wire.mcp import Era
@@ -328,6 +330,27 @@ async def test_the_start_of_a_command_is_not_waited_for_as_an_answer_is(
     assert told == ([] if is_quick_after else ["tools/call t: expected a result, got none in 0.1 s"])
     # A command sees no headers.
     assert "Mcp-Param-*" not in caplog.text
+
+
+async def test_a_command_may_begin_to_speak_in_the_moment_that_it_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(walk, "_START_S", 0.0)
+    options = ReplayOptions(wait_s=0.001)
+    upstream = cast(Upstream, SlowCommand(0.0))
+    nobody = list[str]().append
+    with recording(tmp_path) as traffic:
+        traffic.recorder.saw(call(1), modern(UP), PASS)
+    with recording_at(str(tmp_path), options) as tape:
+        walked = walk.Walk(tape, RecordedSession("s"), upstream, options, nobody, nobody, is_command=True)
+
+        async def late() -> None:
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                walked._said()  # pyright: ignore[reportPrivateUsage]
+
+        assert not await walked._within(late())  # pyright: ignore[reportPrivateUsage]
 
 
 def modern(direction: Direction, request: Message | None = None) -> Context:

@@ -192,7 +192,8 @@ class Walk:
 
     def _said(self) -> None:
         was_starting, self._is_starting = self._is_starting, False
-        if was_starting and self._limit is not None:
+        # One that has expired still has to interrupt what waits, and cannot be put off.
+        if was_starting and self._limit is not None and not self._limit.expired():
             self._limit.reschedule(asyncio.get_running_loop().time() + self._options.wait_s)
 
     # Comparing.
