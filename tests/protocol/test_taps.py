@@ -232,6 +232,26 @@ async def test_one_that_fails_for_a_session_is_told_of_each_message() -> None:
         assert rig.proxy.shared.pipeline.failures["OfSessions", "ValueError"] == 1
 
 
+class Failing(OfSessions):
+    def asked(self, request: Message) -> None:
+        raise ValueError("on purpose")
+
+    def answered(self, answer: Message, request: Message) -> None:
+        raise LookupError("on purpose")
+
+
+async def test_one_that_fails_for_a_call_of_a_session_stops_nothing() -> None:
+    other = OfSessions()
+    async with stand(taps=[Failing(), other], script={"answers_json": True}) as rig:
+        await rig.client.initialize()
+        for id in (1, 2):
+            reply = await rig.client.begin("tools/call", {"name": "t"}, id)
+            assert (reply.status, (await reply.json())["id"]) == (200, id)
+        assert [message.id for message, _ in other.calls] == [1, 1, 2, 2]
+        failures = rig.proxy.shared.pipeline.failures
+        assert failures == {("Failing", "ValueError"): 2, ("Failing", "LookupError"): 2}
+
+
 async def test_taps_that_are_put_in_place_of_others_are_told_at_once() -> None:
     before, after = OfSessions(), OfSessions()
     async with stand(taps=[before], script={"answers_json": True}) as rig:

@@ -58,7 +58,10 @@ def ask(
         if give_up is not None:
             # Whoever else sends it tells of it.
             for tap in core.taps if core.taps_of is pipeline.taps else core.fresh_taps():
-                tap.asked(message)
+                try:
+                    tap.asked(message)
+                except Exception as error:
+                    pipeline.tap_failed(tap, error)
         return give_up
     try:
         judged = core.judge(message, TO_SERVER)
@@ -144,7 +147,10 @@ class _Call(msgspec.Struct, eq=False):
                 response = judged.message if isinstance(judged, Reply) else judged
             elif pipeline.is_tapped:
                 for tap in core.taps if core.taps_of is pipeline.taps else core.fresh_taps():
-                    tap.answered(response, self.request)
+                    try:
+                        tap.answered(response, self.request)
+                    except Exception as error:
+                        pipeline.tap_failed(tap, error)
             if not answer.came_as_stream:
                 return response
             reader = self._kept(response)

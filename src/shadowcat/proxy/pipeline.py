@@ -150,7 +150,7 @@ class Pipeline:
             try:
                 return tap.of_session(context(TO_SERVER, None))
             except Exception as error:
-                self._tap_failed(tap, error)
+                self.tap_failed(tap, error)
         return _Told(self, tap, context)
 
     def tell(self, message: Message, context: Context, outcome: Verdict = PASS) -> None:
@@ -162,7 +162,7 @@ class Pipeline:
         try:
             tap.saw(message, context, outcome)
         except Exception as error:
-            self._tap_failed(tap, error)
+            self.tap_failed(tap, error)
 
     def failed(self, context: Context, fault: Fault) -> None:
         """Tells the taps that a request which went on was answered with a fault."""
@@ -170,9 +170,9 @@ class Pipeline:
             try:
                 tap.failed(context, fault)
             except Exception as error:
-                self._tap_failed(tap, error)
+                self.tap_failed(tap, error)
 
-    def _tap_failed(self, tap: TapSink, error: Exception) -> None:
+    def tap_failed(self, tap: TapSink | SessionTap, error: Exception) -> None:
         """What it was told of may be on its way already: whoever only looks on stops nothing."""
         name, how = type(tap).__name__, type(error).__name__
         if self._is_first_time(name, how):
