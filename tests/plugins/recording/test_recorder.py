@@ -189,6 +189,32 @@ def test_what_cannot_be_told_is_counted_and_spoils_nothing(tmp_path: Path) -> No
     assert traffic.recorder.statistics().dropped == 1
 
 
+def test_what_became_of_it_cannot_be_told(tmp_path: Path) -> None:
+    with recording(tmp_path) as traffic:
+        traffic.exchange(1)
+        with pytest.raises(TypeError):
+            traffic.recorder.saw(
+                call(2), context(UP), Reject(Fault(FaultKind.FORBIDDEN, data={"x": object()}))
+            )
+        traffic.exchange(2)
+    assert [frame.seq for frame in frames_in(tmp_path)] == [1, 2, 4, 5]
+    assert traffic.recorder.statistics().dropped == 1
+
+
+def test_what_cannot_be_told_by_session_is_counted_and_spoils_nothing(tmp_path: Path) -> None:
+    with recording(tmp_path) as traffic:
+        calls, request = traffic.recorder.of_session(context(UP)), call(1)
+        calls.asked(request)
+        with pytest.raises(UnicodeEncodeError):
+            calls.asked(replace(call(2), method="\udc80"))
+        with pytest.raises(TypeError):
+            calls.answered(replace(answer(request), raw=object()), request)
+        traffic.exchange(2)
+    assert [frame.seq for frame in frames_in(tmp_path)] == [1, 4, 5]
+    assert traffic.recorder.statistics().dropped == 2
+    assert not traffic.recorder.statistics().held_bytes
+
+
 def test_a_message_of_several_lines_takes_one(tmp_path: Path) -> None:
     raw = b'{\n  "jsonrpc": "2.0",\n  "method": "m"\n}'
     with recording(tmp_path) as traffic:

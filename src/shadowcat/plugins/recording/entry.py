@@ -50,17 +50,22 @@ class Entry(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 _AS_FLOAT = struct.Struct(">d")
-_SEQ_AT = 2
-"""After what says that it is an array of so many members, and what says that a float comes."""
+_START = b"\x9d\xcb"
+"""In MessagePack: an array of thirteen members, then a float."""
 
 
 def count_in(entries: bytes | bytearray) -> int:
     """How many there are of entries that were encoded one after the other, with nothing left out between them."""
     if not entries:
         return 0
-    [first] = _AS_FLOAT.unpack_from(entries, _SEQ_AT)
+    [first] = _AS_FLOAT.unpack_from(entries, len(_START))
     [last] = _AS_FLOAT.unpack_from(entries, len(entries) - _AS_FLOAT.size)
     return int(last - first) + 1
+
+
+def start_of(seq: float) -> bytes:
+    """How the entry of that number begins, and nothing else: no text has these bytes."""
+    return _START + _AS_FLOAT.pack(seq)
 
 
 class Progress(msgspec.Struct, array_like=True):

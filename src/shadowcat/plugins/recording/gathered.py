@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 
+from shadowcat.plugins.recording.entry import start_of
+
 _ENOUGH_BYTES = 256 * 1024
 """A buffer that has grown to this is put aside: it is what is handed over at a time."""
 _NOTHING = -1
@@ -73,9 +75,12 @@ class Gathered:
             self._aside.append((buffer, size))
         self.buffer = bytearray()
 
-    def take_back(self, size: int) -> None:
-        """What was told last, to that size of the buffer: it cannot be encoded."""
-        del self.buffer[size:]
+    def take_back(self, seq: float) -> None:
+        """What there is of the entry of that number, the last one: it cannot be encoded."""
+        start, buffer = start_of(seq), self.buffer
+        # Looked for, and again: with what the other thread takes meanwhile its place is another one.
+        while (at := buffer.rfind(start)) >= 0:
+            del buffer[at:]
         self.left_out += 1
         self._put_aside()
 

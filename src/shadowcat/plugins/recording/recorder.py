@@ -109,7 +109,6 @@ class Recorder:
             return
         gathered.seq = seq = gathered.seq + 1.0
         buffer = gathered.buffer
-        size = len(buffer)
         if request is None:
             linked = None
         elif kind is RESULT or kind is ERROR:
@@ -124,8 +123,8 @@ class Recorder:
             name = "result"
         else:
             name = "notification" if kind is NOTIFICATION else "error"
-        became = None if outcome is PASS else self._told(message, outcome)
         try:
+            became = None if outcome is PASS else self._told(message, outcome)
             _encode_into(
                 (
                     seq,
@@ -146,7 +145,7 @@ class Recorder:
                 _AT_THE_END,
             )
         except Exception:
-            gathered.take_back(size)
+            gathered.take_back(seq)
             self._links.ended(message)
             raise
 

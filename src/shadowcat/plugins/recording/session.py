@@ -62,25 +62,30 @@ class RecordedSession:
             return
         gathered.seq = seq = gathered.seq + 1.0
         self._asked[request] = seq
-        _encode_into(
-            (
-                seq,
-                self._now(),
-                True,
-                self._is_legacy,
-                self._session_id,
-                self._upstream,
-                _OK,
-                None,
-                "request",
-                request.method,
-                request.raw,
-                None,
-                seq,
-            ),
-            gathered.buffer,
-            _AT_THE_END,
-        )
+        try:
+            _encode_into(
+                (
+                    seq,
+                    self._now(),
+                    True,
+                    self._is_legacy,
+                    self._session_id,
+                    self._upstream,
+                    _OK,
+                    None,
+                    "request",
+                    request.method,
+                    request.raw,
+                    None,
+                    seq,
+                ),
+                gathered.buffer,
+                _AT_THE_END,
+            )
+        except Exception:
+            gathered.take_back(seq)
+            self._links.ended(request)
+            raise
 
     def answered(self, answer: Message, request: Message) -> None:
         gathered = self._gathered
@@ -90,22 +95,26 @@ class RecordedSession:
         linked = self._asked.pop(request, 0.0)
         if self._twins:
             self._links.forget_twin(request)
-        _encode_into(
-            (
-                seq,
-                self._now(),
-                False,
-                self._is_legacy,
-                self._session_id,
-                self._upstream,
-                _OK,
-                linked,
-                "result" if answer.kind is RESULT else "error",
-                "",
-                answer.raw,
-                None,
-                seq,
-            ),
-            gathered.buffer,
-            _AT_THE_END,
-        )
+        try:
+            _encode_into(
+                (
+                    seq,
+                    self._now(),
+                    False,
+                    self._is_legacy,
+                    self._session_id,
+                    self._upstream,
+                    _OK,
+                    linked,
+                    "result" if answer.kind is RESULT else "error",
+                    "",
+                    answer.raw,
+                    None,
+                    seq,
+                ),
+                gathered.buffer,
+                _AT_THE_END,
+            )
+        except Exception:
+            gathered.take_back(seq)
+            raise
