@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from copy import copy
 
 from shadowcat.aio import cancel_and_join
 from shadowcat.core.backoff import Backoff
@@ -29,21 +29,37 @@ OPENING_S = 0.5
 """How long a client's stream waits for the server's to be open. Some servers begin theirs only with an event."""
 
 
+class _Following:
+    """What a task that follows has to itself: the one before it may not have ended yet."""
+
+    __slots__ = ("backoff", "opened_at", "passing", "tried")
+
+    def __init__(self, backoff: Backoff) -> None:
+        self.backoff = backoff
+        self.tried = asyncio.Event()
+        self.passing: Passing | None = None
+        """On the stream that is open."""
+        self.opened_at = 0.0
+
+    def has_lasted(self, now: float) -> bool:
+        """Whether the stream has. Not for being let in: a server that ends each must not be asked ever faster."""
+        return self.passing is not None and (self.passing.has_come or now - self.opened_at >= _LIVED_S)
+
+
 class Listening:
     __slots__ = (
-        "_backoff",
         "_core",
         "_cursor",
         "_followed_in",
+        "_following",
         "_recovery",
         "_reopened",
         "_task",
-        "_tried",
     )
 
     def __init__(self, core: SessionCore, recovery: Recovery) -> None:
         self._core = core
-        self._backoff = Backoff()
+        self._following = _Following(Backoff())
         self._cursor: bytes | None = None
         """Where an earlier process was in the stream."""
         self._followed_in: int | None = None
@@ -52,7 +68,6 @@ class Listening:
         self._reopened: int | None = None
         """The epoch of an upstream session that was just opened, and whose stream was not asked for yet."""
         self._task: asyncio.Task[None] | None = None
-        self._tried = asyncio.Event()
 
     def go_on_from(self, cursor: bytes | None) -> None:
         """An earlier process followed the stream: what was said meanwhile is caught up with, or owned up to."""
@@ -67,12 +82,14 @@ class Listening:
         if not self.is_running:
             # Not for good: what knows each other in a circle stays when the session ends.
             self._recovery.on_reopened = self._start_anew
-            self._backoff.succeeded()
-            self._begin()
+            self._begin(Backoff())
 
-    def _begin(self) -> None:
-        self._tried.clear()
-        self._task = self._core.shared.tasks.spawn(self._follow(), f"listen {self._core.record.id[:8]}")
+    def _begin(self, backoff: Backoff) -> None:
+        before, self._following = self._following, _Following(backoff)
+        # Who waits for that one finds that there is another to wait for.
+        before.tried.set()
+        following = self._follow(self._following)
+        self._task = self._core.shared.tasks.spawn(following, f"listen {self._core.record.id[:8]}")
 
     def _start_anew(self) -> None:
         """The session has another upstream session. The wait goes on growing if that one's stream does not last."""
@@ -80,7 +97,9 @@ class Listening:
             # It follows the stream of the one before, or waits to ask for it again, or for this.
             self._task.cancel()
         self._reopened = self._core.correlator.epoch
-        self._begin()
+        before = self._following
+        has_lasted = before.has_lasted(self._core.shared.clock.monotonic())
+        self._begin(Backoff() if has_lasted else copy(before.backoff))
 
     async def opened(self) -> None:
         """Returns once the server's stream is open, or is known not to be.
@@ -90,7 +109,8 @@ class Listening:
         """
         try:
             async with asyncio.timeout(OPENING_S):
-                await self._tried.wait()
+                while not (following := self._following).tried.is_set():
+                    await following.tried.wait()
         except TimeoutError:
             pass  # a slow server costs the client this wait, not its stream
 
@@ -107,27 +127,26 @@ class Listening:
         if unread_since is not None and now - unread_since >= self._core.shared.limits.linger_s:
             await self.stop()
 
-    async def _follow(self) -> None:
+    async def _follow(self, following: _Following) -> None:
         core = self._core
         while core.state in (State.OPEN, State.RECOVERING):
             seen = core.correlator.epoch
             is_new = seen == self._reopened
             self._reopened = None
             try:
-                source = await self._open()
+                source = await self._open(following)
                 if source is None:
                     return
-                # Not for being let in: a server that ends each stream at once must not be asked ever faster.
-                await self._relay(source, self._backoff.succeeded)
+                await self._relay(source, following)
             except Fault as fault:
                 if fault.kind is FaultKind.UPSTREAM_SESSION_LOST:
                     if is_new:
                         # A session just opened is known: this server has no such route, and 404 means that.
                         return
                     await self._recover(seen)
-            await asyncio.sleep(self._backoff.next_s(random.random()))
+            await asyncio.sleep(following.backoff.next_s(random.random()))
 
-    async def _open(self) -> MessageStream | None:
+    async def _open(self, following: _Following) -> MessageStream | None:
         core = self._core
         cursor, self._cursor = self._cursor, None
         try:
@@ -135,7 +154,7 @@ class Listening:
                 return core.link.resume(cursor, standalone=True)
             source = await core.link.listen()
         finally:
-            self._tried.set()
+            following.tried.set()
         core.book.standalone.start_afresh()
         if self._followed_in == core.correlator.epoch:
             # There is nothing to ask for it with. Where the upstream session is another one, that was said already.
@@ -143,12 +162,12 @@ class Listening:
         self._followed_in = None if source is None else core.correlator.epoch
         return source
 
-    async def _relay(self, source: MessageStream, on_life: Callable[[], object]) -> None:
+    async def _relay(self, source: MessageStream, following: _Following) -> None:
         core = self._core
         stream = core.book.standalone
         clock = core.shared.clock
-        opened_at = clock.monotonic()
-        passing = Passing(core, stream)
+        following.opened_at = clock.monotonic()
+        following.passing = passing = Passing(core, stream)
         if isinstance(source, PromptStream):
             source.take_with(passing)
         try:
@@ -161,8 +180,9 @@ class Listening:
                 stream.mark(source.cursor)
                 await core.book.wait_for_room(stream)
         finally:
-            if passing.has_come or clock.monotonic() - opened_at >= _LIVED_S:
-                on_life()
+            if following.has_lasted(clock.monotonic()):
+                following.backoff.succeeded()
+            following.passing = None
             await source.aclose()
 
     async def _recover(self, seen_epoch: int) -> None:
