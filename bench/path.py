@@ -13,7 +13,7 @@ from shadowcat.clock import SystemClock
 from shadowcat.core.exchange import Answer, Caller, Forwarded, MessageStream
 from shadowcat.core.ports import ClientSession, ClientStream, Link
 from shadowcat.downstream.answers import stream_response
-from shadowcat.http.outgoing import ClientResponse, Prompt
+from shadowcat.http.incoming import ClientResponse, Prompt
 from shadowcat.proxy.pipeline import Pipeline
 from shadowcat.proxy.relay import Relay
 from shadowcat.proxy.shared import SessionLimits, Shared

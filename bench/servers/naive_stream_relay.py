@@ -12,8 +12,8 @@ from collections.abc import AsyncIterator
 from bench.sse import LineByLine
 from shadowcat.app.process import run, until_stopped
 from shadowcat.http.client import Client, Origin
+from shadowcat.http.incoming import ClientResponse
 from shadowcat.http.message import Request, Response
-from shadowcat.http.outgoing import ClientResponse
 from shadowcat.http.server import Server
 
 

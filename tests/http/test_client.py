@@ -14,9 +14,10 @@ import pytest
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.http import outgoing
 from shadowcat.http.client import Client, Origin
+from shadowcat.http.incoming import ClientResponse
 from shadowcat.http.limits import KIB, MIB, ClientLimits, ServerLimits, Timeouts
 from shadowcat.http.message import HeaderList, Request, Response
-from shadowcat.http.outgoing import ClientResponse, OutgoingConnection
+from shadowcat.http.outgoing import OutgoingConnection
 from shadowcat.http.pool import PoolStatistics
 from tests.http.kit import (
     Certificates,
@@ -470,7 +471,9 @@ async def test_an_answer_before_the_request_was_taken_ends_the_connection() -> N
         assert await response.read(LIMIT) == b"ok"
         assert (taken(client), idle(client)) == (0, 0)
         # And what it did not take is not held for it.
-        transport = response._connection._transport
+        connection = response._connection
+        assert isinstance(connection, OutgoingConnection)
+        transport = connection._transport
         await until(lambda: not transport.get_write_buffer_size())
 
 

@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 
 from shadowcat.errors import FaultKind
 from shadowcat.http.client import OutgoingHead
+from shadowcat.http.incoming import ClientResponse
 from shadowcat.http.limits import Timeouts
-from shadowcat.http.outgoing import ClientResponse
 from shadowcat.http.turn import Sender, Turn
 from tests.http.kit import Recorder, Wire, post, scripted, serving, soon, using, wire_to
 

@@ -21,8 +21,8 @@ from shadowcat.downstream.outbox import Outbox
 from shadowcat.downstream.sse_stream import SseStream
 from shadowcat.errors import Fault
 from shadowcat.http.check import Refusal
+from shadowcat.http.incoming import ClientResponse
 from shadowcat.http.message import Request, Response
-from shadowcat.http.outgoing import ClientResponse
 from shadowcat.proxy import direct
 from shadowcat.proxy.book import StreamBook
 from shadowcat.proxy.core import SessionCore

@@ -10,8 +10,8 @@ import pytest
 
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.http.client import Client, Origin
+from shadowcat.http.incoming import ClientResponse
 from shadowcat.http.message import Request, Response
-from shadowcat.http.outgoing import ClientResponse
 from shadowcat.http.server import Server
 from shadowcat.upstream.events import ReconnectPolicy, ResumedMessages, StreamCounters
 from shadowcat.wire.jsonrpc import Message

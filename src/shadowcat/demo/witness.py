@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.http.client import Client, Origin
+from shadowcat.http.incoming import ClientResponse
 from shadowcat.http.limits import Timeouts
 from shadowcat.http.message import HeaderList
-from shadowcat.http.outgoing import ClientResponse
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Message
 from shadowcat.wire.mcp import LATEST_LEGACY, Header, Method

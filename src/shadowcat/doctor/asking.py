@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 from shadowcat.doctor.loose import result_of
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.http.client import Client, Origin
+from shadowcat.http.incoming import ClientResponse
 from shadowcat.http.limits import Timeouts
 from shadowcat.http.message import HeaderList
-from shadowcat.http.outgoing import ClientResponse
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.headers import encode_value
 from shadowcat.wire.jsonrpc import Message, RequestId

@@ -15,9 +15,9 @@ from shadowcat.clock import Clock
 from shadowcat.core.peer import SEAL_HEADER, is_sealed, seal
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.http.client import Client, Origin
+from shadowcat.http.incoming import ClientResponse
 from shadowcat.http.limits import Timeouts
 from shadowcat.http.message import HeaderList, Headers, Request, Response
-from shadowcat.http.outgoing import ClientResponse
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.mcp import PRIMING_VERSIONS, Header
 from shadowcat.wire.sse import encode_priming

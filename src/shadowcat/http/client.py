@@ -16,9 +16,10 @@ from urllib.parse import urlsplit
 
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.http.flow import Sweeper
+from shadowcat.http.incoming import ClientResponse
 from shadowcat.http.limits import ClientLimits, Timeouts
 from shadowcat.http.message import HeaderList, encode_fields
-from shadowcat.http.outgoing import ClientResponse, ConnectionPool, OutgoingConnection
+from shadowcat.http.outgoing import ConnectionPool, OutgoingConnection
 from shadowcat.http.pool import Claim, Grant, Pool, PoolStatistics
 from shadowcat.http.turn import Turn
 

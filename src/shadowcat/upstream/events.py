@@ -17,7 +17,7 @@ from shadowcat.core.exchange import Taker
 from shadowcat.core.redact import shown
 from shadowcat.core.track import EventTracker
 from shadowcat.errors import Fault, FaultKind
-from shadowcat.http.outgoing import ClientResponse
+from shadowcat.http.incoming import ClientResponse
 from shadowcat.upstream.interpret import messages_of
 from shadowcat.wire import alike
 from shadowcat.wire.glance import tells_or_asks

@@ -12,7 +12,7 @@ import msgspec
 
 from shadowcat.core.exchange import Answer, Rest
 from shadowcat.errors import Fault
-from shadowcat.http.outgoing import ClientResponse
+from shadowcat.http.incoming import ClientResponse
 from shadowcat.upstream.interpret import SSE, media_type
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Message

@@ -11,7 +11,7 @@ from typing import Any
 
 from shadowcat.core.exchange import Answer
 from shadowcat.errors import Fault, FaultKind
-from shadowcat.http.outgoing import ClientResponse
+from shadowcat.http.incoming import ClientResponse
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import ERROR, Message
 

@@ -8,9 +8,9 @@ from urllib.parse import urljoin, urlsplit
 
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.http.client import Client, Origin, OutgoingHead
+from shadowcat.http.incoming import ClientResponse
 from shadowcat.http.limits import Timeouts
 from shadowcat.http.message import HeaderList
-from shadowcat.http.outgoing import ClientResponse
 from shadowcat.http.pool import PoolStatistics
 
 MAX_BODY_BYTES = 16 * 1024 * 1024

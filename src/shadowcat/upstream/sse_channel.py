@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 
 from shadowcat.core.correlate import ID_BITS
 from shadowcat.errors import Fault, FaultKind
+from shadowcat.http.incoming import ClientResponse
 from shadowcat.http.limits import Timeouts
 from shadowcat.http.message import HeaderList
-from shadowcat.http.outgoing import ClientResponse
 from shadowcat.upstream.call import Call
 from shadowcat.upstream.conduit import Conduit, ConduitLimits
 from shadowcat.upstream.events import EventMessages

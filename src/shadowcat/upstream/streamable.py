@@ -12,9 +12,9 @@ from shadowcat.core.session import promise_of
 from shadowcat.core.statistics import UpstreamStatistics
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.http.client import Client, OutgoingHead
+from shadowcat.http.incoming import ClientResponse
 from shadowcat.http.limits import Timeouts
 from shadowcat.http.message import HeaderList
-from shadowcat.http.outgoing import ClientResponse
 from shadowcat.upstream.events import EventMessages, ReconnectPolicy, ResumedMessages, StreamCounters
 from shadowcat.upstream.first_words import FirstWords, is_stream
 from shadowcat.upstream.interpret import JSON, SSE, answer_of, media_type, refusal_of, whole_answer
