@@ -505,3 +505,14 @@ async def test_a_drain_lets_a_call_finish_and_then_ends_the_stream(session: Rig)
         async with soon(10):
             await draining
     assert len(session.server.got("DELETE")) == 2
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_drain_may_begin_while_a_client_goes_away(session: Rig, turns: int) -> None:
+    """In whichever turn of the loop: its stream is none of those that are told of the drain then."""
+    session.client.stream.close()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    async with soon(10):
+        await session.proxy.drain(5)
+    assert len(session.server.got("DELETE")) == 1

@@ -141,7 +141,11 @@ class Conversation:
                 self._on_over()
 
     def drain(self) -> None:
-        """No more than the answers to what runs is to come."""
+        """No more than the answers to what runs is to come.
+
+        Whoever drains the session says so here before: its stream, asked for again, would end again at once, and no
+        other task would come to its turn.
+        """
         self._is_draining = True
 
     # Requests.
