@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import Any
 
 import pytest
@@ -361,6 +362,25 @@ async def test_a_server_without_a_get_route_keeps_its_sessions(rig: Stand) -> No
     await until(lambda: not rig.session().is_listening)
     assert len(rig.server.got("initialize")) <= 2
     assert "result" in await rig.client.call()
+
+
+async def test_a_client_that_only_listens_outlives_one_restart_of_its_server_after_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(random, "random", lambda: 0.0)
+    async with stand(session_limits=SessionLimits(recovery_gap_s=0.0)) as rig:
+        await rig.client.initialize()
+        listening = await rig.client.listen()
+        for count in (1, 2, 3):
+            stream = await rig.server.listens(count)
+            assert stream.seen.get("mcp-session-id") == f"up-a-{count}"
+            # With an id: who was cut off comes back for the rest.
+            await stream.notify("notifications/vendor", {"n": count}, id=f"e{count}")
+            while (await listening.message())["method"] != "notifications/vendor":
+                pass
+            rig.server.restart()
+            stream.cut()
+        assert (await rig.server.listens(4)).seen.get("mcp-session-id") == "up-a-4"
 
 
 @pytest.mark.case("S10")
