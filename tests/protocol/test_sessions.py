@@ -212,6 +212,19 @@ async def test_a_server_that_does_not_take_what_is_set_again_is_not_waited_for_f
         assert "result" in await rig.client.call(id=20)
 
 
+async def test_calls_wait_once_for_a_server_that_does_not_take_what_is_set_again() -> None:
+    async with stand(session_limits=SessionLimits(call_s=0.5)) as rig:
+        await _used(rig)
+
+        @rig.server.on("resources/subscribe")
+        async def _(call: Call) -> None:
+            await happens(call.seen.dropped)
+
+        rig.server.restart()
+        assert "result" in await rig.client.call(id=20)
+        assert [seen.json["params"]["uri"] for seen in rig.server.got("resources/subscribe")] == ["x:a"]
+
+
 async def test_what_may_have_changed_does_not_pile_up_for_a_client_that_never_listens() -> None:
     async with stand(session_limits=SessionLimits(recovery_gap_s=0.0)) as rig:
         await _used(rig)
