@@ -150,6 +150,21 @@ def test_together_they_hold_no_more_than_the_whole(charges: list[tuple[int, int]
     assert total.used <= 900 + 10 * 40
 
 
+@pytest.mark.parametrize("count", [1, 31, 32, 33, 64, 80, 99])
+@pytest.mark.parametrize("over", [-1, 0, 1])
+@pytest.mark.parametrize("held_back", [0, 1, 40])
+def test_what_is_handed_out_of_much_is_as_much_as_asked_for_and_not_an_event_more(
+    count: int, over: int, held_back: int
+) -> None:
+    log = log_of(100)
+    for max_bytes in (EVENT * count + over, EVENT):
+        waiting = [data for data, _ in log.after(log.handed_out)][: 100 - held_back - log.handed_out]
+        given = log.hand_out(100 - held_back, max_bytes)
+        assert given == waiting[: len(given)]
+        assert cost(given[:-1]) < max_bytes
+        assert given == waiting or cost(given) >= max_bytes
+
+
 class Logging(RuleBasedStateMachine):
     """Against a list that never forgets, and the number of the oldest that may still be asked for."""
 

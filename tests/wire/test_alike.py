@@ -126,6 +126,17 @@ def test_a_run_ends_where_anything_else_begins(other: bytes) -> None:
     assert alike.end_of_run(FIRST, [PLAIN, PLAIN, other, PLAIN], 3) == 4
 
 
+@given(
+    st.integers(0, 120), st.integers(0, 120), st.binary(max_size=70).map(HEAD.encode().__add__) | st.binary()
+)
+def test_a_long_run_ends_there_too(start: int, place: int, other: bytes) -> None:
+    raws = [message(f'{{"at":{number * 7919}}}') for number in range(120)]
+    raws.insert(place, other)
+    head = message("{")[:-1]
+    alike_from = [raw.startswith(head) for raw in raws[start:]]
+    assert alike.end_of_run(FIRST, raws, start) == start + [*alike_from, False].index(False)
+
+
 @pytest.mark.parametrize(
     "first",
     [

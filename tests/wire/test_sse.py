@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shadowcat.errors import Fault, FaultKind, Side
-from shadowcat.wire.sse import KEEPALIVE, SseDecoder, SseEvent, encode_event, encode_priming
+from shadowcat.wire.sse import (
+    KEEPALIVE,
+    SseDecoder,
+    SseEvent,
+    encode_event,
+    encode_messages,
+    encode_priming,
+)
 from tests.wire import texts
 
 BOM = b"\xef\xbb\xbf"
@@ -154,6 +161,36 @@ def test_small_reads_give_the_events_of_the_reference(stream: bytes, size: int) 
     decoder = SseDecoder()
     pieces = [stream[start : start + size] for start in range(0, len(stream), size)]
     assert [event for piece in pieces for event in decoder.feed(piece)] == reference(stream)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b"data: x\n\n",
+        b"data: x\n",
+        b"data: ",
+        b"id: 9\n\n",
+        b"retry: 30\n\n",
+        b": keepalive\n\n",
+        b"\n",
+        b"event: message\nid: 9\n\n",
+        b"event: message\ndata: x\nid: 9\n\n",
+        b"event: other\nid: 9\ndata: x\n\n",
+        b"event: message\nid: 9\ndata: x\ndata: y\n\n",
+        b"event: message\nid: 9\ndata: x\nretry: 30\n\n",
+        b"event: message\nid: 9\ndata: x\r\ry\n\n",
+        b"event: message\nid: 9\0\ndata: x\n\n",
+        b"event: message\nid: \ndata: \n\n",
+        b"event: message\nid: 9\ndata: x\n",
+        b"event: message\nid: event: message\nid: 9\ndata: x\n\n",
+    ],
+)
+@pytest.mark.parametrize("place", range(4))
+def test_one_that_is_different_among_usual_events(odd: bytes, place: int) -> None:
+    blocks = [b"event: message\nid: %d\ndata: {}\n\n" % number for number in range(3)]
+    blocks.insert(place, odd)
+    stream = b"".join(blocks)
+    assert decode(stream) == reference(stream)
 
 
 def test_an_empty_read_between_cr_and_lf_changes_nothing() -> None:
@@ -334,3 +371,18 @@ def test_what_is_encoded_is_decoded(items: list[tuple[bytes, bytes, bytes, int |
         SseEvent(re.sub(rb"\r\n|\r", b"\n", data), event or b"message", id, retry)
         for data, event, id, retry in items
     ]
+
+
+@given(
+    st.sampled_from([b"Ab_-9.3.", b"50%d%b.3.", b""]),
+    st.integers(1, 10**15),
+    st.lists(st.none() | _payloads | st.sampled_from([b"{}", b"%d", b"%%"]), max_size=6),
+)
+def test_events_of_a_stream_are_what_each_of_them_is(
+    prefix: bytes, first: int, data: list[bytes | None]
+) -> None:
+    assert encode_messages(prefix, first, data) == b"".join(
+        encode_event(one, event=b"message", id=prefix + str(number).encode())
+        for number, one in enumerate(data, first)
+        if one is not None
+    )

@@ -142,6 +142,9 @@ def _cost(events: Sequence[bytes]) -> int:
     return len(events) * EVENT_OVERHEAD_BYTES + sum(map(len, events))
 
 
+_MANY = 32
+"""Events that are added up in one go."""
+
 _NO_QUESTIONS: Mapping[int, RequestId] = {}
 
 
@@ -242,6 +245,10 @@ class StreamLog:
         size = self._ahead
         if up_to < self.last_seq or size > max_bytes:
             size, beyond = 0, up_to + 1 - self._first
+            # Most of them by many at a time.
+            while end + _MANY <= beyond and (more := size + _cost(events[end : end + _MANY])) < max_bytes:
+                size = more
+                end += _MANY
             while end < beyond and size < max_bytes:
                 size += len(events[end]) + EVENT_OVERHEAD_BYTES
                 end += 1

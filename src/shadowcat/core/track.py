@@ -43,7 +43,7 @@ class EventTracker:
         if self._recent is None:
             self._recent = array("q")
         recent = self._recent
-        recent.extend(map(hash, ids))
+        recent.extend(map(hash, ids[-MAX_REMEMBERED:]))
         if len(recent) > _TRIMMED_AT:
             del recent[:-MAX_REMEMBERED]
 

@@ -6,7 +6,9 @@ whole-buffer operations: a stream of small events costs no Python step per line 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from itertools import repeat
 
 import msgspec
 
@@ -67,8 +69,7 @@ class SseDecoder:
             self._hold(data)
             return []
         if held is not None:
-            held += data
-            data = bytes(held)
+            data = b"".join((held, data))
             self._held = None
         events, rest = _usual_events(data)
         if len(data) > self._max:
@@ -114,33 +115,24 @@ class SseDecoder:
             raise Fault(FaultKind.UPSTREAM_INVALID, reason="event_too_large", sent=True)
 
 
-# The form that nearly all events have, and what stands between two of them.
+# The form that nearly all events have. What it finds in between two of them comes out too, and is to be nothing.
 _USUAL = b"event: message\nid: "
-_USUAL_LENGTH = len(_USUAL)
-_DATA = b"\ndata: "
-_NEXT = b"\n\n" + _USUAL
+_split_usual = re.compile(_USUAL + rb"(.*+)\ndata: (.*+)\n\n").split
 
 
 def _usual_events(data: bytes) -> tuple[list[SseEvent], bytes]:
     """The events of the usual form that `data` begins with, and the rest; none of them where one is any different.
 
-    They are taken apart in one go. A further line in any of them shows in the number of line ends.
+    They are taken apart in one go, and each byte is looked at once.
     """
     if not data.startswith(_USUAL):
         return [], data
-    parts = data[_USUAL_LENGTH:].split(_NEXT)
-    parts[-1], end, rest = parts[-1].partition(b"\n\n")
-    if not end:
-        rest = _USUAL + parts.pop()
-    length = len(data) - len(rest)
-    if data.count(b"\n", 0, length) != 4 * len(parts) or data.find(0, 0, length) >= 0:
+    parts = _split_usual(data)
+    rest = parts.pop()
+    between, ids, values = parts[::3], parts[1::3], parts[2::3]
+    if any(between) or data.find(0, 0, len(data) - len(rest)) >= 0:
         return [], data
-    try:
-        return [
-            SseEvent(value, b"message", id) for part in parts for id, value in (part.split(_DATA, 1),)
-        ], rest
-    except ValueError:
-        return [], data
+    return list(map(SseEvent, values, repeat(b"message"), ids)), rest
 
 
 def _parse_fields(block: bytes) -> SseEvent | None:
@@ -193,8 +185,9 @@ def encode_event(
 def encode_messages(prefix: bytes, first: int, data: Sequence[bytes | None]) -> bytes:
     """The events of a stream, of one line each, under ids that were minted here: the prefix and one number after the
     other. None leaves its number out."""
-    text = b"".join([one for one in data if one is not None])
-    if _LF in text or _CR in text:
+    said = [one for one in data if one is not None]
+    text = b"".join(said)
+    if len(said) < len(data) or _LF in text or _CR in text:
         return b"".join(
             [
                 encode_event(one, event=b"message", id=b"%b%d" % (prefix, number))
@@ -202,13 +195,14 @@ def encode_messages(prefix: bytes, first: int, data: Sequence[bytes | None]) -> 
                 if one is not None
             ]
         )
-    return b"".join(
-        [
-            b"event: message\nid: %b%d\ndata: %b\n\n" % (prefix, number, one)
-            for number, one in enumerate(data, first)
-            if one is not None
-        ]
-    )
+    # Written in one go: half of the work of one event after the other.
+    values: list[int | bytes] = [b""] * (2 * len(said))
+    values[::2] = range(first, first + len(said))
+    values[1::2] = said
+    return _MESSAGE % prefix.replace(b"%", b"%%") * len(said) % tuple(values)
+
+
+_MESSAGE = b"event: message\nid: %b%%d\ndata: %%b\n\n"
 
 
 def encode_priming(id: bytes, retry: int | None = None) -> bytes:
