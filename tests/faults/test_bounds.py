@@ -90,7 +90,7 @@ async def test_a_server_that_floods_is_read_as_fast_as_its_client_reads(
 
 async def test_clients_that_never_read_are_cut_off_and_may_come_back(counting: NumbersChild) -> None:
     """What they cost while they last is bounded by the budget of all logs, which is small here."""
-    count = sized(20, 100)
+    count = sized(40, 100)
     options = {
         "server": {"stall_s": sized(2.0, 10.0)},
         "session": {"all_log_bytes": count * MIB // 4},
@@ -112,8 +112,9 @@ async def test_clients_that_never_read_are_cut_off_and_may_come_back(counting: N
             at = time.monotonic()
             assert (await other.ask("ping"))["result"] == {}
             delays.append(time.monotonic() - at)
-        # Beside the log: what was read and not parsed, and what was encoded and not sent.
-        assert proxy.rss_bytes - before < count * MIB + SPARE_BYTES // 2
+        # The log, and once as much for the piece that was not taken and what the bound is soft by: there is no room for
+        # what was read and not parsed, nor for a second copy of the piece.
+        assert proxy.rss_bytes - before < count * MIB // 2 + SPARE_BYTES // 6
         assert statistics.median(delays) < 0.5
         found = await proxy.statistics()
         # The bound is soft by what one read brings beside the piece that the client was given last.

@@ -620,7 +620,7 @@ async def paused(
 
 
 async def test_the_time_a_reader_takes_is_not_the_servers() -> None:
-    """Neither while it reads nothing, nor right after it goes on."""
+    """Neither while it asks for nothing, nor right after it goes on."""
     async with serving(Flood(100)) as server, using() as client:
         response, connection = await paused(client, origin_of(server), gap_s=100.0)
         loop = asyncio.get_running_loop()
@@ -628,11 +628,34 @@ async def test_the_time_a_reader_takes_is_not_the_servers() -> None:
         connection.sweep(start + 1000.0)
         await until(lambda: loop.time() > start)
         assert await anext(response)
+        connection.sweep(start + 1000.0)
+        response.arrival()
         connection.sweep(start + 100.0)
-        assert await anext(response)
+        assert response.fault is None
         connection.sweep(loop.time() + 1000.0)
         with pytest.raises(Fault, match="deadline"):
             await response.read(LIMIT * 1000)
+
+
+async def test_nothing_is_read_until_the_reader_has_use_for_it() -> None:
+    async with serving(Flood(100)) as server, using() as client:
+        response, connection = await paused(client, origin_of(server))
+        assert await anext(response)
+        assert connection._paused
+        response.pause()
+        assert await anext(response)
+        response.pause()
+        assert connection._paused
+        await response.aclose()
+
+
+async def test_a_pause_that_comes_after_the_end_is_none_of_the_next_response() -> None:
+    async with serving(Recorder()) as server, using() as client:
+        response = await get(client, origin_of(server))
+        await until(lambda: response.complete)
+        response.pause()
+        assert await read(client, origin_of(server)) == b""
+        assert idle(client) == 1
 
 
 async def test_what_arrived_before_a_paused_connection_broke_can_be_read() -> None:

@@ -6,11 +6,13 @@ import asyncio
 import logging
 import os
 import socket
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from shadowcat.http.connection import Connection
 from shadowcat.http.limits import KIB, MIB, ServerLimits
 from shadowcat.http.message import Headers, Request, Response, encode_fields
 from tests.http.kit import (
@@ -57,6 +59,8 @@ class Stream:
         self.size = size
         self.status = status
         self.produced = 0
+        self.piece = b""
+        """The last one."""
         self.closed = asyncio.Event()
 
     async def __call__(self, request: Request) -> Response:
@@ -65,7 +69,8 @@ class Stream:
     async def body(self) -> AsyncIterator[bytes]:
         try:
             for _ in range(self.chunks):
-                yield b"x" * self.size
+                self.piece = b"x" * self.size
+                yield self.piece
                 self.produced += 1
             await self.end()
         finally:
@@ -341,6 +346,29 @@ async def stall(wire: Wire) -> None:
     """Reads nothing from here on: what asyncio read ahead is bounded, and so is the kernel's."""
     wire.writer.transport.pause_reading()  # pyright: ignore[reportAttributeAccessIssue]
     await wire.send(GET)
+
+
+@pytest.mark.parametrize("is_tls", [False, True], ids=["plain", "TLS"])
+async def test_of_a_stream_that_nobody_reads_one_piece_is_held_once(
+    certificates: Certificates, is_tls: bool
+) -> None:
+    stream = Stream(1000)
+    server_tls, client_tls = (
+        (certificates.server.context(), certificates.client.context()) if is_tls else (None, None)
+    )
+    async with (
+        serving(stream, tls=server_tls) as server,
+        wire_to(server, tls=client_tls, small_buffer=True) as wire,
+    ):
+        await stall(wire)
+        (connection,) = server._serving.connections
+        assert isinstance(connection, Connection)
+        await until(lambda: connection._gate.is_closed and stream.produced > 0)
+        # As it is written: with the length before it, and over TLS what that adds to it.
+        assert connection._transport.get_write_buffer_size() < 1.1 * stream.size
+        references = sys.getrefcount(stream.piece)
+        # The stream's own, and that of the question.
+        assert references == 2
 
 
 @pytest.mark.parametrize("chunks", [1000, 0], ids=["stream", "whole body"])

@@ -12,6 +12,7 @@ from shadowcat.errors import Fault, FaultKind
 from shadowcat.http.client import Client, Origin
 from shadowcat.http.incoming import ClientResponse
 from shadowcat.http.message import Request, Response
+from shadowcat.http.outgoing import OutgoingConnection
 from shadowcat.http.server import Server
 from shadowcat.upstream.events import ReconnectPolicy, ResumedMessages, StreamCounters
 from shadowcat.wire.jsonrpc import Message
@@ -53,6 +54,7 @@ class Taking:
         self.taken: list[str] = []
         self.cursors: list[bytes | None] = []
         self.leaves: list[Message] | Exception | None = None
+        self.has_room = True
 
     def take(self, messages: list[Message], cursor: bytes | None) -> list[Message] | None:
         if isinstance(self.leaves, Exception):
@@ -61,7 +63,7 @@ class Taking:
             return messages
         self.taken += methods(messages)
         self.cursors.append(cursor)
-        return None
+        return None if self.has_room else []
 
 
 def methods(messages: list[Message]) -> list[str]:
@@ -109,6 +111,27 @@ async def test_what_is_taken_wakes_nobody() -> None:
         said.event(4)
         assert methods(await waiting) == ["n/4"]
         assert source.cursor == b"4"
+
+
+async def test_nothing_is_read_while_there_is_no_room_for_it() -> None:
+    said, taking = Said(), Taking()
+    async with source_of(said) as source:
+        source.take_with(taking)
+        taking.has_room = False
+        waiting = asyncio.create_task(batch(source))
+        said.event(1)
+        assert await waiting == []
+        assert taking.taken == ["n/1"]
+        line = said.response._connection
+        assert isinstance(line, OutgoingConnection)
+        assert line._paused
+        taking.has_room = True
+        waiting = asyncio.create_task(batch(source))
+        said.event(2)
+        await until(lambda: len(taking.taken) == 2)
+        assert not waiting.done()
+        assert not line._paused
+        waiting.cancel()
 
 
 async def test_what_comes_while_nobody_waits_is_left_to_who_comes() -> None:

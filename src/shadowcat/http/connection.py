@@ -82,6 +82,9 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        # What the system does not take at once is not added to: a stream comes in pieces that keep it busy by
+        # themselves. Over TLS 0 would close the gate for good.
+        self._transport.set_write_buffer_limits(high=1, low=0)
         self._sender = Sender(self._transport, self._serving.turn, self._loop)
         self._peer = Peer(
             _address(transport.get_extra_info("peername")), transport.get_extra_info("peercert")
@@ -315,6 +318,8 @@ class Connection(asyncio.Protocol):
                     self._spoke_at = self._loop.time()
                     sender.write_now(framing.chunk(chunk) if chunked else chunk)
                     if gate.is_closed:
+                        # The transport holds it, and a client that does not read is waited for long.
+                        del chunk
                         await gate.wait_open()
             if chunked and not self._lost:
                 sender.write_now(framing.LAST_CHUNK)

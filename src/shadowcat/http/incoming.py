@@ -19,6 +19,8 @@ class Line(Protocol):
 
     loop: asyncio.AbstractEventLoop
 
+    def pause_reading(self) -> None: ...
+
     def resume_reading(self) -> None: ...
 
     def lift_gap(self) -> None:
@@ -90,17 +92,20 @@ class ClientResponse(msgspec.Struct, eq=False):
     def arrival(self, reader: Prompt | None = None) -> asyncio.Future[None]:
         """Done when there is, for the one who reads; unless `reader` has taken it by then."""
         self._reader = reader
+        self._connection.resume_reading()
         self._waiter = self._connection.loop.create_future()
         return self._waiter
+
+    def pause(self) -> None:
+        """Nothing more is read until something is waited for."""
+        if not self.complete and self.fault is None:
+            self._connection.pause_reading()
 
     def take(self) -> bytes:
         """What has come. Raises what ended it, `StopAsyncIteration` if all is well, when that was all."""
         if self._pieces is None:
             raise StopAsyncIteration if self.fault is None else self.fault.anew()
-        data = self._take()
-        if not self.complete:
-            self._connection.resume_reading()
-        return data
+        return self._take()
 
     def _take(self) -> bytes:
         pieces, self._pieces = self._pieces, None

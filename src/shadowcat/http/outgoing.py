@@ -168,7 +168,7 @@ class OutgoingConnection(asyncio.Protocol):
             # The last thing that is done: from here on the connection may be another request's.
             response.announce()
             if response.held_bytes > self._limits.buffered_bytes and self._response is response:
-                self._pause_reading()
+                self.pause_reading()
 
     def _parse(self, response: ClientResponse, data: bytes, starts: bool) -> bool:
         """Whether the head is there. A fault has been told by itself."""
@@ -339,7 +339,7 @@ class OutgoingConnection(asyncio.Protocol):
                 # A second less than promised: the promise runs from the server's side of the wire.
                 self.keep_s = min(self._limits.idle_s, max(0.0, float(seconds[:6]) - 1.0))
 
-    def _pause_reading(self) -> None:
+    def pause_reading(self) -> None:
         """Once what came is more than a reader who is behind should have waiting."""
         if not self._paused:
             self._paused = True

@@ -292,6 +292,9 @@ class ResumedMessages:
         except Exception as error:
             # It is for who waits, not for the connection.
             self._left = error
+        if self._left == []:
+            # There is no room. At full speed the next read would be here before who waits for room has run.
+            source.response.pause()
         return self._left is None
 
     def _said(self, source: EventMessages, data: bytes) -> list[Message] | None:
