@@ -191,7 +191,8 @@ async def test_a_client_that_goes_away_cancels_nothing(session: Stand, released:
 async def test_the_end_of_the_session_ends_it(session: Stand, released: asyncio.Event) -> None:
     asking = await _calling(session)
     assert (await session.client.delete()).status == 200
-    assert await (await asking).messages() == []
+    answer = await (await asking).json()
+    assert answer["error"]["data"]["reason"] == "session_ended"
     await happens(session.server.got("tools/call")[0].dropped)
 
 

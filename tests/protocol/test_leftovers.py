@@ -173,6 +173,26 @@ async def test_a_session(
         await _nothing_is_left_but(uncollected)
 
 
+@pytest.mark.parametrize("after_s", [None, 0.0], ids=["waiting", "upgraded"])
+async def test_a_session_that_ends_under_its_calls(
+    after_s: float | None, uncollected: list[object], tmp_path: Path
+) -> None:
+    async def hang(call: Call) -> None:
+        await happens(call.seen.dropped)
+
+    store = SqliteStore(tmp_path / "sessions.db")
+    async with stand(store=store, session_limits=SessionLimits(upgrade_after_s=after_s)) as rig:
+        rig.server.handlers["tools/call"] = hang
+        for times in range(TIMES):
+            client = await rig.another_client()
+            await client.initialize()
+            calling = asyncio.create_task(client.call())
+            await rig.server.gets("tools/call", times + 1)
+            assert (await client.delete()).status == 200
+            assert (await calling)["error"]["data"]["reason"] == "session_ended"
+        await _nothing_is_left_but(uncollected)
+
+
 async def test_a_session_of_the_old_transport(rig: Stand, uncollected: list[object]) -> None:
     rig.server.handlers["tools/call"] = _question
     for _ in range(TIMES):

@@ -477,6 +477,27 @@ async def test_a_session_that_is_ended_elsewhere_ends_the_stream(session: Rig) -
     await session.client.ends()
 
 
+@pytest.mark.parametrize("begins", [True, False])
+async def test_who_calls_in_a_session_that_is_ended_elsewhere_is_told_first(
+    session: Rig, begins: bool
+) -> None:
+    @session.server.on("tools/call")
+    async def _(call: Call) -> None:
+        if begins:
+            await (await call.stream()).notify("notifications/message", {"level": "info", "data": 1})
+        await call.seen.dropped.wait()
+
+    await session.client.ask("tools/call", tool("t"), 1)
+    await session.server.gets("tools/call")
+    if begins:
+        assert (await session.client.message())["params"]["data"] == 1
+    [live] = session.proxy.relay.sessions
+    await session.proxy.relay.end(live)
+    told = await session.client.message()
+    assert (told["id"], told["error"]["data"]["reason"]) == (1, "session_ended")
+    await session.client.ends()
+
+
 async def test_a_session_that_cannot_go_on_ends_the_stream(session: Rig) -> None:
     session.server.restart()
     session.server.capabilities = {}

@@ -16,8 +16,9 @@ from shadowcat.proxy.writer import Durability
 from shadowcat.stores.memory import MemoryStore
 from tests.rig.cases import refused
 from tests.rig.client import Client, client_of
+from tests.rig.server import Call
 from tests.rig.stand import Stand, stand
-from tests.rig.wait import soon, until
+from tests.rig.wait import happens, soon, until
 
 PROMPT = Durability(gather_s=0.0, patience_s=0.2, retry_first_s=0.01, retry_cap_s=0.02)
 STRICT = Durability(strict=True, gather_s=0.0, patience_s=0.2, retry_first_s=0.01, retry_cap_s=0.02)
@@ -228,6 +229,32 @@ async def test_a_session_that_ends_is_not_brought_back(rig: Stand, store: Failin
     store.gate.set()
     assert (await ending).status == 200
     assert not len(rig.proxy.relay.sessions)
+
+
+@pytest.mark.parametrize("durability", [PROMPT, STRICT])
+@pytest.mark.parametrize("id", ["u1", None])
+async def test_who_calls_in_a_session_that_is_removed_elsewhere_is_told(
+    store: FailingStore, durability: Durability, id: str | None
+) -> None:
+    """Nothing is stored any more, so nothing is held back for that."""
+
+    async def hold(call: Call) -> None:
+        stream = await call.stream()
+        await stream.notify("notifications/vendor", {"n": 1}, id=id)
+        await happens(call.seen.dropped)
+
+    async with stand(store=store, durability=durability) as rig:
+        rig.server.handlers["tools/call"] = hold
+        await rig.client.initialize()
+        reply = await rig.client.begin("tools/call", {"name": "t"}, 1)
+        assert (await reply.message())["params"] == {"n": 1}
+        assert rig.client.session_id is not None
+        assert await store.remove(rig.client.session_id)
+        rig.session().core.ledger.record_changed()
+        (last,) = await reply.messages()
+        assert (last["id"], last["error"]["data"]["reason"]) == (1, "session_ended")
+        await refused(await rig.client.begin("tools/list", id=7), 404, -32600, 7)
+        await until(lambda: rig.server.got("DELETE"))
 
 
 async def test_a_store_that_forgot_everything_gets_it_again(rig: Stand, store: FailingStore) -> None:

@@ -1,6 +1,6 @@
 """The one configuration tree: what `reverse` and `forward http` are run from.
 
-A section is a struct beside the code that it steers, and a line here. docs/architecture.md tells how to add one.
+A section is a struct beside the code that it steers, and a line here. docs/internals/configuration.md tells how to add one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from shadowcat.proxy.shared import SessionLimits
 from shadowcat.proxy.writer import Durability
 from shadowcat.stores.urls import StoreUrl
 from shadowcat.wire.hosts import Address
-
 
 class Settings(Struct, frozen=True, kw_only=True):
     listen: Annotated[Address, Meta(description="Address to serve on.")] = field(
@@ -63,7 +62,6 @@ class Settings(Struct, frozen=True, kw_only=True):
         ),
     ] = False
     log: LogOptions = field(default_factory=LogOptions)
-
 
 FORWARD = "forward http"
 PROFILES: dict[str, dict[str, Any]] = {

@@ -86,6 +86,11 @@ class StreamBook:
         return any(stream.is_read for stream in self._streams.values())
 
     @property
+    def has_answers_read(self) -> bool:
+        """Whether a client reads what answers it something."""
+        return any(stream.is_read for id, stream in self._streams.items() if id != STANDALONE)
+
+    @property
     def all(self) -> Collection[Stream]:
         return self._streams.values()
 

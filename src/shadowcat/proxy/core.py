@@ -140,6 +140,11 @@ class SessionCore:
         """A running request or an open stream is life, however long nothing is said."""
         return self.visitors > 0 or not self.correlator.is_idle or self.book.has_readers
 
+    @property
+    def is_answering(self) -> bool:
+        """Whether a client has yet to hear what becomes of a request."""
+        return not self.correlator.is_idle or self.book.has_answers_read
+
     def passed(self, message: Message, direction: Direction, request: Message | None = None) -> bool:
         """Whether it goes on as it is, because no interceptor wants it. Taps have been told of it then."""
         pipeline = self.shared.pipeline

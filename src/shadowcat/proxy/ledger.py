@@ -166,6 +166,10 @@ class SessionLedger:
 
     def end(self) -> None:
         """Whatever else was to be written is of no interest any more, nor are the session and its streams."""
+        # Nothing is stored any more: what was held back for that is told now, or never.
+        self._is_given_up = True
+        for stream in self._streams():
+            stream.wake_reader()
         # In a circle with these, it would all stay until the garbage collector comes by.
         self._describe = bytes
         self._streams = tuple
@@ -244,7 +248,8 @@ class SessionLedger:
             self._start_over()
             return
         # What was held back for the store is told here then, or never.
-        self.is_anothers = self._is_given_up = refusal is Refusal.FENCED
+        self.is_anothers = refusal is Refusal.FENCED
+        self._is_given_up = True
         is_news = self._stage is _Stage.OPEN
         news.settle(True)
         self._close(True)

@@ -137,6 +137,8 @@ class Listening:
                 source = await self._open(following)
                 if source is None:
                     return
+                # It has the route: where it says 404 to who comes back for the rest, the session is lost.
+                is_new = False
                 await self._relay(source, following)
             except Fault as fault:
                 if fault.kind is FaultKind.UPSTREAM_SESSION_LOST:

@@ -143,11 +143,20 @@ class Recovery:
                 entry.fail(lost)
 
     async def _replay(self, link: Link) -> None:
-        """What the client had set is set again before its requests go on."""
+        """What the client had set is set again before its requests go on: these wait for it as long as for a call."""
         core = self._core
-        record = core.record
-        if record.initialized:
+        if core.record.initialized:
             await link.send(jsonrpc.notification(Method.INITIALIZED))
+        try:
+            async with asyncio.timeout(core.shared.limits.call_s):
+                await self._set_again(link)
+        except TimeoutError:
+            log.warning(
+                "session %s: not all that was set is set again: no answer in time", core.record.id[:8]
+            )
+
+    async def _set_again(self, link: Link) -> None:
+        record = self._core.record
         if record.log_level is not None:
             await self._ask(link, Method.SET_LEVEL, {"level": record.log_level})
         for uri in sorted(record.subscriptions):
@@ -156,13 +165,11 @@ class Recovery:
     async def _ask(self, link: Link, method: str, params: dict[str, str]) -> None:
         request = jsonrpc.request(self._core.correlator.next_id(), method, params)
         try:
-            async with asyncio.timeout(self._core.shared.limits.call_s):
-                answer = await link.exchange(request)
-                if answer.stream is not None:
-                    await _read_up_to_answer(answer.stream, request)
-        except (Fault, TimeoutError) as error:
-            reason = error.reason if isinstance(error, Fault) else "no answer in time"
-            log.warning("session %s: replaying %s failed: %s", self._core.record.id[:8], method, reason)
+            answer = await link.exchange(request)
+            if answer.stream is not None:
+                await _read_up_to_answer(answer.stream, request)
+        except Fault as fault:
+            log.warning("session %s: replaying %s failed: %s", self._core.record.id[:8], method, fault.reason)
 
 
 async def _read_up_to_answer(stream: MessageStream, request: Message) -> None:

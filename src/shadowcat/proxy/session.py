@@ -14,7 +14,7 @@ from shadowcat.core.kept import KeptSession
 from shadowcat.core.ledger import StoredSession
 from shadowcat.core.session import Event
 from shadowcat.core.stream import EventId, Gap
-from shadowcat.errors import Fault, FaultKind
+from shadowcat.errors import Fault, FaultKind, Side
 from shadowcat.proxy import direct
 from shadowcat.proxy.answering import Answering
 from shadowcat.proxy.asking import Asking, Begun
@@ -44,10 +44,11 @@ T = TypeVar("T")
 _TURNS = 2
 """Of the loop, until a request is in flight: one for its task, and one for the task that tries it for a while."""
 _CANCEL_S = 2.0
-"""How long an upstream is given to hear that a session's requests are cancelled."""
-_LAST_WORDS_S, _LOOKS = 5.0, 100
+"""How long both ends of a session's requests are given to hear that these end with it."""
+_LAST_WORDS_S, _LOOK_S = 5.0, 0.05
 """How long clients are given to hear what became of their requests; how often it is looked whether they have."""
 _TAKEN_OVER = "Another process took the session over; the outcome is unknown"
+_ENDED = "The session was ended while the call ran; the outcome is unknown"
 
 
 class Session:
@@ -386,10 +387,8 @@ class Session:
     async def leave(self) -> None:
         """Once the clients have heard what there is to be heard, or had the time to."""
         await self._listening.stop()
-        for _ in range(_LOOKS):
-            if not self.core.is_busy:
-                break
-            await asyncio.sleep(_LAST_WORDS_S / _LOOKS)
+        core = self.core
+        await _until(lambda: not core.is_busy, _LAST_WORDS_S)
         await self.suspend()
 
     async def suspend(self) -> None:
@@ -405,16 +404,21 @@ class Session:
     # The end.
 
     async def end(self, *, tell_upstream: bool) -> None:
-        """Ends the streams, cancels what runs, and tells the upstream where nobody else shares its session."""
+        """Ends what runs, for both ends of it, then the streams; and at the upstream what nobody else shares there."""
         core = self.core
         core.happened(Event.ENDED)
         await self._listening.stop()
-        cancelling = [
-            core.shared.tasks.spawn(self._cancel(_session_ended(entry)), "cancel")
+        telling = [
+            core.shared.tasks.spawn(self._notify(cancellation), "cancel")
             for entry in core.correlator.in_flight()
+            if (cancellation := _called_off(entry)) is not None
         ]
-        if cancelling:
-            _, hanging = await asyncio.wait(cancelling, timeout=_CANCEL_S)
+        if core.is_answering:
+            telling.append(
+                core.shared.tasks.spawn(_until(lambda: not core.is_answering, _CANCEL_S), "last words")
+            )
+        if telling:
+            _, hanging = await asyncio.wait(telling, timeout=_CANCEL_S)
             await cancel_and_join(hanging, grace_s=1.0)
         # Nor will the server's requests be answered: each holds the stream that it came on.
         core.correlator.lose_upstream()
@@ -434,6 +438,27 @@ async def _outcome_of(task: asyncio.Task[T]) -> T:
     return task.result()
 
 
-def _session_ended(entry: InFlight[Stream]) -> Message:
-    params = {"requestId": entry.client_id, "reason": "the session ended"}
+def _called_off(entry: InFlight[Stream]) -> Message | None:
+    """Ends a request with its session; returns what its server is to hear of that.
+
+    No 404: some clients begin anew on that, and send the request once more, which may have been processed.
+    """
+    if entry.is_stopped:
+        return None
+    if entry.is_considered:
+        # By interceptors: the server knows nothing of it.
+        entry.fail(Fault(FaultKind.SESSION_UNKNOWN))
+        return None
+    entry.fail(
+        Fault(FaultKind.OUTCOME_UNKNOWN, _ENDED, reason="session_ended", side=Side.DOWNSTREAM, sent=True)
+    )
+    params = {"requestId": entry.upstream_id, "reason": "the session ended"}
     return jsonrpc.notification(Method.CANCELLED, params)
+
+
+async def _until(true: Callable[[], bool], within_s: float) -> None:
+    """For what tells nobody that it happened."""
+    for _ in range(round(within_s / _LOOK_S)):
+        if true():
+            break
+        await asyncio.sleep(_LOOK_S)
