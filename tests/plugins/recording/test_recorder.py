@@ -20,10 +20,13 @@ from shadowcat.core.exchange import PASS, Reject, Replace, Reply
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.plugins.recording import feed
 from shadowcat.plugins.recording.entry import Batch, Progress, Setup
+from shadowcat.plugins.recording.gathered import Gathered
 from shadowcat.plugins.recording.helper import Helper
+from shadowcat.plugins.recording.links import Links
 from shadowcat.plugins.recording.options import RecordOptions
 from shadowcat.plugins.recording.recorder import Recorder
 from shadowcat.plugins.recording.scribe import Scribe
+from shadowcat.plugins.recording.session import RecordedSession
 from shadowcat.replay.files import tapes_in
 from shadowcat.wire import jsonrpc, tape
 from shadowcat.wire.tape import FORMAT, VERSION, Head, Sidecar
@@ -213,6 +216,24 @@ def test_what_cannot_be_told_by_session_is_counted_and_spoils_nothing(tmp_path: 
     assert [frame.seq for frame in frames_in(tmp_path)] == [1, 4, 5]
     assert traffic.recorder.statistics().dropped == 2
     assert not traffic.recorder.statistics().held_bytes
+
+
+def test_half_of_what_cannot_be_told_is_nowhere_to_be_taken() -> None:
+    class Watched(Gathered):
+        def leave_out(self) -> None:
+            assert not self.buffer
+            super().leave_out()
+
+    def has_room(*_: object) -> bool:
+        return gathered.has_room()
+
+    gathered, request = Watched(10_000, lambda: None), call(1)
+    calls = RecordedSession(context(UP), gathered, Links(), has_room, lambda: 1.0)
+    with pytest.raises(TypeError):
+        calls.asked(replace(request, raw=object()))
+    with pytest.raises(TypeError):
+        calls.answered(replace(answer(request), raw=object()), request)
+    assert gathered.left_out == 2
 
 
 def test_a_message_of_several_lines_takes_one(tmp_path: Path) -> None:

@@ -50,22 +50,17 @@ class Entry(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 _AS_FLOAT = struct.Struct(">d")
-_START = b"\x9d\xcb"
-"""In MessagePack: an array of thirteen members, then a float."""
+_BEFORE_SEQ = 2
+"""Bytes, in MessagePack: one says that an array comes, one that a float does."""
 
 
 def count_in(entries: bytes | bytearray) -> int:
     """How many there are of entries that were encoded one after the other, with nothing left out between them."""
     if not entries:
         return 0
-    [first] = _AS_FLOAT.unpack_from(entries, len(_START))
+    [first] = _AS_FLOAT.unpack_from(entries, _BEFORE_SEQ)
     [last] = _AS_FLOAT.unpack_from(entries, len(entries) - _AS_FLOAT.size)
     return int(last - first) + 1
-
-
-def start_of(seq: float) -> bytes:
-    """How the entry of that number begins, and nothing else: no text has these bytes."""
-    return _START + _AS_FLOAT.pack(seq)
 
 
 class Progress(msgspec.Struct, array_like=True):

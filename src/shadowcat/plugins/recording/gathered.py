@@ -2,15 +2,13 @@
 
 Nothing is left of a message but its bytes, so nothing has to be held, counted or encoded a second time. Exchanges tell
 in one thread and another one takes, without a lock: what both get into is done in one call into C, which holds
-Python's.
+Python's. An entry is encoded before it is appended, so that one that cannot be is never there, not even half of it.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-
-from shadowcat.plugins.recording.entry import start_of
 
 _ENOUGH_BYTES = 256 * 1024
 """A buffer that has grown to this is put aside: it is what is handed over at a time."""
@@ -75,12 +73,8 @@ class Gathered:
             self._aside.append((buffer, size))
         self.buffer = bytearray()
 
-    def take_back(self, seq: float) -> None:
-        """What there is of the entry of that number, the last one: it cannot be encoded."""
-        start, buffer = start_of(seq), self.buffer
-        # Looked for, and again: with what the other thread takes meanwhile its place is another one.
-        while (at := buffer.rfind(start)) >= 0:
-            del buffer[at:]
+    def leave_out(self) -> None:
+        """The entry that has the last number: it cannot be encoded."""
         self.left_out += 1
         self._put_aside()
 

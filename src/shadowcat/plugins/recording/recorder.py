@@ -28,8 +28,7 @@ from shadowcat.wire.tape import FAILED, FORMAT, REJECTED, REPLACED, REPLIED, VER
 log = logging.getLogger("shadowcat.record")
 
 _LEGACY = Era.LEGACY
-_encode_into = msgspec.msgpack.Encoder().encode_into
-_AT_THE_END = -1
+_encode = msgspec.msgpack.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +107,6 @@ class Recorder:
         if len(gathered.buffer) > gathered.limit and not self._has_room(message, request):
             return
         gathered.seq = seq = gathered.seq + 1.0
-        buffer = gathered.buffer
         if request is None:
             linked = None
         elif kind is RESULT or kind is ERROR:
@@ -125,7 +123,7 @@ class Recorder:
             name = "notification" if kind is NOTIFICATION else "error"
         try:
             became = None if outcome is PASS else self._told(message, outcome)
-            _encode_into(
+            gathered.buffer += _encode(
                 (
                     seq,
                     self._now(),
@@ -140,12 +138,10 @@ class Recorder:
                     message.raw,
                     became,
                     seq,
-                ),
-                buffer,
-                _AT_THE_END,
+                )
             )
         except Exception:
-            gathered.take_back(seq)
+            gathered.leave_out()
             self._links.ended(message)
             raise
 

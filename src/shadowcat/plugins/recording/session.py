@@ -15,8 +15,7 @@ from shadowcat.plugins.recording.links import Links
 from shadowcat.wire.jsonrpc import RESULT, Message
 from shadowcat.wire.mcp import Era
 
-_encode_into = msgspec.msgpack.Encoder().encode_into
-_AT_THE_END = -1
+_encode = msgspec.msgpack.Encoder().encode
 _OK = 200
 """The status of what has none of its own."""
 
@@ -66,7 +65,7 @@ class RecordedSession:
         gathered.seq = seq = gathered.seq + 1.0
         self._asked[request] = seq
         try:
-            _encode_into(
+            gathered.buffer += _encode(
                 (
                     seq,
                     self._now(),
@@ -81,12 +80,10 @@ class RecordedSession:
                     request.raw,
                     None,
                     seq,
-                ),
-                gathered.buffer,
-                _AT_THE_END,
+                )
             )
         except Exception:
-            gathered.take_back(seq)
+            gathered.leave_out()
             self._links.ended(request)
             raise
 
@@ -99,7 +96,7 @@ class RecordedSession:
         if self._twins:
             self._links.forget_twin(request)
         try:
-            _encode_into(
+            gathered.buffer += _encode(
                 (
                     seq,
                     self._now(),
@@ -114,10 +111,8 @@ class RecordedSession:
                     answer.raw,
                     None,
                     seq,
-                ),
-                gathered.buffer,
-                _AT_THE_END,
+                )
             )
         except Exception:
-            gathered.take_back(seq)
+            gathered.leave_out()
             raise
