@@ -1,6 +1,7 @@
 """The one configuration tree: what `reverse` and `forward http` are run from.
 
-A section is a struct beside the code that it steers, and a line here. docs/internals/configuration.md tells how to add one.
+A section is a struct beside the code that it steers, and a line here. docs/internals/configuration.md tells how to add
+one.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from shadowcat.proxy.shared import SessionLimits
 from shadowcat.proxy.writer import Durability
 from shadowcat.stores.urls import StoreUrl
 from shadowcat.wire.hosts import Address
+
 
 class Settings(Struct, frozen=True, kw_only=True):
     listen: Annotated[Address, Meta(description="Address to serve on.")] = field(
@@ -62,6 +64,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         ),
     ] = False
     log: LogOptions = field(default_factory=LogOptions)
+
 
 FORWARD = "forward http"
 PROFILES: dict[str, dict[str, Any]] = {
