@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from shadowcat.app import proxy as app
 from shadowcat.app.forward import ForwardProxy, name_of
 from shadowcat.core.targets import TargetRules
 from shadowcat.proxy.targets import Targets
@@ -169,6 +170,22 @@ async def test_clients_of_the_old_transport_whose_urls_differ_in_their_queries()
         # One that is nobody's any more is not the server's to answer.
         nobodys = first.data.partition("=")[0] + "=" + 32 * "0"
         assert (await client.post(INITIALIZE, path=nobodys)).status == 404
+
+
+async def test_servers_that_hang_end_their_clients_sessions_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "_FRONT_S", 1.0)
+    async with forwarding() as stand:
+        server = await stand.server()
+        server.handlers["initialize"] = lambda call: happens(call.seen.dropped)
+        for key in range(1, 31):
+            client = stand.client(f"{server.url}?key={key}")
+            stream = await client.request("GET", [("Accept", "text/event-stream")])
+            first = await stream.event()
+            assert first is not None
+            assert (await client.post(INITIALIZE, path=first.data)).status == 202
+            await server.gets("initialize", key)
+        async with soon(10):
+            await stand.proxy.drain(0)
 
 
 async def test_a_server_of_the_old_transport() -> None:

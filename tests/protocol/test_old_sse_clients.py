@@ -7,15 +7,19 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from shadowcat import ReverseProxy
+from shadowcat.app import proxy as app
 from shadowcat.downstream import sse_stream
 from shadowcat.downstream.streamable import EndpointOptions
 from shadowcat.http.limits import ServerLimits
+from shadowcat.proxy.registry import LEAST_S
 from shadowcat.proxy.shared import SessionLimits
+from shadowcat.stores.sqlite import SqliteStore
 from tests.rig.cases import refused
 from tests.rig.children import text, tool
 from tests.rig.client import JSON, client_of, modern, rpc
@@ -526,6 +530,24 @@ async def test_a_drain_lets_a_call_finish_and_then_ends_the_stream(session: Rig)
         async with soon(10):
             await draining
     assert len(session.server.got("DELETE")) == 2
+
+
+async def test_a_client_whose_server_hangs_leaves_the_store_its_time(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(app, "_REST_S", LEAST_S + 0.1)
+    async with (
+        before(store=SqliteStore(tmp_path / "store")) as rig,
+        client_of(rig.proxy.port) as other,
+    ):
+        await other.initialize()
+        rig.server.handlers["initialize"] = lambda call: happens(call.seen.dropped)
+        params = {"protocolVersion": "2024-11-05", "capabilities": {}, "clientInfo": {}}
+        await rig.client.ask("initialize", params)
+        await rig.server.gets("initialize", 2)
+        async with soon():
+            await rig.proxy.drain(0)
+    assert not [record.message for record in caplog.records if record.levelname == "ERROR"]
 
 
 @pytest.mark.parametrize("turns", range(8))

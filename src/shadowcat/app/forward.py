@@ -76,8 +76,8 @@ class ForwardProxy(ReverseProxy):
     def _begin_to_leave(self) -> None:
         self._endpoint.begin_to_leave()
 
-    async def _close_front(self) -> None:
-        await self._endpoint.aclose()
+    async def _close_front(self, within_s: float) -> None:
+        await self._endpoint.aclose(within_s)
 
 
 def name_of(url: str) -> str:

@@ -9,7 +9,7 @@ from typing import Self
 
 from shadowcat.aio import Deadline
 from shadowcat.app.cluster import Cluster
-from shadowcat.app.machinery import Machinery
+from shadowcat.app.machinery import CLOSE_S, Machinery
 from shadowcat.app.process import DRAIN_S
 from shadowcat.app.upstreams import ServerUrl
 from shadowcat.clock import SystemClock
@@ -26,6 +26,7 @@ from shadowcat.http.limits import ClientLimits, ServerLimits, Timeouts
 from shadowcat.http.server import Server
 from shadowcat.plugins.faults import FaultOptions, FaultyUpstream
 from shadowcat.proxy.news import What
+from shadowcat.proxy.registry import LEAST_S
 from shadowcat.proxy.shared import Phase, SessionLimits
 from shadowcat.proxy.upstreams import Roster, Upstreams
 from shadowcat.proxy.writer import Durability
@@ -40,6 +41,8 @@ __all__ = ["Cluster", "Command", "ReverseProxy"]
 
 _PARTING_S = 0.5
 """For the last words on the streams that did not end in time."""
+_FRONT_S = 3.0
+"""For the sessions to end whose clients are gone with their streams: a server may hang."""
 _REST_S = 4.5
 """For all that comes after the grace: whoever sent the SIGTERM kills what is still there after 15 s."""
 
@@ -135,8 +138,8 @@ class ReverseProxy:
         self.old_clients.drain()
         self._streamable.begin_to_leave()
 
-    async def _close_front(self) -> None:
-        await self.old_clients.aclose()
+    async def _close_front(self, within_s: float) -> None:
+        await self.old_clients.aclose(within_s)
 
     # All of them.
 
@@ -192,9 +195,10 @@ class ReverseProxy:
         if self._closed:
             return
         self._closed = True
+        deadline = deadline or Deadline(CLOSE_S)
         self.shared.phase = Phase.DRAINING
         await self.server.aclose()
-        await self._close_front()
+        await self._close_front(deadline.left(_FRONT_S, but_for_s=LEAST_S))
         if self._peers is not None:
             await self._peers.aclose()
         await self._machinery.aclose(deadline)

@@ -6,6 +6,7 @@ relayed plainly where it can be no MCP to any server either; everything else is 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from collections.abc import Callable
@@ -139,9 +140,9 @@ class ForwardEndpoint:
         for site in self._sites.values():
             site.begin_to_leave()
 
-    async def aclose(self) -> None:
-        for site in self._sites.values():
-            await site.old.aclose()
+    async def aclose(self, within_s: float) -> None:
+        if self._sites:
+            await asyncio.gather(*(site.old.aclose(within_s) for site in self._sites.values()))
 
 
 class _Site:

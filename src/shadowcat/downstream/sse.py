@@ -24,8 +24,6 @@ from shadowcat.wire import jsonrpc
 _ALLOW_STREAM = b"GET, OPTIONS"
 _ALLOW_MESSAGES = b"POST, OPTIONS"
 _SESSION = "sessionId"
-_END_S = 3.0
-"""How long the sessions may take to end when the proxy does."""
 _ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -150,6 +148,7 @@ class SseEndpoint:
         for stream in tuple(self._streams.values()):
             stream.drain()
 
-    async def aclose(self) -> None:
-        """For when the server has closed its connections, and every stream with them."""
-        await self._tasks.finish(_END_S)
+    async def aclose(self, within_s: float) -> None:
+        """For when the server has closed its connections, and every stream with them: so long their sessions may take
+        to end."""
+        await self._tasks.finish(within_s)

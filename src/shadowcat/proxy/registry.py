@@ -37,6 +37,8 @@ UPSTREAMS_S = 2.5
 """What a deadline leaves for the servers after all this: a child that ignores what it is told takes two seconds."""
 _RESERVED_S = UPSTREAMS_S + 0.5
 """What it leaves for what comes after the store was told."""
+LEAST_S = _SETTLE_S + _RESERVED_S
+"""What is to be left of a deadline when the sessions are closed: a store that works is told all in much less."""
 OWN_ID = re.compile(r"[0-9a-f]{32}")
 """The ids given out here; others need not be asked for in a store."""
 _REST_S = 0.05
