@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import socket
@@ -15,6 +16,7 @@ import pytest
 from shadowcat.http.connection import Connection
 from shadowcat.http.limits import KIB, MIB, ServerLimits
 from shadowcat.http.message import Headers, Request, Response, encode_fields
+from shadowcat.http.serving import Serving
 from tests.http.kit import (
     GET,
     Certificates,
@@ -807,6 +809,41 @@ async def test_too_many_connections() -> None:
         async with wire_to(server) as wire:
             await wire.send(GET)
             assert (await wire.answer()).status == 200
+
+
+class Gone(asyncio.Transport):
+    """Of a client that has just reset its connection, as asyncio's own loop finds it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_aborted = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None: ...
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+    def is_closing(self) -> bool:
+        return self.is_aborted
+
+    def abort(self) -> None:
+        self.is_aborted = True
+
+
+async def test_a_client_that_is_gone_before_it_can_be_refused_is_let_go_of() -> None:
+    served = Serving(Recorder(), ServerLimits(connections=0))
+    connection, gone = Connection(served), Gone()
+    connection.connection_made(gone)
+    assert gone.is_aborted
+    connection.connection_lost(None)
+    assert not served.connections
 
 
 async def test_unix_socket(tmp_path: Path) -> None:

@@ -354,7 +354,11 @@ class Connection(asyncio.Protocol):
             self._transport.set_write_buffer_limits(0)
             self._deadline = self._loop.time() + limits.linger_s
             self._transport.resume_reading()
-            self._transport.write_eof()
+            try:
+                self._transport.write_eof()
+            except OSError:
+                # asyncio's own loop does it at once; the system may know of a client that is gone before we hear of it.
+                self._transport.abort()
         else:
             # TLS lingers by itself, for the other end's goodbye, and does not show what it has yet to send.
             self._deadline = self._loop.time() + limits.stall_s
