@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import signal
 from collections.abc import Awaitable, Callable, Coroutine
@@ -67,26 +66,6 @@ async def until_stopped(
 def _terminals() -> list[int]:
     """Which of our standard streams are one; of those whose other end is gone, none is."""
     return [fd for fd in range(3) if os.isatty(fd)]
-
-
-def collect_seldom() -> None:
-    """For a process that serves: what it has by now stays, and calls leave next to nothing that is a cycle.
-
-    Looking for cycles after every 700 objects takes a twentieth of the time of a call; a megabyte more may wait for it.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 10, 10)
-
-
-def keep_freed_memory() -> None:
-    """For a process that relays: one read of a stream is held several times over, all of it is free a moment later,
-    and glibc would give it back to the system and ask for it again with the next.
-
-    A block that was freed once tells it to keep twice as much. That takes two thirds of an event's time in the kernel
-    away.
-    """
-    bytes(2 * 1024 * 1024)
 
 
 def allow_open_files() -> None:

@@ -15,14 +15,9 @@ from urllib.parse import quote
 from shadowcat.admin.options import AdminOptions
 from shadowcat.app.cluster import Cluster
 from shadowcat.app.forward import ForwardProxy
+from shadowcat.app.memory import collect_seldom, give_back_after_floods, keep_freed_memory
 from shadowcat.app.plugins import Plugins, load_plugins
-from shadowcat.app.process import (
-    DRAIN_S,
-    allow_open_files,
-    collect_seldom,
-    keep_freed_memory,
-    until_stopped,
-)
+from shadowcat.app.process import DRAIN_S, allow_open_files, until_stopped
 from shadowcat.app.proxy import ReverseProxy
 from shadowcat.app.recording import recording
 from shadowcat.app.reload import Load, reload_of
@@ -174,7 +169,9 @@ async def _serve(
         proxy,
         _only_user(store, settings.cluster) as warning,
     ):
-        proxy.shared.tasks.spawn(plugins.watch(proxy.shared.pipeline), "look for changes of plugins")
+        shared = proxy.shared
+        shared.tasks.spawn(plugins.watch(shared.pipeline), "look for changes of plugins")
+        shared.tasks.spawn(give_back_after_floods(lambda: shared.log_budget.used), "give memory back")
 
         def serving() -> None:
             collect_seldom()
