@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ import pytest
 from shadowcat.http.connection import Connection
 from shadowcat.http.limits import KIB, MIB, ServerLimits
 from shadowcat.http.message import Headers, Request, Response, encode_fields
+from shadowcat.http.server import Server
 from shadowcat.http.serving import Serving
 from tests.http.kit import (
     GET,
@@ -724,6 +725,46 @@ async def test_drain_serves_who_was_connected_before_it_was_noticed() -> None:
                 assert sock.recv(100).startswith(b"HTTP/1.1 200")
 
 
+async def test_who_comes_before_the_listener_closes_is_late_and_served() -> None:
+    recorder = Recorder()
+    async with serving(recorder) as server:
+        address = ("127.0.0.1", server.port)
+        # All of it without a turn of the loop, in which they would be accepted.
+        waiting = [socket.create_connection(address)]
+        server.begin_to_drain()
+        waiting.append(socket.create_connection(address))
+        for number, sock in enumerate(waiting):
+            sock.sendall(get(f"/{number}"))
+        await until(lambda: len(recorder.requests) == 2)
+        waiting.append(socket.create_connection(address))
+        waiting[-1].sendall(get("/2"))
+        server.stop_accepting()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address)
+        assert server.port == address[1]
+        async with soon():
+            await server.drain(10.0)
+        for sock in waiting:
+            with sock:
+                told = sock.recv(1000)
+                assert told.startswith(b"HTTP/1.1 200")
+                assert b"connection: close" in told
+    late = {request.path for request in recorder.requests if request.peer and request.peer.is_late}
+    assert late == {"/1", "/2"}
+
+
+@pytest.mark.parametrize("begin", [Server.begin_to_drain, Server.stop_accepting])
+async def test_an_idle_connection_ends_soon_though_others_run_on(begin: Callable[[Server], None]) -> None:
+    slow = Slow()
+    async with serving(slow) as server, wire_to(server) as busy, wire_to(server) as idle:
+        await busy.send(GET)
+        await happens(slow.started)
+        begin(server)
+        assert await idle.rest() == b""
+        slow.may_end.set()
+        assert (await busy.answer()).closes
+
+
 async def test_drain_hears_out_a_request_that_is_arriving() -> None:
     async with serving(Recorder()) as server, wire_to(server) as wire:
         await wire.send(b"POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\nhe")
@@ -839,7 +880,7 @@ class Gone(asyncio.Transport):
 
 async def test_a_client_that_is_gone_before_it_can_be_refused_is_let_go_of() -> None:
     served = Serving(Recorder(), ServerLimits(connections=0))
-    connection, gone = Connection(served), Gone()
+    connection, gone = Connection(served, is_late=False), Gone()
     connection.connection_made(gone)
     assert gone.is_aborted
     connection.connection_lost(None)

@@ -274,6 +274,9 @@ async def test_what_does_not_run_is_handed_over_before_what_does(nodes: Nodes) -
         assert standalone.status == 200
         assert "result" in await nodes.other.call("tools/list")
         assert not draining.done()
+        # Whoever stands in front goes to the other node when a connection is refused, and on no status.
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", busy.port)
         (stream,) = nodes.streams
         await stream.send(note(1))
         await stream.send({"jsonrpc": "2.0", "id": stream.seen.json["id"], "result": {}})

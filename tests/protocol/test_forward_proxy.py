@@ -14,11 +14,12 @@ import pytest
 from shadowcat.app import proxy as app
 from shadowcat.app.forward import ForwardProxy, name_of
 from shadowcat.core.targets import TargetRules
+from shadowcat.proxy.shared import Phase
 from shadowcat.proxy.targets import Targets
 from tests.rig.client import ACCEPT, JSON, Client, Reply, rpc
 from tests.rig.old_server import old_server
-from tests.rig.server import McpServer, mcp_server
-from tests.rig.wait import happens, soon
+from tests.rig.server import Call, McpServer, mcp_server
+from tests.rig.wait import happens, soon, until
 from tests.rig.wire import Listener, Seen
 
 LOOPBACK = TargetRules(loopback=True)
@@ -371,6 +372,32 @@ async def test_what_is_no_mcp_is_relayed_as_it_is() -> None:
             b'{"redirect_uris": ["http://127.0.0.1/cb"]}',
             b"grant_type=x",
         ]
+
+
+async def test_one_that_stops_relays_no_more_than_what_belongs_to_a_call() -> None:
+    async def ask(call: Call) -> None:
+        stream = await call.stream()
+        await stream.request("q1", "roots/list")
+        await call.answered("q1")
+        await stream.send(call.response({}))
+        await stream.end()
+
+    async with forwarding() as stand:
+        server = await stand.server()
+        server.handlers["tools/call"] = ask
+        client = stand.client(server.url)
+        await client.initialize(capabilities={"roots": {}})
+        reply = await client.begin("tools/call", {"name": "t"})
+        question = await reply.message()
+        draining = asyncio.create_task(stand.proxy.drain(60.0))
+        await until(lambda: stand.proxy.shared.phase is Phase.DRAINING)
+        plain = await client.request("GET", [("Accept", "application/json")])
+        assert (plain.status, await reason_of(plain)) == (503, "proxy_stops")
+        given = await client.send({"jsonrpc": "2.0", "id": question["id"], "result": {"roots": []}})
+        assert given.status == 202
+        assert (await reply.messages())[-1]["result"] == {}
+        async with soon():
+            await draining
 
 
 async def test_cookies_stay_apart() -> None:

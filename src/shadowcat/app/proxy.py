@@ -172,21 +172,30 @@ class ReverseProxy:
         await self.aclose()
 
     async def drain(self, grace_s: float = DRAIN_S) -> None:
-        """Stops accepting, ends the streams that are open without end, lets what runs finish, then closes.
+        """Begins nothing new, ends the streams that are open without end, lets what runs finish, then closes.
 
-        Other nodes get the sessions in which nothing runs at once, the others as that is over.
+        For as long as something runs in a session, clients are let in: what a call asks is answered on a connection of
+        its own, and so is it cancelled, or its stream resumed. Other nodes get the sessions in which nothing runs at
+        once, the others as that is over.
         """
         deadline = Deadline(grace_s + _REST_S)
         self.shared.phase = Phase.DRAINING
         self.shared.news.tell(What.PROXY_DRAINS)
-        self.server.stop_accepting()
+        if self._peers is None:
+            self.server.begin_to_drain()
+        else:
+            # Whoever stands in front finds another node when the connection is refused; nginx sends nothing elsewhere
+            # that was answered by 503.
+            self.server.stop_accepting()
         self._begin_to_leave()
         await self.relay.begin_to_leave()
+        running = Deadline(grace_s)
         parting = asyncio.get_running_loop().call_later(
             grace_s, lambda: self.shared.tasks.spawn(self.relay.part(), "part")
         )
         try:
-            await self.server.drain(grace_s + _PARTING_S)
+            await self.relay.sessions.come_to_rest(running.left(grace_s))
+            await self.server.drain(running.left(grace_s) + _PARTING_S)
         finally:
             parting.cancel()
         await self.aclose(deadline)

@@ -160,13 +160,13 @@ class Conversation:
             elif outcome is not None:
                 await self._relay(session, outcome, answers=1)
         except Fault as fault:
-            await self._refuse(request, fault)
+            await self.refuse(request, fault)
             if fault.kind is FaultKind.SESSION_UNKNOWN:
                 # Which a client that has no status to read only understands when it hears no more.
                 self._on_over()
         except Exception:
             log.exception("%r cannot be answered", request)
-            await self._refuse(request, Fault(FaultKind.INTERNAL))
+            await self.refuse(request, Fault(FaultKind.INTERNAL))
 
     async def answer_batch(self, elements: list[Message | Fault]) -> None:
         """One that asks something; the answers as they come."""
@@ -178,9 +178,9 @@ class Conversation:
         except Fault as fault:
             for element in elements:
                 if isinstance(element, Message) and element.is_request:
-                    await self._refuse(element, fault)
+                    await self.refuse(element, fault)
 
-    async def _refuse(self, request: Message, fault: Fault) -> None:
+    async def refuse(self, request: Message, fault: Fault) -> None:
         await self._say(jsonrpc.error(request.id, fault.error()).raw)
 
     async def _relay(self, session: ClientSession, stream: ClientStream, answers: int) -> None:

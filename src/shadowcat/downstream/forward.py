@@ -19,6 +19,7 @@ from shadowcat.core.targets import Target, TargetRules, target_of
 from shadowcat.downstream.answers import fault_response
 from shadowcat.downstream.body import whom_to_answer
 from shadowcat.downstream.guard import SSE, Guard
+from shadowcat.downstream.late import require_in_time
 from shadowcat.downstream.plain import PlainRelay
 from shadowcat.downstream.sse import SseEndpoint
 from shadowcat.downstream.streamable import EndpointOptions, StreamableEndpoint
@@ -91,6 +92,7 @@ class ForwardEndpoint:
         if old is not None:
             return await old.handle(request)
         if not _is_mcp(request):
+            require_in_time(request)
             return await self._plain.relay(request, target)
         site = self._site(target, request.target)
         if _opens_old_stream(request) and not site.speaks_streamable:

@@ -11,9 +11,17 @@ from shadowcat.core.exchange import ANONYMOUS, Caller
 from shadowcat.core.negotiate import Course, claims_of, course_of
 from shadowcat.core.ports import Gateway
 from shadowcat.downstream.answers import accepted, event_response, fault_response, not_allowed
-from shadowcat.downstream.body import address_of, batch_of, is_batch, version_of, whom_to_answer
+from shadowcat.downstream.body import (
+    address_of,
+    asks_something,
+    batch_of,
+    is_batch,
+    version_of,
+    whom_to_answer,
+)
 from shadowcat.downstream.cors import preflight, with_cors
 from shadowcat.downstream.guard import SSE, Guard, require_accept, require_json
+from shadowcat.downstream.late import is_late, proxy_stops, require_in_time
 from shadowcat.downstream.sse_stream import SseStream
 from shadowcat.downstream.streamable import EndpointOptions
 from shadowcat.downstream.trace import with_trace
@@ -85,7 +93,7 @@ class SseEndpoint:
         require_accept(request.headers, SSE)
         if self._is_draining:
             # It would have no end of its own: the drain would wait for it in vain.
-            raise Fault(FaultKind.OVER_CAPACITY, reason="proxy_stops")
+            raise proxy_stops()
         if len(self._streams) >= self._limit:
             raise Fault(FaultKind.OVER_CAPACITY, reason="too_many_sessions")
         id = secrets.token_hex(16)
@@ -106,12 +114,19 @@ class SseEndpoint:
         version = version_of(headers)
         if is_batch(request.body):
             elements = batch_of(request.body, version)
+            if asks_something(elements):
+                require_in_time(request)
             await self._stream(request).take_batch(elements)
             return accepted()
         message = jsonrpc.parse(request.body)
         if course_of(message.kind, claims_of(message, version)) is not Course.LEGACY:
             raise Fault(FaultKind.INVALID_REQUEST, "This transport is for protocol versions with sessions")
-        await self._stream(request).take(with_trace(message, request.headers))
+        stream = self._stream(request)
+        if message.is_request and is_late(request):
+            # Not by a status: on one, the client of the Python SDK posts nothing more, not even an answer.
+            stream.refuse(message, proxy_stops())
+        else:
+            await stream.take(with_trace(message, request.headers))
         return accepted()
 
     def has_session_of(self, request: Request) -> bool:

@@ -80,6 +80,10 @@ class SseStream:
         else:
             await self._conversation.receive(message)
 
+    def refuse(self, request: Message, fault: Fault) -> None:
+        """Answers one that was taken and is not seen to."""
+        self._run(self._conversation.refuse(request, fault))
+
     async def take_batch(self, elements: list[Message | Fault]) -> None:
         """As `take`."""
         if not asks_something(elements):

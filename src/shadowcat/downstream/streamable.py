@@ -52,6 +52,7 @@ from shadowcat.downstream.body import (
 from shadowcat.downstream.cors import preflight, with_cors
 from shadowcat.downstream.direct import Admission
 from shadowcat.downstream.guard import JSON, SSE, Guard, HostName, PageOrigin, require_accept, require_json
+from shadowcat.downstream.late import is_late, proxy_stops, require_in_time
 from shadowcat.downstream.peers import MISDIRECTED, Peers
 from shadowcat.downstream.trace import TRACEPARENT, with_trace
 from shadowcat.errors import Fault, FaultKind
@@ -174,6 +175,7 @@ class StreamableEndpoint:
             and headers.get(b"origin") is None
             and headers.get(SEAL_HEADER) is None
             and headers.get(TRACEPARENT) is None
+            and not is_late(request)
         )
         if session_id is None or not is_usual:
             return None
@@ -263,6 +265,7 @@ class StreamableEndpoint:
             return fault_response(fault, id)
 
     async def _modern(self, request: Request, message: Message) -> Response:
+        require_in_time(request)
         headers = request.headers
         routing = _routing(headers)
         check_routing(message, routing)
@@ -285,6 +288,8 @@ class StreamableEndpoint:
         if not message.is_request:
             await session.receive(message)
             return accepted()
+        if is_late(request):
+            return _told_in_session(proxy_stops(), message.id)
         return await self._in_session(session, message.id, session.request(message))
 
     async def _in_session(
@@ -302,6 +307,7 @@ class StreamableEndpoint:
         return self._stream(session, outcome)
 
     async def _initialize(self, request: Request, message: Message) -> Response:
+        require_in_time(request)
         stale = _session_id(request.headers)
         if stale is not None and await self._gateway.find(stale, self._caller) is not None:
             raise Fault(FaultKind.INVALID_REQUEST, "This session is already initialized")
@@ -313,6 +319,7 @@ class StreamableEndpoint:
         session = await self._session(request, version)
         require_batches(session)
         if asks_something(elements):
+            require_in_time(request)
             return self._stream(session, await session.batch(elements))
         for element in elements:
             if isinstance(element, Message):

@@ -37,6 +37,7 @@ class Connection(asyncio.Protocol):
         "_closing",
         "_deadline",
         "_gate",
+        "_is_late",
         "_keep_alive",
         "_later",
         "_loop",
@@ -54,8 +55,10 @@ class Connection(asyncio.Protocol):
         "task",
     )
 
-    def __init__(self, serving: Serving) -> None:
+    def __init__(self, serving: Serving, *, is_late: bool) -> None:
+        """`is_late` as in `Peer`."""
         self._serving = serving
+        self._is_late = is_late
         self._loop = asyncio.get_running_loop()
         self._gate = WriteGate(self._loop)
         self._reader = RequestReader(
@@ -87,7 +90,9 @@ class Connection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=1, low=0)
         self._sender = Sender(self._transport, self._serving.turn, self._loop)
         self._peer = Peer(
-            _address(transport.get_extra_info("peername")), transport.get_extra_info("peercert")
+            _address(transport.get_extra_info("peername")),
+            transport.get_extra_info("peercert"),
+            is_late=self._is_late,
         )
         serving = self._serving
         if serving.closed or len(serving.connections) >= serving.limits.connections:

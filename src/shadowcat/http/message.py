@@ -156,6 +156,8 @@ class Peer:
     """What the client's certificate says, verified, when the listener asks for one."""
     tunnel: bytes | None = None
     """The host and port that it asked to be connected with, and was told that it is (CONNECT)."""
+    is_late: bool = False
+    """It connected when the server was draining already."""
 
 
 Body = bytes | AsyncIterator[bytes]

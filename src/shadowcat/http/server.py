@@ -9,6 +9,7 @@ import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import formatdate
+from functools import partial
 from typing import Any
 
 from shadowcat.aio import Tasks, cancel_and_join
@@ -53,6 +54,7 @@ class Server:
         """`tell` makes the answer to what the engine refuses by itself."""
         self._serving = Serving(handler, limits or ServerLimits(), forwarding, tell)
         self._listeners: list[tuple[asyncio.Server, ssl.SSLContext | None]] = []
+        self._port = 0
         self._tasks = Tasks("server")
         self._sweeper: Sweeper | None = None
 
@@ -79,12 +81,13 @@ class Server:
         else:
             listener = await loop.create_server(self._accept, host, port, **options)
         self._listeners.append((listener, tls))
+        self._port = self._port or _port_of(listener)
         for listening in listener.sockets:
             # The connections it accepts inherit this.
             notice_vanished(listening, self._serving.limits.vanished_s)
 
     def _accept(self) -> Connection:
-        return Connection(self._serving)
+        return Connection(self._serving, is_late=self._serving.draining)
 
     def _start_sweeping(self) -> None:
         if self._sweeper is None:
@@ -106,8 +109,8 @@ class Server:
 
     @property
     def port(self) -> int:
-        """Of the first listener: what port 0 became."""
-        return int(self.sockets[0].getsockname()[1])
+        """Of the first address that has one: what port 0 became. Known after the listener was closed, too."""
+        return self._port
 
     def statistics(self) -> ServerStatistics:
         serving = self._serving
@@ -120,6 +123,25 @@ class Server:
             serving.bodies.held,
         )
 
+    def begin_to_drain(self) -> None:
+        """Goes on accepting; each connection ends with what it asks for next or runs now.
+
+        Whoever comes from now on is late (see `Peer`), but not who is in the system's queue already.
+        """
+        if self._serving.draining:
+            return
+        for listener, tls in self._listeners:
+            for listening in _handles(listener):
+                with listening:
+                    self._accept_waiting(listening, tls, is_late=False)
+        self._serving.draining = True
+        self._drain_connections()
+
+    def _drain_connections(self) -> None:
+        """Idle ones soon end."""
+        for connection in tuple(self._serving.connections):
+            connection.drain()
+
     async def drain(self, grace_s: float) -> None:
         """Stops accepting, gives what runs or is arriving `grace_s` seconds to be answered, ends what is left.
 
@@ -127,8 +149,7 @@ class Server:
         """
         self.stop_accepting()
         await self._tasks.finish(1.0, grace_s=0.5)
-        for connection in tuple(self._serving.connections):
-            connection.drain()
+        self._drain_connections()
         await self._wait_empty(grace_s)
         await self.aclose()
 
@@ -152,19 +173,20 @@ class Server:
 
     def stop_accepting(self) -> None:
         """Serves those who are in the system's queue already: they are connected, and have perhaps sent something."""
-        if self._serving.draining:
-            return
+        is_late = self._serving.draining
         self._serving.draining = True
         for listener, tls in self._listeners:
             # Closing the last handle of a listening socket resets whoever waits in its queue.
-            handles = [socket.socket(fileno=os.dup(sock.fileno())) for sock in listener.sockets]
+            handles = _handles(listener)
             listener.close()
-            for handle in handles:
-                with handle:
-                    self._accept_waiting(handle, tls)
+            for listening in handles:
+                with listening:
+                    self._accept_waiting(listening, tls, is_late=is_late)
+        self._drain_connections()
 
-    def _accept_waiting(self, listening: socket.socket, tls: ssl.SSLContext | None) -> None:
+    def _accept_waiting(self, listening: socket.socket, tls: ssl.SSLContext | None, *, is_late: bool) -> None:
         loop = asyncio.get_running_loop()
+        accept = partial(Connection, self._serving, is_late=is_late)
         listening.setblocking(False)
         while True:
             try:
@@ -173,7 +195,7 @@ class Server:
                 # Nobody waits any more.
                 return
             sock.setblocking(False)
-            self._tasks.spawn(loop.connect_accepted_socket(self._accept, sock, ssl=tls), "accept")
+            self._tasks.spawn(loop.connect_accepted_socket(accept, sock, ssl=tls), "accept")
 
     async def _wait_empty(self, within_s: float) -> None:
         serving = self._serving
@@ -184,3 +206,14 @@ class Server:
                     await serving.emptied.wait()
         except TimeoutError:
             pass  # whoever waits ends what is left
+
+
+def _port_of(listener: asyncio.Server) -> int:
+    """0 for a Unix socket."""
+    address: tuple[str, int] | str = listener.sockets[0].getsockname()
+    return 0 if isinstance(address, str) else int(address[1])
+
+
+def _handles(listener: asyncio.Server) -> list[socket.socket]:
+    """More handles of its sockets; none once it is closed."""
+    return [socket.socket(fileno=os.dup(sock.fileno())) for sock in listener.sockets]

@@ -60,7 +60,7 @@ class Serving:
     connections: set[Served] = field(default_factory=set[Served])
     turn: Turn = field(default_factory=Turn)
     draining: bool = False
-    """No more is accepted, and each connection ends with what it asks for next or runs now."""
+    """Each connection ends with what it asks for next or runs now."""
     closed: bool = False
     emptied: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the last connection ends."""

@@ -23,7 +23,7 @@ from shadowcat.proxy.ledger import SessionLedger
 from shadowcat.proxy.news import What
 from shadowcat.proxy.revival import Revival
 from shadowcat.proxy.session import Session
-from shadowcat.proxy.shared import SessionLimits, Shared
+from shadowcat.proxy.shared import Phase, SessionLimits, Shared
 
 log = logging.getLogger("shadowcat.session")
 
@@ -190,6 +190,9 @@ class Registry:
     async def _revived(self, revival: Revival, session_id: str) -> Session | Elsewhere | None:
         if not OWN_ID.fullmatch(session_id):
             return None
+        if self._shared.phase is Phase.DRAINING and self._shared.lease is None:
+            # What comes after us has it. Where there are other nodes, one of them may have it by now.
+            raise Fault(FaultKind.OVER_CAPACITY, reason="proxy_stops")
         if len(self._sessions) + self._opening + len(revival) >= self._shared.limits.max_sessions:
             self._shared.counters.sessions_refused += 1
             raise Fault(FaultKind.OVER_CAPACITY, reason="too_many_sessions")
@@ -268,7 +271,18 @@ class Registry:
             if self._shared.writer is not None:
                 self._shared.writer.forget(forgotten)
 
-    # To other nodes.
+    # Before the process ends.
+
+    async def come_to_rest(self, within_s: float) -> None:
+        """Returns once nothing is at work any more, or the time is over."""
+        try:
+            async with asyncio.timeout(within_s):
+                while True:
+                    if not any(session.is_at_work for session in self):
+                        return
+                    await asyncio.sleep(_REST_S)
+        except TimeoutError:
+            pass  # what is still at work is told so
 
     async def hand_over(self) -> None:
         """Leaves each session to the other nodes once nothing runs in it any more, for as long as it is let.

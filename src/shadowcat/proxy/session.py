@@ -317,10 +317,21 @@ class Session:
 
     def give_up_what_ends_here(self) -> None:
         """Ends the calls that no other process could go on with: their clients are told so while they listen."""
+        for entry in self._ending_here():
+            entry.fail(proxy_stopped())
+
+    def _ending_here(self) -> list[InFlight[Stream]]:
         is_kept = self.core.shared.store is not None
-        for entry in self.core.correlator.in_flight():
-            if entry.stream is None or not (is_kept and entry.stream.can_go_on_elsewhere):
-                entry.fail(proxy_stopped())
+        return [
+            entry
+            for entry in self.core.correlator.in_flight()
+            if entry.stream is None or not (is_kept and entry.stream.can_go_on_elsewhere)
+        ]
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether something runs that no other process could go on with, or that its client listens to here."""
+        return self.core.book.has_answers_read or bool(self._ending_here())
 
     async def prepare_to_leave(self) -> None:
         """Leaves the streams where they are, for who goes on with the session."""

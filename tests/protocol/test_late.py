@@ -1,0 +1,230 @@
+"""Who connects to a proxy that stops: served where it belongs to what runs, and refused where it begins something."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shadowcat import ReverseProxy
+from shadowcat.proxy.shared import Phase
+from shadowcat.stores.sqlite import SqliteStore
+from tests.rig.cases import refused
+from tests.rig.client import rpc
+from tests.rig.old_client import old_client_of
+from tests.rig.server import Call, Handler, holding
+from tests.rig.stand import Stand, stand
+from tests.rig.wait import happens, soon, until
+
+TEXT = {"content": [{"type": "text", "text": "done"}]}
+DONE = {"jsonrpc": "2.0", "id": 1, "result": TEXT}
+CALL = {"name": "t"}
+OPENING = {
+    "protocolVersion": "2025-11-25",
+    "capabilities": {},
+    "clientInfo": {"name": "rig", "version": "1"},
+}
+
+
+async def begins_to_drain(proxy: ReverseProxy) -> asyncio.Task[None]:
+    """From here on whoever connects is late."""
+    draining = asyncio.create_task(proxy.drain(60.0))
+    await until(lambda: proxy.shared.phase is Phase.DRAINING)
+    return draining
+
+
+async def ends(draining: asyncio.Task[None], port: int) -> None:
+    async with soon():
+        await draining
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", port)
+
+
+def begun(number: int, then: asyncio.Event, id: str | None = None) -> Handler:
+    """Says something, and answers once it may."""
+
+    async def handle(call: Call) -> None:
+        stream = await call.stream()
+        await stream.notify("notifications/vendor", {"n": number}, id=id)
+        await happens(then)
+        await stream.send(call.response(TEXT))
+        await stream.end()
+
+    return handle
+
+
+async def ask(call: Call) -> None:
+    """Answers with what the client answers."""
+    stream = await call.stream()
+    await stream.request("q1", "elicitation/create", {})
+    answer = await call.answered("q1")
+    await stream.send(call.response(answer.json["result"]))
+    await stream.end()
+
+
+async def answer(call: Call) -> None:
+    await call.result(TEXT)
+
+
+async def is_lost(stand: Stand) -> None:
+    """No client is connected any more."""
+    await until(lambda: not stand.proxy.server.statistics().connections)
+
+
+# What belongs to a call.
+
+
+async def test_what_a_running_call_asks_is_answered(rig: Stand) -> None:
+    await rig.client.initialize(capabilities={"elicitation": {}})
+    rig.server.on("tools/call")(ask)
+    reply = await rig.client.begin("tools/call", CALL)
+    question = await reply.message()
+    draining = await begins_to_drain(rig.proxy)
+    given = await rig.client.send({"jsonrpc": "2.0", "id": question["id"], "result": TEXT})
+    assert (given.status, given.headers["connection"]) == (202, "close")
+    assert await reply.messages() == [DONE]
+    await ends(draining, rig.proxy.port)
+
+
+async def test_a_running_call_is_cancelled(session: Stand) -> None:
+    session.server.on("tools/call")(holding(asyncio.Event(), answer))
+    calling = asyncio.create_task(session.client.begin("tools/call", CALL))
+    await session.server.gets("tools/call")
+    draining = await begins_to_drain(session.proxy)
+    assert (await session.client.notify("notifications/cancelled", {"requestId": 1})).status == 202
+    assert await (await calling).messages() == []
+    assert len(session.server.got("notifications/cancelled")) == 1
+    await ends(draining, session.proxy.port)
+
+
+async def test_the_stream_of_a_running_call_is_resumed(session: Stand) -> None:
+    """Nobody is connected meanwhile, and the call is waited for all the same."""
+    may_end = asyncio.Event()
+    session.server.on("tools/call")(begun(1, may_end))
+    reply = await session.client.begin("tools/call", CALL)
+    assert (await reply.message())["params"] == {"n": 1}
+    reply.cut()
+    await is_lost(session)
+    draining = await begins_to_drain(session.proxy)
+    again = await session.client.listen(reply.last_id)
+    may_end.set()
+    assert await again.messages() == [DONE]
+    await ends(draining, session.proxy.port)
+
+
+async def test_one_that_nobody_hears_and_another_process_goes_on_with_is_left_to_it(tmp_path: Path) -> None:
+    async with stand(store=SqliteStore(tmp_path / "sessions.db")) as rig:
+        await rig.client.initialize()
+        rig.server.on("tools/call")(begun(1, asyncio.Event(), id="u1"))
+        reply = await rig.client.begin("tools/call", CALL)
+        assert (await reply.message())["params"] == {"n": 1}
+        reply.cut()
+        await is_lost(rig)
+        await ends(await begins_to_drain(rig.proxy), rig.proxy.port)
+        assert rig.server.got("notifications/cancelled") == []
+
+
+async def test_a_call_of_the_old_transport_gets_its_answer(rig: Stand) -> None:
+    rig.server.on("tools/call")(ask)
+    async with old_client_of(rig.proxy.port) as client:
+        await client.initialize(capabilities={"elicitation": {}})
+        await client.ask("tools/call", CALL)
+        question = await client.message()
+        draining = await begins_to_drain(rig.proxy)
+        # Told on the stream: on a status, the client of the Python SDK would post nothing more.
+        assert is_refused(await client.call("tools/call", CALL, id=2))
+        await client.accepted({"jsonrpc": "2.0", "id": question["id"], "result": TEXT})
+        assert await client.message() == DONE
+        await client.ends()
+    await ends(draining, rig.proxy.port)
+    assert len(rig.server.got("tools/call")) == 1
+
+
+# What begins something.
+
+
+def is_refused(answer: Any) -> bool:
+    error = answer["error"]
+    return (error["code"], error["data"]["reason"]) == (-31002, "proxy_stops")
+
+
+async def test_nothing_is_begun(session: Stand) -> None:
+    may_end = asyncio.Event()
+    session.server.on("tools/call")(begun(1, may_end))
+    reply = await session.client.begin("tools/call", CALL)
+    assert (await reply.message())["params"] == {"n": 1}
+    older, stranger = await session.another_client(), await session.another_client()
+    await older.initialize("2025-03-26")
+    stranger.session_id = 32 * "0"
+    draining = await begins_to_drain(session.proxy)
+    session.server.requests.clear()
+    for tried in (
+        stranger.post(rpc("initialize", OPENING, 0)),
+        stranger.ask("tools/list"),
+        older.send([rpc("tools/list", {}, 1)]),
+        stranger.request("GET", [("Accept", "text/event-stream")], path="/sse"),
+    ):
+        told = await tried
+        assert (told.status, told.headers["retry-after"], told.headers["connection"]) == (503, "5", "close")
+        assert is_refused(await told.json())
+    may_end.set()
+    assert await reply.messages() == [DONE]
+    await ends(draining, session.proxy.port)
+    assert {seen.method for seen in session.server.requests} == {"DELETE"}
+
+
+async def test_a_call_in_a_session_is_refused_and_no_more_than_that(session: Stand) -> None:
+    """Some clients take another status than 200 for the end of their transport, with the calls that still run."""
+    may_end = asyncio.Event()
+    session.server.on("tools/call")(begun(1, may_end))
+    reply = await session.client.begin("tools/call", CALL)
+    assert (await reply.message())["params"] == {"n": 1}
+    draining = await begins_to_drain(session.proxy)
+    told = await session.client.begin("tools/list", id=2)
+    assert (told.status, told.headers["retry-after"], told.headers["connection"]) == (200, "5", "close")
+    assert is_refused(await told.json())
+    may_end.set()
+    assert await reply.messages() == [DONE]
+    await ends(draining, session.proxy.port)
+    assert session.server.got("tools/list") == []
+
+
+async def test_a_session_that_only_the_store_has_is_left_to_the_next(tmp_path: Path) -> None:
+    """Which 404 would tell its client to give up."""
+    path = tmp_path / "sessions.db"
+    async with stand(store=SqliteStore(path)) as rig:
+        await rig.client.initialize()
+        earlier = rig.client.session_id
+    may_end = asyncio.Event()
+    async with stand(store=SqliteStore(path)) as rig:
+        await rig.client.initialize()
+        rig.server.on("tools/call")(begun(1, may_end))
+        reply = await rig.client.begin("tools/call", CALL)
+        assert (await reply.message())["params"] == {"n": 1}
+        draining = await begins_to_drain(rig.proxy)
+        other = await rig.another_client()
+        other.session_id = earlier
+        for told, id in ((await other.listen(), None), (await other.begin("tools/list", id=2), 2)):
+            error = await refused(told, 503, -31002, id)
+            assert error["data"]["reason"] == "proxy_stops"
+        may_end.set()
+        assert await reply.messages() == [DONE]
+        await ends(draining, rig.proxy.port)
+
+
+async def test_nothing_is_accepted_where_only_stateless_requests_run(session: Stand) -> None:
+    """None of them needs another connection, and a balancer finds out at once."""
+    may_end = asyncio.Event()
+    session.server.on("tools/call")(holding(may_end, answer))
+    asking = asyncio.create_task(session.client.ask("tools/call", {**CALL, "arguments": {}}))
+    await session.server.gets("tools/call")
+    port = session.proxy.port
+    draining = await begins_to_drain(session.proxy)
+    await until(lambda: not session.proxy.server.sockets)
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", port)
+    may_end.set()
+    assert (await (await asking).json())["result"]["content"] == TEXT["content"]
+    await ends(draining, port)
