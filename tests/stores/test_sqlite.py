@@ -125,9 +125,21 @@ async def test_a_file_of_version_1_is_read_trimmed_and_added_to(path: Path, cloc
 def version_1(path: Path) -> sqlite3.Connection:
     path.parent.mkdir()
     db = sqlite3.connect(path)
+    db.execute("PRAGMA page_size = 4096")
     db.execute("PRAGMA auto_vacuum = INCREMENTAL")
     sqlite_file.migrate(db, sqlite_file.STEPS[:1])
     return db
+
+
+async def test_a_file_keeps_the_length_of_its_pages(path: Path) -> None:
+    """Also of an older file the -wal grows as long, whatever SQLite counts in."""
+    with closing(version_1(path)):
+        pass
+    for file, page_bytes in ((path, 4_096), (path.with_name("new.db"), sqlite_file.PAGE_BYTES)):
+        with closing(sqlite_file.open_file(file)) as db:
+            assert db.execute("PRAGMA page_size").fetchone() == (page_bytes,)
+            (pages,) = db.execute("PRAGMA wal_autocheckpoint").fetchone()
+            assert pages * page_bytes == sqlite_file.CHECKPOINT_BYTES
 
 
 async def test_a_step_that_fails_leaves_the_file_as_it_was(path: Path) -> None:
@@ -227,7 +239,7 @@ async def test_what_was_let_go_of_leaves_room_for_what_comes(store: SqliteStore,
         await store.remove(session_id)
     await store.expire(60.0)
     await store.aclose()
-    assert size(path) < 60_000
+    assert size(path) < 10 * sqlite_file.PAGE_BYTES
 
 
 async def test_the_dead_are_gone_after_a_sweep(store: SqliteStore, path: Path) -> None:

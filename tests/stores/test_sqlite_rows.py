@@ -30,6 +30,18 @@ def test_what_came_together_is_one_row() -> None:
     assert len(list(packed([b"event"] * ROW_EVENTS * 3))) == 3
 
 
+def test_what_is_too_long_for_a_row_is_parted_evenly() -> None:
+    """A row costs about the same whatever it has: one of a few events is not left beside one of many."""
+    counts = [count for count, _ in packed([b"x" * 1_000] * ROW_EVENTS)]
+    assert max(counts) < 2 * min(counts)
+    assert len(counts) <= ROW_EVENTS * 1_000 // ROW_BYTES + 2
+
+
+def test_what_is_held_already_is_left_out() -> None:
+    assert list(packed([b"1", b"2", b"3"], 1)) == [(2, b"2\n3")]
+    assert list(packed([b"1", b"2"], 2)) == []
+
+
 def test_an_event_with_a_line_end_has_its_own_row() -> None:
     assert list(packed([b"1", b"2", b"3\n", b"4"])) == [(2, b"1\n2"), (1, b"3\n"), (1, b"4")]
 

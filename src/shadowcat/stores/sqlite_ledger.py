@@ -11,11 +11,11 @@ from typing import NamedTuple
 from shadowcat.clock import Clock
 from shadowcat.core.ledger import Refusal, SessionChange, SessionSummary, StoredSession, StreamChange
 from shadowcat.stores.memory import ENDED_S, MAX_ENDED
-from shadowcat.stores.sqlite_file import transaction
+from shadowcat.stores.sqlite_file import page_bytes, transaction
 from shadowcat.stores.sqlite_streams import Place, SqliteStreams, StreamRow
 
-FREED_PAGES = 1_024
-"""How many unused pages a call of `expire` gives back to the file system: 4 MiB."""
+FREED_BYTES = 4 * 1024 * 1024
+"""How much of what is unused a call of `expire` gives back to the file system."""
 
 _COLUMNS = "key, fence, node, last_stream, touched_at"
 
@@ -140,7 +140,7 @@ class SqliteLedger:
             self._db.execute("DELETE FROM ended WHERE at <= ?", (now - ENDED_S,))
             self._streams.sweep()
         # It steps from page to page, which `execute` would do once.
-        self._db.executescript(f"PRAGMA incremental_vacuum({FREED_PAGES})")
+        self._db.executescript(f"PRAGMA incremental_vacuum({FREED_BYTES // page_bytes(self._db)})")
 
     def _tick(self) -> int:
         """The time; two processes that have the file open agree on it through the file."""

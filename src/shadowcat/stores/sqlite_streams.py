@@ -71,7 +71,7 @@ class StreamRow:
             self.first_seq = self.next_seq = change.next_seq
         rows: list[EventRow] = []
         # A change may come twice, when nobody could tell what became of it: then it has events that are held.
-        for count, data in packed(change.events[self.next_seq - change.next_seq :]):
+        for count, data in packed(change.events, self.next_seq - change.next_seq):
             rows.append((number, self.last_event, count, data))
             self.last_event = number
             self.kept += count
