@@ -649,6 +649,36 @@ async def test_nothing_is_read_until_the_reader_has_use_for_it() -> None:
         await response.aclose()
 
 
+class Turns:
+    """How many reads there were in each turn of the loop."""
+
+    def __init__(self, up_to_bytes: int) -> None:
+        self.reads: list[int] = [0]
+        self._left = up_to_bytes
+        self._count()
+
+    def _count(self) -> None:
+        if self._left > 0:
+            self.reads.append(0)
+            asyncio.get_running_loop().call_soon(self._count)
+
+    def at_once(self, data: bytes) -> bool:
+        self.reads[-1] += 1
+        self._left -= len(data)
+        return self._left > 0
+
+
+async def test_a_fast_server_leaves_others_their_turn() -> None:
+    async with serving(Flood(100)) as server, using() as client:
+        response, _ = await paused(client, origin_of(server))
+        response.take()
+        turns = Turns(50 * MIB)
+        async with soon():
+            await response.arrival(turns)
+        assert max(turns.reads) == 1
+        await response.aclose()
+
+
 async def test_a_pause_that_comes_after_the_end_is_none_of_the_next_response() -> None:
     async with serving(Recorder()) as server, using() as client:
         response = await get(client, origin_of(server))
