@@ -33,13 +33,19 @@ async def recorded(
 
 
 @asynccontextmanager
-async def played(directory: Path, **options: Any) -> AsyncIterator[Client]:
-    """A client of the tape."""
+async def playing(directory: Path, **options: Any) -> AsyncIterator[ReverseProxy]:
     given = ReplayOptions(**options)
     with recording_at(str(directory), given) as recording:
         upstream = TapeUpstream(TapeServer(recording, given))
-        async with ReverseProxy({NAME: upstream}, port=0) as proxy, client_of(proxy.port) as client:
-            yield client
+        async with ReverseProxy({NAME: upstream}, port=0) as proxy:
+            yield proxy
+
+
+@asynccontextmanager
+async def played(directory: Path, **options: Any) -> AsyncIterator[Client]:
+    """A client of the tape."""
+    async with playing(directory, **options) as proxy, client_of(proxy.port) as client:
+        yield client
 
 
 async def against(directory: Path, server: McpServer, **options: Any) -> tuple[Found, list[str]]:

@@ -20,10 +20,11 @@ from shadowcat.replay.pipe import TapePipe
 from shadowcat.replay.server import TapeServer
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Message
-from tests.replay.kit import played, recorded
+from tests.replay.kit import played, playing, recorded
 from tests.rig.children import tool
-from tests.rig.server import Call, McpServer
-from tests.rig.wait import until
+from tests.rig.client import client_of
+from tests.rig.server import SUB, Call, McpServer
+from tests.rig.wait import happens, soon, until
 from tests.stdio.editor import INITIALIZE, line
 from tests.stdio.test_interceptors import inside
 
@@ -229,6 +230,26 @@ async def test_modern_traffic(tmp_path: Path) -> None:
         assert (answer["id"], answer["result"]["number"]) == ("new", 1)
         reply = await client.ask("vendor/unknown")
         assert (reply.status, (await reply.json())["error"]["code"]) == (404, -32601)
+
+
+async def test_a_subscription_ends_in_form_when_the_player_is_to_stop(tmp_path: Path) -> None:
+    acknowledged = "notifications/subscriptions/acknowledged"
+    async with recorded(tmp_path) as rig:
+
+        @rig.server.on("subscriptions/listen")
+        async def _(call: Call) -> None:
+            await (await call.stream()).notify(acknowledged, {"_meta": {SUB: call.id}})
+            await happens(call.seen.dropped)
+
+        listening = await rig.client.ask("subscriptions/listen", {"notifications": {}}, id="old")
+        await listening.message()
+    async with playing(tmp_path) as proxy, client_of(proxy.port) as client:
+        listening = await client.ask("subscriptions/listen", {"notifications": {}}, id="new")
+        assert (await listening.message())["params"]["_meta"][SUB] == "new"
+        async with soon():
+            await proxy.drain(10)
+        [ended] = await listening.messages()
+        assert (ended["id"], ended["result"]["_meta"][SUB]) == ("new", "new")
 
 
 async def test_a_secret_is_matched_by_its_place(tmp_path: Path) -> None:

@@ -187,7 +187,7 @@ class Relay:
         for session in self.sessions:
             session.stop_listening_client()
         for subscription in tuple(self._subscriptions):
-            await subscription.end()
+            subscription.end()
         if self._shared.lease is not None:
             self._shared.tasks.spawn(self.sessions.hand_over(), "hand sessions over")
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from typing import Any
 
 from shadowcat.core.exchange import MessageStream
-from shadowcat.errors import Fault
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Message
 from shadowcat.wire.mcp import Meta
@@ -22,21 +23,28 @@ class Subscription:
         self._request = request
         self._stream = stream
         self._on_close = on_close
-        self._ending = False
-        self._ended = False
+        self._is_ending = False
+        self._is_over = False
+        self._reading: asyncio.Task[Any] | None = None
 
     def __aiter__(self) -> Subscription:
         return self
 
     async def __anext__(self) -> list[Message]:
-        if self._ended:
+        if self._is_over:
             raise StopAsyncIteration
-        try:
-            return await anext(self._stream)
-        except Fault:
-            if not self._ending:
-                raise
-        self._ended = True
+        if not self._is_ending:
+            task = self._reading = asyncio.current_task()
+            assert task is not None
+            try:
+                return await anext(self._stream)
+            except asyncio.CancelledError:
+                # What somebody else cancels besides is not ours to stop.
+                if not self._is_ending or task.uncancel() > 0:
+                    raise
+            finally:
+                self._reading = None
+        self._is_over = True
         return [self._result()]
 
     def _result(self) -> Message:
@@ -45,9 +53,12 @@ class Subscription:
         assert id is not None
         return jsonrpc.result(id, {"resultType": "complete", "_meta": {Meta.SUBSCRIPTION_ID: id}})
 
-    async def end(self) -> None:
-        self._ending = True
-        await self._stream.aclose()
+    def end(self) -> None:
+        """Who waits for more waits no longer. Not by closing the stream: some cannot be closed while they are read."""
+        if not self._is_ending:
+            self._is_ending = True
+            if self._reading is not None:
+                self._reading.cancel()
 
     async def aclose(self) -> None:
         self._on_close(self)
