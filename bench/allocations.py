@@ -22,7 +22,7 @@ from shadowcat.proxy.reader import Reader
 from shadowcat.proxy.streams import Stream
 from shadowcat.upstream.interpret import messages_of
 from shadowcat.wire.jsonrpc import Message
-from shadowcat.wire.sse import SseDecoder, SseEvent, encode_messages
+from shadowcat.wire.sse import SseDecoder, SseEvents, encode_messages
 from tests.rig.stand import unkept
 
 _EVENTS = 20_000
@@ -70,8 +70,8 @@ def _steps() -> list[list[str]]:
     reader = stream.read()
     tracker = EventTracker()
     decoder = SseDecoder()
-    reads = events(_EVENTS)
-    decoded: list[SseEvent] = []
+    read = b"".join(events(_EVENTS))
+    decoded: list[SseEvents] = []
     parsed: list[Message] = []
     taken: list[Piece] = []
     rows: list[list[str]] = []
@@ -81,9 +81,9 @@ def _steps() -> list[list[str]]:
         rows.append(row)
         return made
 
-    decoded = [*step("decoded", lambda: [event for read in reads for event in decoder.feed(read)])]
-    step("tracked", lambda: [*tracker.new_of(decoded)])
-    parsed = [*step("parsed", lambda: [m for event in decoded for m in messages_of(event.data or b"")])]
+    decoded = [*step("decoded", lambda: [decoder.read(read)])]
+    step("tracked", lambda: [tracker.new_of(decoded[0])])
+    parsed = [*step("parsed", lambda: [m for text in decoded[0].messages for m in messages_of(text)])]
     step("logged", lambda: [stream.append(message) for message in parsed])
     taken = [*step("taken", lambda: _all_of(stream, reader))]
     step("encoded", lambda: [encode_messages(piece.prefix, piece.first, piece.data) for piece in taken])

@@ -55,7 +55,7 @@ def _print_parser() -> None:
         "large reads, CRLF": in_reads(b"".join(carriage_returns), _READ),
     }
     counted = {name: _lines_run(reads) for name, reads in inputs.items()}
-    functions = ["feed", "_with_plain_newlines", "_refuse_oversize", "_usual_events", "_parse_fields"]
+    functions = ["read", "_with_plain_newlines", "_refuse_oversize", "_usual_events", "_parse_fields"]
     print_table(
         ["lines for an event", "in all", *functions],
         [
@@ -82,7 +82,7 @@ def _lines_run(reads: list[bytes]) -> Counter[str]:
     sys.settrace(trace)
     try:
         for read in reads:
-            decoded += len(decoder.feed(read))
+            decoded += len(decoder.read(read))
     finally:
         sys.settrace(before)
     assert decoded == _EVENTS

@@ -22,7 +22,7 @@ from shadowcat.downstream import answers
 from shadowcat.proxy.reader import Reader
 from shadowcat.proxy.streams import MAX_PIECE_BYTES, Stream
 from shadowcat.wire.jsonrpc import Message
-from shadowcat.wire.sse import SseEvent
+from shadowcat.wire.sse import SseEvents
 
 _EVENTS = 20_000
 _READ = 16 * 1024
@@ -94,8 +94,8 @@ def _replaced(owner: object, name: str, by: object) -> Iterator[None]:
 
 @contextmanager
 def _without_tracker() -> Iterator[None]:
-    def new_of(tracker: EventTracker, events: list[SseEvent]) -> list[SseEvent]:
-        tracker.last_id = events[-1].id
+    def new_of(tracker: EventTracker, events: SseEvents) -> SseEvents:
+        tracker.last_id = events.ids[-1] if events.ids else None
         return events
 
     with _replaced(EventTracker, "new_of", new_of):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +12,7 @@ from shadowcat.core.backoff import Backoff
 from shadowcat.core.balance import Doubts, RoundRobin
 from shadowcat.core.idmap import IdMap
 from shadowcat.core.track import MAX_REMEMBERED, EventTracker
-from shadowcat.wire.sse import SseEvent
+from shadowcat.wire.sse import SseEvent, SseEvents
 
 # Backoff.
 
@@ -126,8 +128,10 @@ def test_the_map_against_a_dict(operations: list[tuple[str, tuple[str, str | Non
 
 
 def new_of(tracker: EventTracker, *ids: bytes | None) -> list[bytes | None]:
-    """Notes events that came together; returns the ids of the new ones."""
-    return [event.id for event in tracker.new_of([SseEvent(b"{}", id=id) for id in ids])]
+    """Notes events that came together, in both forms that they come in; returns the ids of the new ones."""
+    usual = [id for id in takewhile(lambda id: id is not None, ids) if id is not None]
+    others = [SseEvent(b"{}", id=id) for id in ids[len(usual) :]]
+    return [event.id for event in tracker.new_of(SseEvents(usual, [b"{}"] * len(usual), others)).each()]
 
 
 def test_nothing_is_a_repeat_on_a_connection_that_never_broke() -> None:
@@ -136,6 +140,14 @@ def test_nothing_is_a_repeat_on_a_connection_that_never_broke() -> None:
     assert new_of(tracker, b"same") == [b"same"]
     assert new_of(tracker, None) == [None]
     assert tracker.last_id == b"same"
+
+
+def test_the_last_id_is_the_one_that_came_last_in_whatever_form() -> None:
+    tracker = EventTracker()
+    new_of(tracker, b"1", b"2", None, b"3", None)
+    assert tracker.last_id == b"3"
+    new_of(tracker, b"4", None)
+    assert tracker.last_id == b"4"
 
 
 def test_a_replay_repeats() -> None:

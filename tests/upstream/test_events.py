@@ -32,7 +32,10 @@ class Said:
         self.say(b'{"jsonrpc":"2.0","method":"n/%d"}' % number, number)
 
     def say(self, data: bytes, number: int) -> None:
-        self._pieces.put_nowait(b"event: message\nid: %d\ndata: %b\n\n" % (number, data))
+        self.say_at_once(b"event: message\nid: %d\ndata: %b\n\n" % (number, data))
+
+    def say_at_once(self, events: bytes) -> None:
+        self._pieces.put_nowait(events)
 
     def __aiter__(self) -> Said:
         return self
@@ -111,6 +114,23 @@ async def test_what_is_taken_wakes_nobody() -> None:
         said.event(4)
         assert methods(await waiting) == ["n/4"]
         assert source.cursor == b"4"
+
+
+async def test_what_comes_in_one_read_keeps_its_order_whatever_its_form() -> None:
+    said, taking = Said(), Taking()
+    async with source_of(said) as source:
+        source.take_with(taking)
+        waiting = asyncio.create_task(batch(source))
+        said.say_at_once(
+            b'event: message\nid: 1\ndata: {"jsonrpc":"2.0","method":"n/1"}\n\n'
+            b'event: message\nid: 2\ndata: {"jsonrpc":"2.0","method":"n/2"}\n\n'
+            b"event: message\nid: 3\ndata: \n\n"
+            b'id: 4\ndata: {"jsonrpc":"2.0","method":"n/4"}\n\n'
+        )
+        await until(lambda: bool(taking.taken))
+        assert taking.taken == ["n/1", "n/2", "n/4"]
+        assert taking.cursors == [b"4"]
+        waiting.cancel()
 
 
 async def test_nothing_is_read_while_there_is_no_room_for_it() -> None:

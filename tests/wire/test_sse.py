@@ -12,6 +12,7 @@ from shadowcat.wire.sse import (
     KEEPALIVE,
     SseDecoder,
     SseEvent,
+    SseEvents,
     encode_event,
     encode_messages,
     encode_priming,
@@ -191,6 +192,14 @@ def test_one_that_is_different_among_usual_events(odd: bytes, place: int) -> Non
     blocks.insert(place, odd)
     stream = b"".join(blocks)
     assert decode(stream) == reference(stream)
+
+
+def test_no_object_is_made_of_the_usual_ones_in_front() -> None:
+    usual = b"event: message\nid: 1\ndata: {}\n\nevent: message\nid: \ndata: 2\n\n"
+    without_data = b"event: message\nid: 3\ndata: \n\n"
+    found = SseDecoder().read(usual + without_data + b"event")
+    assert found == SseEvents([b"1", b""], [b"{}", b"2"], [SseEvent(b"", id=b"3")])
+    assert len(found) == 3
 
 
 def test_an_empty_read_between_cr_and_lf_changes_nothing() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 
-from shadowcat.wire.sse import SseEvent
+from shadowcat.wire.sse import SseEvents
 
 MAX_REMEMBERED = 1_000
 _TRIMMED_AT = MAX_REMEMBERED + MAX_REMEMBERED // 8
@@ -28,12 +28,13 @@ class EventTracker:
         self._recent: array[int] | None = None
         self._before = _NOTHING
 
-    def new_of(self, events: list[SseEvent]) -> list[SseEvent]:
+    def new_of(self, events: SseEvents) -> SseEvents:
         """Notes events that came together; returns those that were not seen before the connection broke."""
         before = self._before
         if before:
-            events = [event for event in events if event.id is None or hash(event.id) not in before]
-        ids = [event.id for event in events if event.id is not None]
+            new = [event for event in events.each() if event.id is None or hash(event.id) not in before]
+            events = SseEvents([], [], new)
+        ids = events.ids + [event.id for event in events.others if event.id is not None]
         if ids:
             self._remember(ids)
             self.last_id = ids[-1] or None
@@ -43,7 +44,9 @@ class EventTracker:
         if self._recent is None:
             self._recent = array("q")
         recent = self._recent
-        recent.extend(map(hash, ids[-MAX_REMEMBERED:]))
+        if len(ids) > MAX_REMEMBERED:
+            ids = ids[-MAX_REMEMBERED:]
+        recent.extend(map(hash, ids))
         if len(recent) > _TRIMMED_AT:
             del recent[:-MAX_REMEMBERED]
 

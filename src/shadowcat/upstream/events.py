@@ -22,7 +22,7 @@ from shadowcat.upstream.interpret import messages_of
 from shadowcat.wire import alike
 from shadowcat.wire.glance import tells_or_asks
 from shadowcat.wire.jsonrpc import REQUEST, Message
-from shadowcat.wire.sse import SseDecoder, SseEvent
+from shadowcat.wire.sse import SseDecoder, SseEvent, SseEvents
 
 log = logging.getLogger("shadowcat.upstream")
 
@@ -93,16 +93,16 @@ class EventMessages:
 
     async def __anext__(self) -> list[Message]:
         while True:
-            messages = self.parse(await self.next_events())
+            messages = self.parse(self.decode(await anext(self.response)))
             if messages:
                 return messages
 
     async def next_events(self) -> list[SseEvent]:
-        return self.decode(await anext(self.response))
+        return self.decode(await anext(self.response)).each()
 
-    def decode(self, data: bytes) -> list[SseEvent]:
+    def decode(self, data: bytes) -> SseEvents:
         try:
-            events = self._decoder.feed(data)
+            events = self._decoder.read(data)
             if not events:
                 self._require_pace()
             else:
@@ -123,9 +123,13 @@ class EventMessages:
         elif now - self._begun_at > self._event_s:
             raise Fault(FaultKind.DEADLINE, reason="event", sent=True)
 
-    def parse(self, events: list[SseEvent]) -> list[Message]:
+    def parse(self, events: SseEvents) -> list[Message]:
         """Priming and polling events carry no data; other event names are not MCP's."""
-        texts = [event.data for event in events if event.data and event.event == b"message"]
+        texts = events.messages
+        if events.others:
+            texts = texts + [
+                event.data for event in events.others if event.data and event.event == b"message"
+            ]
         messages: list[Message] = []
         at = 0
         while at < len(texts):
@@ -309,8 +313,8 @@ class ResumedMessages:
             return messages
         return None if tracker.last_id is before else messages
 
-    def _new_of(self, events: list[SseEvent]) -> list[SseEvent]:
-        for event in events:
+    def _new_of(self, events: SseEvents) -> SseEvents:
+        for event in events.others:
             if event.retry is not None:
                 self._asks_to_poll = True
                 self._retry_s = min(max(event.retry / 1000, self._policy.first_s), self._policy.cap_s)
