@@ -20,8 +20,8 @@ BUSY_S = 2.0
 """How long another process may hold the file before a call fails."""
 PAGE_BYTES = 8 * 1024
 """Of a new file; one that is there keeps what it has. A page costs two calls of the system on its way to the -wal file
-and two from there, whatever its length: of a fast stream those were half of all that its events cost. But a change of one event
-writes whole pages: with 4 KiB it takes a twelfth less than with these, with 16 KiB a fifth more."""
+and two from there, whatever its length: of a fast stream those were half of all that its events cost. But a change of
+one event writes whole pages: with 4 KiB it takes a twelfth less than with these, with 16 KiB a fifth more."""
 CACHE_BYTES = 8 * 1024 * 1024
 """Room for all that one write changes: what has none goes to the -wal file at once, and again with the commit."""
 CHECKPOINT_BYTES = 24 * 1024 * 1024
