@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -14,11 +15,13 @@ import pytest
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.http import outgoing
 from shadowcat.http.client import Client, Origin
+from shadowcat.http.connection import Connection
 from shadowcat.http.incoming import ClientResponse
 from shadowcat.http.limits import KIB, MIB, ClientLimits, ServerLimits, Timeouts
 from shadowcat.http.message import HeaderList, Request, Response
 from shadowcat.http.outgoing import OutgoingConnection
 from shadowcat.http.pool import PoolStatistics
+from shadowcat.http.reader import RequestReader
 from tests.http.kit import (
     Certificates,
     Recorder,
@@ -32,6 +35,7 @@ from tests.http.kit import (
     soon,
     until,
     using,
+    wire_to,
 )
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -696,6 +700,31 @@ async def test_what_arrived_before_a_paused_connection_broke_can_be_read() -> No
         with pytest.raises(Fault) as caught:
             await anext(response)
         assert caught.value.kind is FaultKind.OUTCOME_UNKNOWN
+
+
+async def test_of_connections_that_are_closed_nothing_is_left_for_the_collector() -> None:
+    def left() -> list[object]:
+        return [
+            found
+            for found in gc.get_objects()
+            if isinstance(found, Connection | RequestReader | OutgoingConnection)
+        ]
+
+    async with serving(Flood(100)) as server:
+        gc.collect()
+        gc.disable()
+        try:
+            async with using() as client:
+                await read(client, origin_of(server))
+                response, _ = await paused(client, origin_of(server))
+                await response.aclose()
+            del response, _
+            async with wire_to(server) as wire:
+                await wire.send(b"POST / HTTP/1.1\r\n")
+                assert left()
+            await until(lambda: not left())
+        finally:
+            gc.enable()
 
 
 # Idle connections.

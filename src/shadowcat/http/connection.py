@@ -126,6 +126,8 @@ class Connection(asyncio.Protocol):
         self._lost = True
         self._closing = True
         self._reader.end()
+        # It knows us: in a circle both would stay, and keep what lies around them from being given back.
+        del self._reader
         self._drop_queued()
         self._gate.open()
         if self._running is None:

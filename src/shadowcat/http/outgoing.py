@@ -247,6 +247,8 @@ class OutgoingConnection(asyncio.Protocol):
             self._fail(_not_sent(), exc)
         else:
             self._fail(Fault(FaultKind.OUTCOME_UNKNOWN, reason="upstream_connection_lost", sent=True), exc)
+        # It knows us: in a circle both would stay.
+        del self._parser
 
     # Called by httptools.
 

@@ -200,6 +200,7 @@ class RequestReader:
     def end(self) -> None:
         """Nothing more is read, and what was read of a request that will never be whole is let go of."""
         self.closed = True
+        self._parser = None
         self._bodies.give_back(self._taken)
         self._taken = 0
         self._refusal = None
