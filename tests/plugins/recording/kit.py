@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from shadowcat.core.exchange import PASS, Caller, Context, Direction
-from shadowcat.plugins.recording.entry import Entry
+from shadowcat.plugins.recording.entry import Entry, Facts
 from shadowcat.plugins.recording.options import RecordOptions
 from shadowcat.plugins.recording.recorder import Recorder
 from shadowcat.replay.files import TapeFile, tapes_in
@@ -37,19 +39,20 @@ def answer(request: Message, **result: Any) -> Message:
 def entry(seq: int, message: Message, **more: Any) -> Entry:
     """As the recorder makes them."""
     usual: dict[str, Any] = {
-        "at_s": 101.0,
         "to_server": True,
         "legacy": True,
         "session_id": SESSION,
         "upstream": "main",
         "status": 200,
-        "request": None,
         "kind": message.kind.value,
+        "at_s": 101.0,
+        "request": None,
         "method": message.method,
         "raw": message.raw,
         "became": None,
-    }
-    return Entry(seq=seq, again=seq, **(usual | more))
+    } | more
+    facts = Facts(**{name: usual.pop(name) for name in Facts.__struct_fields__})
+    return Entry(seq=seq, again=seq, facts=msgspec.msgpack.encode(facts), **usual)
 
 
 class Traffic:

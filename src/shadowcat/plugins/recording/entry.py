@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from functools import lru_cache
 
 import msgspec
 
@@ -16,6 +17,22 @@ _ENTRY_BYTES = 400
 """What holds an entry in memory, beside its messages."""
 
 
+class Facts(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What many messages have in common. Encoded they are made once for all calls of a session, and compared."""
+
+    to_server: bool
+    legacy: bool
+    session_id: str | None
+    upstream: str
+    status: int
+    kind: str
+
+
+_KNOWN_FACTS = 4_096
+
+facts_of = lru_cache(_KNOWN_FACTS)(msgspec.msgpack.Decoder(Facts).decode)
+
+
 class Entry(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """One message, and what became of it. The members are those of a tape's frame, where nothing else is said.
 
@@ -25,13 +42,9 @@ class Entry(msgspec.Struct, array_like=True, frozen=True, gc=False):
     seq: float
     at_s: float
     """By the clock that does not jump."""
-    to_server: bool
-    legacy: bool
-    session_id: str | None
-    upstream: str
-    status: int
+    facts: bytes
+    """`Facts`, encoded."""
     request: float | None
-    kind: str
     method: str
     raw: bytes
     became: tuple[str, bytes] | None

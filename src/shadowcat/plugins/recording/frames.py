@@ -11,7 +11,7 @@ from msgspec import Raw
 
 from shadowcat.core.redact import Redactor
 from shadowcat.errors import Fault
-from shadowcat.plugins.recording.entry import Entry
+from shadowcat.plugins.recording.entry import Entry, facts_of
 from shadowcat.wire import json_strict, jsonrpc, tape
 
 _KNOWN_SESSIONS = 4_096
@@ -40,29 +40,8 @@ class Framer:
             return hashlib.blake2b(session_id.encode(), key=key, digest_size=6).hexdigest()
 
         @lru_cache(_KNOWN_FORMS)
-        def form(
-            to_server: bool,
-            legacy: bool,
-            session_id: str | None,
-            upstream: str,
-            has_request: bool,
-            kind: str,
-            method: str,
-        ) -> bytes:
-            return tape.line_form(
-                tape.Frame(
-                    seq=0,
-                    ms=0.0,
-                    at=0.0,
-                    direction=tape.TO_SERVER if to_server else tape.TO_CLIENT,
-                    era="legacy" if legacy else "modern",
-                    session="" if session_id is None else stand_in(session_id),
-                    upstream=upstream,
-                    request=0 if has_request else None,
-                    kind=kind,
-                    method=method,
-                )
-            )
+        def form(facts: bytes, has_request: bool, method: str) -> bytes:
+            return tape.line_form(self._empty_frame(facts, 0 if has_request else None, method))
 
         self._stand_in = stand_in
         self._form = form
@@ -85,15 +64,7 @@ class Framer:
 
     def _plain_line(self, entry: Entry, wall_offset_s: float) -> bytes:
         request = entry.request
-        form = self._form(
-            entry.to_server,
-            entry.legacy,
-            entry.session_id,
-            entry.upstream,
-            request is not None,
-            entry.kind,
-            entry.method,
-        )
+        form = self._form(entry.facts, request is not None, entry.method)
         ms = (entry.at_s - self._started_s) * 1_000
         at = entry.at_s + wall_offset_s
         if request is None:
@@ -102,23 +73,14 @@ class Framer:
 
     def _frame(self, entry: Entry, wall_offset_s: float) -> tape.Frame:
         raw = self._clean(entry.raw)
-        session_id = entry.session_id
-        frame = tape.Frame(
-            seq=int(entry.seq),
-            ms=round((entry.at_s - self._started_s) * 1_000, 3),
-            at=round(entry.at_s + wall_offset_s, 3),
-            direction=tape.TO_SERVER if entry.to_server else tape.TO_CLIENT,
-            era="legacy" if entry.legacy else "modern",
-            session="" if session_id is None else self._stand_in(session_id),
-            upstream=entry.upstream,
-            request=None if entry.request is None else int(entry.request),
-            status=entry.status,
-            kind=entry.kind,
-            method=entry.method,
-            message=Raw(raw),
-            outcome=entry.outcome,
-            redacted=raw != entry.raw,
-        )
+        request = None if entry.request is None else int(entry.request)
+        frame = self._empty_frame(entry.facts, request, entry.method)
+        frame.seq = int(entry.seq)
+        frame.ms = round((entry.at_s - self._started_s) * 1_000, 3)
+        frame.at = round(entry.at_s + wall_offset_s, 3)
+        frame.message = Raw(raw)
+        frame.outcome = entry.outcome
+        frame.redacted = raw != entry.raw
         if tape.has_line_breaks(raw):
             frame.message, frame.text = tape.NOTHING, raw.decode()
         _, became = entry.became or ("", b"")
@@ -127,6 +89,23 @@ class Framer:
         elif became:
             frame.became = Raw(_on_one_line(self._clean(became)))
         return frame
+
+    def _empty_frame(self, encoded: bytes, request: int | None, method: str) -> tape.Frame:
+        facts = facts_of(encoded)
+        session_id = facts.session_id
+        return tape.Frame(
+            seq=0,
+            ms=0.0,
+            at=0.0,
+            direction=tape.TO_SERVER if facts.to_server else tape.TO_CLIENT,
+            era="legacy" if facts.legacy else "modern",
+            session="" if session_id is None else self._stand_in(session_id),
+            upstream=facts.upstream,
+            request=request,
+            status=facts.status,
+            kind=facts.kind,
+            method=method,
+        )
 
     def _clean(self, raw: bytes) -> bytes:
         """A message without secrets. What interceptors make need not be one that we would take."""
@@ -147,7 +126,6 @@ def _is_plain(entry: Entry) -> bool:
     """Whether the line says nothing but what every line says."""
     return (
         entry.became is None
-        and entry.status == 200
         and len(entry.method) <= _MAX_METHOD_CHARS
         and not tape.has_line_breaks(entry.raw)
     )

@@ -123,22 +123,18 @@ class Recorder:
             name = "notification" if kind is NOTIFICATION else "error"
         try:
             became = None if outcome is PASS else self._told(message, outcome)
-            gathered.buffer += _encode(
+            facts = _encode(
                 (
-                    seq,
-                    self._now(),
                     context.direction is TO_SERVER,
                     context.era is _LEGACY,
                     context.session_id,
                     context.upstream,
                     context.status,
-                    linked,
                     name,
-                    message.method,
-                    message.raw,
-                    became,
-                    seq,
                 )
+            )
+            gathered.buffer += _encode(
+                (seq, self._now(), facts, linked, message.method, message.raw, became, seq)
             )
         except Exception:
             gathered.leave_out()

@@ -6,7 +6,7 @@ import re
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 
-from shadowcat.plugins.recording.entry import Entry
+from shadowcat.plugins.recording.entry import Entry, facts_of
 from shadowcat.plugins.recording.links import MAX_UNANSWERED
 from shadowcat.plugins.recording.options import RecordOptions
 from shadowcat.wire.tape import FAILED
@@ -43,20 +43,22 @@ class Ring:
     def _is_noteworthy(self, entry: Entry) -> bool:
         if entry.outcome == FAILED or self._is_slow(entry):
             return True
-        if entry.to_server:
+        facts = facts_of(entry.facts)
+        if facts.to_server:
             return False
-        return entry.kind == "error" or (
-            entry.kind == "result" and _TOOL_FAILED.search(entry.raw) is not None
+        return facts.kind == "error" or (
+            facts.kind == "result" and _TOOL_FAILED.search(entry.raw) is not None
         )
 
     def _is_slow(self, entry: Entry) -> bool:
         if not self._options.slow_call_s:
             return False
-        if entry.kind == "request":
+        kind = facts_of(entry.facts).kind
+        if kind == "request":
             self._asked[entry.seq] = entry.at_s
             if len(self._asked) > MAX_UNANSWERED:
                 self._asked.popitem(last=False)
-        elif entry.kind in ("result", "error") and entry.request is not None:
+        elif kind in ("result", "error") and entry.request is not None:
             asked_s = self._asked.pop(entry.request, entry.at_s)
             return entry.at_s - asked_s > self._options.slow_call_s
         return False

@@ -21,7 +21,7 @@ _OK = 200
 
 
 class RecordedSession:
-    """Implements `core.ports.SessionTap`. The tuples are `entry.Entry`.
+    """Implements `core.ports.SessionTap`. The tuples are `entry.Entry` and `entry.Facts`.
 
     They are written out twice: a function for both takes a quarter more for each entry, and calls wait for it.
     """
@@ -30,12 +30,12 @@ class RecordedSession:
         "_asked",
         "_gathered",
         "_has_room",
-        "_is_legacy",
         "_links",
         "_now",
-        "_session_id",
+        "_of_errors",
+        "_of_requests",
+        "_of_results",
         "_twins",
-        "_upstream",
     )
 
     def __init__(
@@ -52,11 +52,10 @@ class RecordedSession:
         self._asked, self._twins = links.asked, links.twins
         self._has_room = has_room
         self._now = now
-        self._is_legacy = asking.era is Era.LEGACY
-        self._session_id = asking.session_id
-        self._upstream = asking.upstream
-        # Raises now what would otherwise be raised for each message.
-        msgspec.msgpack.encode((self._session_id, self._upstream))
+        known = (asking.era is Era.LEGACY, asking.session_id, asking.upstream, _OK)
+        self._of_requests = _encode((True, *known, "request"))
+        self._of_results = _encode((False, *known, "result"))
+        self._of_errors = _encode((False, *known, "error"))
 
     def asked(self, request: Message) -> None:
         gathered = self._gathered
@@ -69,13 +68,8 @@ class RecordedSession:
                 (
                     seq,
                     self._now(),
-                    True,
-                    self._is_legacy,
-                    self._session_id,
-                    self._upstream,
-                    _OK,
+                    self._of_requests,
                     None,
-                    "request",
                     request.method,
                     request.raw,
                     None,
@@ -100,13 +94,8 @@ class RecordedSession:
                 (
                     seq,
                     self._now(),
-                    False,
-                    self._is_legacy,
-                    self._session_id,
-                    self._upstream,
-                    _OK,
+                    self._of_results if answer.kind is RESULT else self._of_errors,
                     linked,
-                    "result" if answer.kind is RESULT else "error",
                     "",
                     answer.raw,
                     None,
