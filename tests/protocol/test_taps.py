@@ -240,14 +240,15 @@ class Failing(OfSessions):
         raise LookupError("on purpose")
 
 
-async def test_one_that_fails_for_a_call_of_a_session_stops_nothing() -> None:
-    other = OfSessions()
-    async with stand(taps=[Failing(), other], script={"answers_json": True}) as rig:
+@pytest.mark.parametrize("others", [[], [OfSessions()]])
+async def test_one_that_fails_for_a_call_of_a_session_stops_nothing(others: list[OfSessions]) -> None:
+    async with stand(taps=[Failing(), *others], script={"answers_json": True}) as rig:
         await rig.client.initialize()
         for id in (1, 2):
             reply = await rig.client.begin("tools/call", {"name": "t"}, id)
             assert (reply.status, (await reply.json())["id"]) == (200, id)
-        assert [message.id for message, _ in other.calls] == [1, 1, 2, 2]
+        for other in others:
+            assert [message.id for message, _ in other.calls] == [1, 1, 2, 2]
         failures = rig.proxy.shared.pipeline.failures
         assert failures == {("Failing", "ValueError"): 2, ("Failing", "LookupError"): 2}
 

@@ -37,7 +37,7 @@ class SessionCore:
         "record",
         "shared",
         "state",
-        "taps",
+        "tap",
         "taps_of",
         "touched_at",
         "visitors",
@@ -61,7 +61,7 @@ class SessionCore:
         self.state = State.OPEN
         self.caller = Caller(record.principal, record.route)
         self._asking: Context | None = None
-        self.taps: Sequence[SessionTap] = ()
+        self.tap = shared.pipeline.nobody
         """What is told of calls that no interceptor judges, as long as `taps_of` are the pipeline's taps."""
         self.taps_of: Sequence[TapSink] | None = None
         self.correlator: Correlator[Stream] = Correlator(last_upstream_id)
@@ -177,10 +177,10 @@ class SessionCore:
         judged = self.judge(message, direction, request)
         return await judged.outcome() if isinstance(judged, Undecided) else judged
 
-    def fresh_taps(self) -> Sequence[SessionTap]:
+    def fresh_tap(self) -> SessionTap:
         pipeline = self.shared.pipeline
-        self.taps, self.taps_of = pipeline.of_session(self.context), pipeline.taps
-        return self.taps
+        self.tap, self.taps_of = pipeline.of_session(self.context), pipeline.taps
+        return self.tap
 
     def context(self, direction: Direction, request: Message | None = None) -> Context:
         """Of a message; `request` as in `Context`."""

@@ -57,11 +57,11 @@ def ask(
         give_up = _sent(core, link, message, go_on, then)
         if give_up is not None:
             # Whoever else sends it tells of it.
-            for tap in core.taps if core.taps_of is pipeline.taps else core.fresh_taps():
-                try:
-                    tap.asked(message)
-                except Exception as error:
-                    pipeline.tap_failed(tap, error)
+            tap = core.tap if core.taps_of is pipeline.taps else core.fresh_tap()
+            try:
+                tap.asked(message)
+            except Exception as error:
+                pipeline.tap_failed(tap, error)
         return give_up
     try:
         judged = core.judge(message, TO_SERVER)
@@ -146,11 +146,11 @@ class _Call(msgspec.Struct, eq=False):
                     return partial(self._decided, judged, answer.came_as_stream)
                 response = judged.message if isinstance(judged, Reply) else judged
             elif pipeline.is_tapped:
-                for tap in core.taps if core.taps_of is pipeline.taps else core.fresh_taps():
-                    try:
-                        tap.answered(response, self.request)
-                    except Exception as error:
-                        pipeline.tap_failed(tap, error)
+                tap = core.tap if core.taps_of is pipeline.taps else core.fresh_tap()
+                try:
+                    tap.answered(response, self.request)
+                except Exception as error:
+                    pipeline.tap_failed(tap, error)
             if not answer.came_as_stream:
                 return response
             reader = self._kept(response)

@@ -42,6 +42,8 @@ class Pipeline:
         self.taps: Sequence[TapSink] = tuple(taps)
         """Another object whenever they are others."""
         self.is_tapped = bool(taps)
+        self.nobody: SessionTap = _Several(self, ())
+        """What a session tells that has told nothing yet, or never will again."""
         self.put(interceptors)
         self.failures: Counter[tuple[str, str]] = Counter()
         """How often an interceptor or a tap failed, by its name and how."""
@@ -141,9 +143,10 @@ class Pipeline:
 
     # Taps.
 
-    def of_session(self, context: ContextOf) -> Sequence[SessionTap]:
+    def of_session(self, context: ContextOf) -> SessionTap:
         """The taps, as they are told of the calls of one session that no interceptor judges."""
-        return tuple([self._of_session(tap, context) for tap in self.taps])
+        taps = [self._of_session(tap, context) for tap in self.taps]
+        return taps[0] if len(taps) == 1 else _Several(self, taps)
 
     def _of_session(self, tap: TapSink, context: ContextOf) -> SessionTap:
         if isinstance(tap, TapOfSessions):
@@ -197,6 +200,30 @@ class _Told:
 
     def answered(self, answer: Message, request: Message) -> None:
         self._pipeline.tell_one(self._tap, answer, self._context(TO_CLIENT, request))
+
+
+class _Several:
+    """Taps that are told one after the other: one that fails stops no other."""
+
+    __slots__ = ("_pipeline", "_taps")
+
+    def __init__(self, pipeline: Pipeline, taps: Sequence[SessionTap]) -> None:
+        self._pipeline = pipeline
+        self._taps = taps
+
+    def asked(self, request: Message) -> None:
+        for tap in self._taps:
+            try:
+                tap.asked(request)
+            except Exception as error:
+                self._pipeline.tap_failed(tap, error)
+
+    def answered(self, answer: Message, request: Message) -> None:
+        for tap in self._taps:
+            try:
+                tap.answered(answer, request)
+            except Exception as error:
+                self._pipeline.tap_failed(tap, error)
 
 
 class Undecided:

@@ -434,7 +434,7 @@ class Session:
         # Nor will the server's requests be answered: each holds the stream that it came on.
         core.correlator.lose_upstream()
         # Some of them ask the session what it is: in a circle, all of it would stay.
-        core.taps, core.taps_of = (), None
+        core.tap, core.taps_of = core.shared.pipeline.nobody, None
         core.book.close_all()
         if tell_upstream:
             await core.link.end()
