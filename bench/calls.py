@@ -122,7 +122,8 @@ class Way:
     def __init__(self, handler: Handler, recorder: Recorder | None = None) -> None:
         self._recorder = recorder
         self._client = Kept()
-        self._connection = Connection(Serving(handler, ServerLimits(), date=b"date: now\r\n"))
+        serving = Serving(handler, ServerLimits(), date=b"date: now\r\n")
+        self._connection = Connection(serving, is_late=False)
         self._connection.connection_made(cast(asyncio.Transport, self._client))
         self._server: tuple[Kept, asyncio.Protocol] | None = None
         self._fields = b""
