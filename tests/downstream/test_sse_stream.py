@@ -43,6 +43,7 @@ class Scripted:
     """A session, and the gateway to it."""
 
     version = "2024-11-05"
+    is_leaving = False
 
     def __init__(self, answer: Pieces, *listens: Pieces | Fault) -> None:
         self.asked_for: list[bytes | None] = []

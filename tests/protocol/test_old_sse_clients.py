@@ -17,8 +17,10 @@ from shadowcat.app import proxy as app
 from shadowcat.downstream import sse_stream
 from shadowcat.downstream.streamable import EndpointOptions
 from shadowcat.http.limits import ServerLimits
+from shadowcat.proxy.reader import Reader
 from shadowcat.proxy.registry import LEAST_S
-from shadowcat.proxy.shared import SessionLimits
+from shadowcat.proxy.session import Session
+from shadowcat.proxy.shared import Phase, SessionLimits
 from shadowcat.stores.sqlite import SqliteStore
 from tests.rig.cases import refused
 from tests.rig.children import text, tool
@@ -530,6 +532,28 @@ async def test_a_drain_lets_a_call_finish_and_then_ends_the_stream(session: Rig)
         async with soon(10):
             await draining
     assert len(session.server.got("DELETE")) == 2
+
+
+async def test_who_begins_to_listen_as_the_proxy_closes_is_not_listened_for_again(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listen, listened = Session.listen, 0
+
+    async def counted(session: Session, last_event_id: bytes | None) -> Reader | None:
+        nonlocal listened
+        listened += 1
+        # In one turn of the loop it would go on for ever.
+        assert listened < 10
+        return await listen(session, last_event_id)
+
+    monkeypatch.setattr(Session, "listen", counted)
+    params = {"protocolVersion": "2024-11-05", "capabilities": {}, "clientInfo": {}}
+    await rig.client.call("initialize", params)
+    rig.proxy.shared.phase = Phase.DRAINING
+    await rig.client.notify("notifications/initialized")
+    async with soon(10):
+        await rig.proxy.aclose()
+    assert listened == 1
 
 
 async def test_a_client_whose_server_hangs_leaves_the_store_its_time(

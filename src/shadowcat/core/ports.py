@@ -223,6 +223,11 @@ class ClientSession(Protocol):
         """The standalone stream; or, with an id, the stream that id is of, from there on: None after its end."""
         ...
 
+    @property
+    def is_leaving(self) -> bool:
+        """The proxy goes: its standalone stream ends at once, however often it is asked for."""
+        ...
+
 
 class Gateway(Protocol):
     """The machinery as a client-facing transport sees it."""

@@ -125,27 +125,27 @@ class Conversation:
         reading: ClientStream | None = stream
         last_id: bytes | None = None
         try:
-            while reading is not None and not self._is_draining:
+            while reading is not None and not self._is_ending(session):
                 try:
                     async for piece in reading:
                         last_id = piece.last_id
                         await self._pass_on(piece)
                 finally:
                     await reading.aclose()
-                if not self._is_draining:
+                if not self._is_ending(session):
                     reading = await session.listen(last_id)
         except Fault as fault:
             log.info("session %s: its client hears no more: %s", session.id[:8], fault.reason)
         finally:
-            if not self._is_draining:
+            if not self._is_ending(session):
                 self._on_over()
 
-    def drain(self) -> None:
-        """No more than the answers to what runs is to come.
+    def _is_ending(self, session: ClientSession) -> bool:
+        """Whether a stream that ended would end again at once, without any other task coming to its turn."""
+        return self._is_draining or session.is_leaving
 
-        Whoever drains the session says so here before: its stream, asked for again, would end again at once, and no
-        other task would come to its turn.
-        """
+    def drain(self) -> None:
+        """No more than the answers to what runs is to come."""
         self._is_draining = True
 
     # Requests.

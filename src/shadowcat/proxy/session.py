@@ -259,10 +259,14 @@ class Session:
     async def listen(self, last_event_id: bytes | None) -> Reader | None:
         with self.core.visited():
             reader = await self._reader(last_event_id)
-        if self.core.shared.phase is Phase.DRAINING:
+        if self.is_leaving:
             # Its request was on its way when the others were ended; the drain would wait for it in vain.
             self.stop_listening_client()
         return reader
+
+    @property
+    def is_leaving(self) -> bool:
+        return self.core.shared.phase is Phase.DRAINING
 
     async def _reader(self, last_event_id: bytes | None) -> Reader | None:
         core = self.core
