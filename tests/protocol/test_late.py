@@ -114,6 +114,23 @@ async def test_the_stream_of_a_running_call_is_resumed(session: Stand) -> None:
     await ends(draining, session.proxy.port)
 
 
+async def test_an_answer_that_came_while_its_client_was_away_is_kept_for_it(session: Stand) -> None:
+    may_end = asyncio.Event()
+    session.server.on("tools/call")(begun(1, may_end))
+    reply = await session.client.begin("tools/call", CALL)
+    assert (await reply.message())["params"] == {"n": 1}
+    reply.cut()
+    await is_lost(session)
+    draining = await begins_to_drain(session.proxy)
+    waiting = session.session()
+    may_end.set()
+    await until(lambda: waiting.core.correlator.is_idle)
+    assert waiting.is_at_work
+    again = await session.client.listen(reply.last_id)
+    assert await again.messages() == [DONE]
+    await ends(draining, session.proxy.port)
+
+
 async def test_one_that_nobody_hears_and_another_process_goes_on_with_is_left_to_it(tmp_path: Path) -> None:
     async with stand(store=SqliteStore(tmp_path / "sessions.db")) as rig:
         await rig.client.initialize()

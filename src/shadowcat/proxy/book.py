@@ -90,6 +90,14 @@ class StreamBook:
         """Whether a client reads what answers it something."""
         return any(stream.is_read for id, stream in self._streams.items() if id != STANDALONE)
 
+    def has_answers_unread(self, since: float) -> bool:
+        """Whether a client has yet to read the rest of an answer, and was there no longer ago than that."""
+        return any(
+            stream.log.handed_out < stream.log.last_seq and (stream.unread_since or 0.0) >= since
+            for id, stream in self._streams.items()
+            if id != STANDALONE
+        )
+
     @property
     def all(self) -> Collection[Stream]:
         return self._streams.values()

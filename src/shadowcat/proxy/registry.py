@@ -275,10 +275,15 @@ class Registry:
 
     async def come_to_rest(self, within_s: float) -> None:
         """Returns once nothing is at work any more, or the time is over."""
+        at_work: list[Session] = []
         try:
             async with asyncio.timeout(within_s):
                 while True:
-                    if not any(session.is_at_work for session in self):
+                    # All of them only now and then: to look at thousands that rest takes time that calls need.
+                    at_work = [each for each in at_work if each.is_at_work] or [
+                        each for each in self if each.is_at_work
+                    ]
+                    if not at_work:
                         return
                     await asyncio.sleep(_REST_S)
         except TimeoutError:

@@ -47,6 +47,8 @@ _CANCEL_S = 2.0
 """How long both ends of a session's requests are given to hear that these end with it."""
 _LAST_WORDS_S, _LOOK_S = 5.0, 0.05
 """How long clients are given to hear what became of their requests; how often it is looked whether they have."""
+_COMING_BACK_S = 10.0
+"""After that long nobody is expected any more: clients that resume are told to do so after three seconds."""
 _TAKEN_OVER = "Another process took the session over; the outcome is unknown"
 _ENDED = "The session was ended while the call ran; the outcome is unknown"
 
@@ -334,8 +336,15 @@ class Session:
 
     @property
     def is_at_work(self) -> bool:
-        """Whether something runs that no other process could go on with, or that its client listens to here."""
-        return self.core.book.has_answers_read or bool(self._ending_here())
+        """Whether something runs that no other process could go on with, or whose client has yet to hear the end of it.
+
+        That client listens, or is on its way back: where no store has what it comes for, there is nowhere else for it.
+        """
+        core = self.core
+        if core.book.has_answers_read or self._ending_here():
+            return True
+        since = core.shared.clock.monotonic() - _COMING_BACK_S
+        return core.shared.store is None and core.book.has_answers_unread(since)
 
     async def prepare_to_leave(self) -> None:
         """Leaves the streams where they are, for who goes on with the session."""
