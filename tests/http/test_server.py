@@ -10,9 +10,11 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from shadowcat.http import server as server_module
 from shadowcat.http.connection import Connection
 from shadowcat.http.limits import KIB, MIB, ServerLimits
 from shadowcat.http.message import Headers, Request, Response, encode_fields
@@ -751,6 +753,31 @@ async def test_who_comes_before_the_listener_closes_is_late_and_served() -> None
                 assert b"connection: close" in told
     late = {request.path for request in recorder.requests if request.peer and request.peer.is_late}
     assert late == {"/1", "/2"}
+
+
+@pytest.mark.parametrize("begin", [Server.begin_to_drain, Server.stop_accepting])
+async def test_clients_who_keep_coming_do_not_keep_the_loop(
+    begin: Callable[[Server], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "BACKLOG", 3)
+    async with serving(Recorder()) as server:
+        address = ("127.0.0.1", server.port)
+        clients: list[socket.socket] = []
+        accept = socket.socket.accept
+
+        def accept_as_one_more_comes(listening: socket.socket) -> tuple[socket.socket, Any]:
+            assert len(clients) < 50
+            clients.append(socket.create_connection(address))
+            return accept(listening)
+
+        monkeypatch.setattr(socket.socket, "accept", accept_as_one_more_comes)
+        begin(server)
+        monkeypatch.undo()
+        for client in clients:
+            client.close()
+        async with soon():
+            await server.drain(10.0)
+        assert len(clients) == 4
 
 
 @pytest.mark.parametrize("begin", [Server.begin_to_drain, Server.stop_accepting])

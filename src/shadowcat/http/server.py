@@ -20,6 +20,9 @@ from shadowcat.http.limits import ServerLimits
 from shadowcat.http.message import Response
 from shadowcat.http.serving import Forwarding, Handler, Serving, in_plain_text
 
+BACKLOG = 1024
+"""Connections that the system keeps for us, by address, until they are accepted."""
+
 
 @dataclass(frozen=True, slots=True)
 class ServerStatistics:
@@ -66,12 +69,11 @@ class Server:
         unix_path: str | None = None,
         sock: socket.socket | None = None,
         tls: ssl.SSLContext | None = None,
-        backlog: int = 1024,
     ) -> None:
         """Starts accepting on one more address: a host and port, a Unix socket, or a bound socket."""
         loop = asyncio.get_running_loop()
         self._start_sweeping()
-        options: dict[str, Any] = {"backlog": backlog, "ssl": tls}
+        options: dict[str, Any] = {"backlog": BACKLOG, "ssl": tls}
         if tls is not None:
             options["ssl_handshake_timeout"] = self._serving.limits.head_wait_s
         if unix_path is not None:
@@ -188,7 +190,8 @@ class Server:
         loop = asyncio.get_running_loop()
         accept = partial(Connection, self._serving, is_late=is_late)
         listening.setblocking(False)
-        while True:
+        # Linux keeps one more. Whoever comes meanwhile stands behind them, and may come for ever.
+        for _ in range(BACKLOG + 1):
             try:
                 sock, _ = listening.accept()
             except OSError:
