@@ -172,6 +172,8 @@ async def test_a_crash_is_told_at_once_and_then_the_link_is_lost(caplog: pytest.
         waiting = asyncio.create_task(link.exchange(call("hold", 1, key="k")))
         listening = await link.listen()
         assert listening is not None
+        # The one that waits is at the server by then.
+        await whole(link.exchange(call("pid", 4)))
         loop = asyncio.get_running_loop()
         before = loop.time()
         fault = await refused(link.exchange(call("die", 2, text="the disk is full\n")))
