@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from shadowcat import ReverseProxy
+from shadowcat.downstream import sse_stream
 from shadowcat.proxy.shared import Phase
 from shadowcat.stores.sqlite import SqliteStore
 from tests.rig.cases import refused
@@ -157,6 +158,25 @@ async def test_a_call_of_the_old_transport_gets_its_answer(rig: Stand) -> None:
         await client.ends()
     await ends(draining, rig.proxy.port)
     assert len(rig.server.got("tools/call")) == 1
+
+
+async def test_an_old_client_is_told_no_more_than_it_may_ask(
+    rig: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sse_stream, "MAX_RUNNING", 1)
+    may_end = asyncio.Event()
+    rig.server.on("tools/call")(holding(may_end, answer))
+    async with old_client_of(rig.proxy.port) as client:
+        await client.initialize()
+        await client.ask("tools/call", CALL)
+        await rig.server.gets("tools/call")
+        draining = await begins_to_drain(rig.proxy)
+        error = await refused(await client.post(rpc("tools/call", CALL, 2)), 503, -31002, 2)
+        assert error["data"]["reason"] == "too_many_requests_in_flight"
+        may_end.set()
+        assert await client.message() == DONE
+        await client.ends()
+    await ends(draining, rig.proxy.port)
 
 
 # What begins something.

@@ -81,7 +81,8 @@ class SseStream:
             await self._conversation.receive(message)
 
     def refuse(self, request: Message, fault: Fault) -> None:
-        """Answers one that was taken and is not seen to."""
+        """Answers one that was taken and is not seen to. Raises `Fault`."""
+        self._require_room()
         self._run(self._conversation.refuse(request, fault))
 
     async def take_batch(self, elements: list[Message | Fault]) -> None:
