@@ -969,6 +969,18 @@ async def test_tls(certificates: Certificates) -> None:
             assert (await wire.answer()).body == b"hello"
 
 
+async def test_one_who_waits_and_speaks_no_tls_is_no_fault_of_ours(
+    certificates: Certificates, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(Recorder(), tls=certificates.server.context()) as server:
+        with socket.create_connection(("127.0.0.1", server.port)) as waiting:
+            waiting.sendall(GET)
+            server.begin_to_drain()
+            async with soon():
+                await server.drain(10.0)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
 async def test_tls_refusal_arrives_before_the_close(certificates: Certificates) -> None:
     async with (
         serving(Recorder(), ServerLimits(body_bytes=10), tls=certificates.server.context()) as server,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import ssl
@@ -19,6 +20,8 @@ from shadowcat.http.flow import Sweeper, interval_for, notice_vanished
 from shadowcat.http.limits import ServerLimits
 from shadowcat.http.message import Response
 from shadowcat.http.serving import Forwarding, Handler, Serving, in_plain_text
+
+log = logging.getLogger("shadowcat.http")
 
 BACKLOG = 1024
 """Connections that the system keeps for us, by address, until they are accepted."""
@@ -73,9 +76,9 @@ class Server:
         """Starts accepting on one more address: a host and port, a Unix socket, or a bound socket."""
         loop = asyncio.get_running_loop()
         self._start_sweeping()
-        options: dict[str, Any] = {"backlog": BACKLOG, "ssl": tls}
+        options: dict[str, Any] = {"backlog": BACKLOG}
         if tls is not None:
-            options["ssl_handshake_timeout"] = self._serving.limits.head_wait_s
+            options |= self._with_tls(tls)
         if unix_path is not None:
             listener = await loop.create_unix_server(self._accept, unix_path, **options)
         elif sock is not None:
@@ -87,6 +90,9 @@ class Server:
         for listening in listener.sockets:
             # The connections it accepts inherit this.
             notice_vanished(listening, self._serving.limits.vanished_s)
+
+    def _with_tls(self, tls: ssl.SSLContext) -> dict[str, Any]:
+        return {"ssl": tls, "ssl_handshake_timeout": self._serving.limits.head_wait_s}
 
     def _accept(self) -> Connection:
         return Connection(self._serving, is_late=self._serving.draining)
@@ -187,8 +193,6 @@ class Server:
         self._drain_connections()
 
     def _accept_waiting(self, listening: socket.socket, tls: ssl.SSLContext | None, *, is_late: bool) -> None:
-        loop = asyncio.get_running_loop()
-        accept = partial(Connection, self._serving, is_late=is_late)
         listening.setblocking(False)
         # Linux keeps one more. Whoever comes meanwhile stands behind them, and may come for ever.
         for _ in range(BACKLOG + 1):
@@ -198,7 +202,17 @@ class Server:
                 # Nobody waits any more.
                 return
             sock.setblocking(False)
-            self._tasks.spawn(loop.connect_accepted_socket(accept, sock, ssl=tls), "accept")
+            self._tasks.spawn(self._begin(sock, tls, is_late=is_late), "accept")
+
+    async def _begin(self, sock: socket.socket, tls: ssl.SSLContext | None, *, is_late: bool) -> None:
+        """As the listener would."""
+        accept = partial(Connection, self._serving, is_late=is_late)
+        options = {} if tls is None else self._with_tls(tls)
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(accept, sock, **options)
+        except OSError as error:
+            # It is gone, or does not speak TLS.
+            log.debug("a connection that waited did not begin: %s", error)
 
     async def _wait_empty(self, within_s: float) -> None:
         serving = self._serving

@@ -9,7 +9,7 @@ from shadowcat.core.correlate import InFlight
 from shadowcat.core.exchange import Answer, Direction, MessageStream, Reply
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.proxy.core import SessionCore
-from shadowcat.proxy.inbound import finished, give_up, until_stopped
+from shadowcat.proxy.inbound import finished, give_up, thought_about, until_stopped
 from shadowcat.proxy.pipeline import Undecided
 from shadowcat.proxy.recovery import Recovery
 from shadowcat.proxy.streams import Stream
@@ -95,10 +95,10 @@ class Asking:
             raise
         if answer is not None and answer.stream is not None:
             return Begun(message, entry, answer.stream)
-        core.correlator.finish(entry)
         if answer is None or answer.whole is None:
+            core.correlator.finish(entry)
             return None
-        return await finished(core, message, entry, answer.whole)
+        return await thought_about(core, message, entry, finished(core, message, entry, answer.whole))
 
     async def _first_answer(
         self, entry: InFlight[Stream], message: Message, seen: int, asking: Coroutine[Any, Any, Answer]

@@ -20,7 +20,7 @@ from shadowcat.core.exchange import TO_CLIENT, TO_SERVER, Answer, Piece, Reply, 
 from shadowcat.core.ports import DirectLink
 from shadowcat.errors import Fault
 from shadowcat.proxy.core import SessionCore
-from shadowcat.proxy.inbound import REMEMBERED, give_up
+from shadowcat.proxy.inbound import REMEMBERED, give_up, thought_about
 from shadowcat.proxy.pipeline import Undecided
 from shadowcat.proxy.reader import Reader
 from shadowcat.proxy.streams import Stream
@@ -118,12 +118,11 @@ class _Call(msgspec.Struct, eq=False):
     give_up: Callable[[], object] | None = None
 
     def answered(self, outcome: Answer | Rest[Answer]) -> None:
-        core, entry = self.core, self.entry
+        entry = self.entry
         entry.interrupt = None
         if not isinstance(outcome, Answer):
             self.then(partial(self.go_on, self.request, entry, self.epoch, outcome))
             return
-        core.correlator.finish(entry)
         told = self._told(outcome)
         if isinstance(told, Reader):
             arrival = told.arrival()
@@ -151,17 +150,23 @@ class _Call(msgspec.Struct, eq=False):
                     tap.answered(response, self.request)
                 except Exception as error:
                     pipeline.tap_failed(tap, error)
+            core.correlator.finish(self.entry)
             if not answer.came_as_stream:
                 return response
             reader = self._kept(response)
             return reader if reader.is_held_back else reader.whole() or partial(_given, reader)
         except Exception as error:
+            core.correlator.finish(self.entry)
             return partial(_raised, error)
 
     async def _decided(self, judged: Undecided, came_as_stream: bool) -> Outcome:
-        outcome = await judged.outcome()
+        try:
+            outcome = await thought_about(self.core, self.request, self.entry, judged.outcome())
+        finally:
+            # It may not have been begun with.
+            judged.let_go()
         told = outcome.message if isinstance(outcome, Reply) else outcome
-        return self._kept(told) if came_as_stream else told
+        return self._kept(told) if told is not None and came_as_stream else told
 
     def _stored(self, reader: Reader, arrival: asyncio.Future[None]) -> None:
         """Or the store is not waited for any longer."""

@@ -14,13 +14,16 @@ from shadowcat.wire.jsonrpc import Message
 T = TypeVar("T")
 
 
+PROXY_STOPPED = "proxy_stopped"
+
+
 def proxy_stopped() -> Fault:
     """For a call that was still running when the time to stop was over: nobody will know how it ended."""
-    return Fault(FaultKind.OUTCOME_UNKNOWN, reason="proxy_stopped", side=Side.OURS, sent=True)
+    return Fault(FaultKind.OUTCOME_UNKNOWN, reason=PROXY_STOPPED, side=Side.OURS, sent=True)
 
 
 class Running:
-    """Whoever waits for a server on behalf of a request that has no session to be found in."""
+    """Whoever waits for a server, or an interceptor, on behalf of a request that has no session to be found in."""
 
     def __init__(self) -> None:
         self._waiting: set[asyncio.Task[Any]] = set()

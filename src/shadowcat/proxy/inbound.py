@@ -176,6 +176,25 @@ async def finished(
     return await judged_response(core, request, response)
 
 
+async def thought_about(
+    core: SessionCore, request: Message, entry: InFlight[Stream], judging: Coroutine[Any, Any, T]
+) -> T | None:
+    """What interceptors make of the whole answer to a request, which is in flight until they are done.
+
+    So whoever ends it has its client told. None when the client has cancelled it.
+    """
+    try:
+        # It may have been stopped while this was yet to begin.
+        outcome = None if entry.is_stopped else await until_stopped(entry, judging)
+    finally:
+        judging.close()
+        core.correlator.finish(entry)
+    if outcome is None and entry.fault is not None:
+        core.failed(request, entry.fault)
+        raise entry.fault.anew()
+    return outcome
+
+
 async def judged_response(core: SessionCore, request: Message, response: Message) -> Message:
     judged = await core.judged(response, TO_CLIENT, request)
     return judged.message if isinstance(judged, Reply) else judged

@@ -22,7 +22,8 @@ from shadowcat.core.negotiate import routing_of
 from shadowcat.core.ports import ClientSession, Link
 from shadowcat.core.session import SessionRecord, promise_of
 from shadowcat.errors import Fault, FaultKind, Side
-from shadowcat.proxy.ending import EndingStream, Running
+from shadowcat.proxy.ending import PROXY_STOPPED, EndingStream, Running
+from shadowcat.proxy.pipeline import Undecided
 from shadowcat.proxy.registry import UPSTREAMS_S, Registry
 from shadowcat.proxy.session import Session
 from shadowcat.proxy.shared import Phase, Shared
@@ -85,8 +86,8 @@ class Relay:
                 return None, judged.message.with_id(client_id)
             outgoing = _legacy_only(judged).with_id(0)
             try:
-                upstream, (link, answer) = await self._shared.upstreams.first_reachable(
-                    lambda upstream: upstream.open(outgoing), caller
+                upstream, (link, answer) = await self._running.until(
+                    self._shared.upstreams.first_reachable(lambda upstream: upstream.open(outgoing), caller)
                 )
             except Fault as fault:
                 self._failed(Era.LEGACY, caller, initialize, fault, session_id)
@@ -244,9 +245,22 @@ class Relay:
             era, direction, caller, upstream, session_id, asked, status, introduction=request.raw_params
         )
         if steps:
-            return await pipeline.run(message, context)
+            judged = pipeline.begin(message, context, steps)
+            return await self._decided(judged, message, context) if isinstance(judged, Undecided) else judged
         pipeline.tell(message, context)
         return message
+
+    async def _decided(self, judged: Undecided, message: Message, context: Context) -> Message | Reply:
+        """As long as there is time: somebody may hold the message."""
+        try:
+            return await self._running.until(judged.outcome())
+        except Fault as fault:
+            if fault.reason == PROXY_STOPPED:
+                # It may not have been begun with.
+                judged.let_go()
+                if message.is_response:
+                    self._shared.pipeline.failed(context, fault)
+            raise
 
     def _failed(
         self, era: Era, caller: Caller, request: Message, fault: Fault, session_id: str | None = None
