@@ -6,6 +6,7 @@ import asyncio
 import errno
 import logging
 import os
+import resource
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -778,6 +779,22 @@ async def test_clients_who_keep_coming_do_not_keep_the_loop(
         async with soon():
             await server.drain(10.0)
         assert len(clients) == 4
+
+
+@pytest.mark.parametrize("begin", [Server.begin_to_drain, Server.stop_accepting])
+async def test_a_server_without_a_file_left_drains(begin: Callable[[Server], None]) -> None:
+    slow = Slow()
+    async with serving(slow) as server, wire_to(server) as busy:
+        await busy.send(GET)
+        await happens(slow.started)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+        try:
+            begin(server)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        slow.may_end.set()
+        assert (await busy.answer()).closes
 
 
 @pytest.mark.parametrize("begin", [Server.begin_to_drain, Server.stop_accepting])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 import ssl
 from collections.abc import Callable, Mapping
@@ -138,10 +137,7 @@ class Server:
         """
         if self._serving.draining:
             return
-        for listener, tls in self._listeners:
-            for listening in _handles(listener):
-                with listening:
-                    self._accept_waiting(listening, tls, is_late=False)
+        self._accept_all_waiting(is_late=False)
         self._serving.draining = True
         self._drain_connections()
 
@@ -183,14 +179,21 @@ class Server:
         """Serves those who are in the system's queue already: they are connected, and have perhaps sent something."""
         is_late = self._serving.draining
         self._serving.draining = True
-        for listener, tls in self._listeners:
-            # Closing the last handle of a listening socket resets whoever waits in its queue.
-            handles = _handles(listener)
+        # Closing a listening socket resets whoever waits in its queue.
+        self._accept_all_waiting(is_late=is_late)
+        for listener, _ in self._listeners:
             listener.close()
-            for listening in handles:
-                with listening:
-                    self._accept_waiting(listening, tls, is_late=is_late)
         self._drain_connections()
+
+    def _accept_all_waiting(self, *, is_late: bool) -> None:
+        for listener, tls in self._listeners:
+            for sock in listener.sockets:
+                # The same handle: there may be no file left for another one.
+                listening = socket.socket(fileno=sock.fileno())
+                try:
+                    self._accept_waiting(listening, tls, is_late=is_late)
+                finally:
+                    listening.detach()
 
     def _accept_waiting(self, listening: socket.socket, tls: ssl.SSLContext | None, *, is_late: bool) -> None:
         listening.setblocking(False)
@@ -199,7 +202,7 @@ class Server:
             try:
                 sock, _ = listening.accept()
             except OSError:
-                # Nobody waits any more.
+                # Nobody waits any more, or no file is left for who does.
                 return
             sock.setblocking(False)
             self._tasks.spawn(self._begin(sock, tls, is_late=is_late), "accept")
@@ -229,8 +232,3 @@ def _port_of(listener: asyncio.Server) -> int:
     """0 for a Unix socket."""
     address: tuple[str, int] | str = listener.sockets[0].getsockname()
     return 0 if isinstance(address, str) else int(address[1])
-
-
-def _handles(listener: asyncio.Server) -> list[socket.socket]:
-    """More handles of its sockets; none once it is closed."""
-    return [socket.socket(fileno=os.dup(sock.fileno())) for sock in listener.sockets]
