@@ -200,6 +200,18 @@ def _usual_side(kind: FaultKind) -> Side:
             return Side.DOWNSTREAM
 
 
+def answer_too_large(max_bytes: int, what: str = "The answer") -> Fault:
+    """For more than is taken from a server at once: the same reason whatever it comes in."""
+    told = f"{what} is larger than {bytes_told(max_bytes)}"
+    return Fault(FaultKind.UPSTREAM_INVALID, told, reason="answer_too_large", sent=True)
+
+
+def bytes_told(count: int) -> str:
+    """A limit for a person: `16 MiB` where it is a round one."""
+    mib, rest = divmod(count, 1024 * 1024)
+    return f"{count} bytes" if rest or not mib else f"{mib} MiB"
+
+
 class StoreUnusable(Exception):
     """A store that cannot work as it was asked for; says in one line why, and what to do."""
 

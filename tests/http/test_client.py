@@ -457,7 +457,9 @@ async def test_a_body_larger_than_allowed() -> None:
         response = await client.send(origin_of(server), "POST", "/", [], b"x" * MIB)
         with pytest.raises(Fault) as caught:
             await response.read(MIB // 2)
-        assert (caught.value.kind, caught.value.reason) == (FaultKind.UPSTREAM_INVALID, "body_too_large")
+        fault = caught.value
+        assert (fault.kind, fault.reason) == (FaultKind.UPSTREAM_INVALID, "answer_too_large")
+        assert fault.message == f"The answer is larger than {MIB // 2} bytes"
         await until(lambda: taken(client) == 0)
 
 

@@ -77,6 +77,16 @@ async def test_spares_run_for_the_sessions_to_come() -> None:
         await until(lambda: found.processes == 3)
 
 
+async def test_a_command_that_ends_is_told_of_in_the_log_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("WARNING", "shadowcat.upstream")
+    async with team() as found:
+        client = await found.session()
+        await client.call(params=tool("die"))
+    lost = "The connection to the upstream was lost; the outcome is unknown"
+    said = [record.getMessage() for record in caplog.records if lost in record.getMessage()]
+    assert said == [f"upstream speaker: {lost} (command_ended)"]
+
+
 async def test_a_session_goes_on_with_another_process() -> None:
     async with team() as found:
         client = await found.session()

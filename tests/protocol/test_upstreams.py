@@ -240,6 +240,23 @@ async def test_what_is_wrong_with_an_upstream_is_logged_once(caplog: pytest.LogC
             assert said()[2:] == ["upstream a: answers again"]
 
 
+async def test_a_stream_that_breaks_off_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("WARNING", "shadowcat.upstream")
+    async with stand() as rig:
+        await rig.client.initialize()
+
+        @rig.server.on("tools/call")
+        async def _(call: Call) -> None:
+            stream = await call.stream()
+            await stream.notify("notifications/vendor")
+            await stream.end()
+
+        assert (await rig.client.call())["error"]["code"] == -31004
+        lost = "The connection to the upstream was lost; the outcome is unknown"
+        said = [record.getMessage() for record in caplog.records]
+        assert said == [f"upstream a: {lost} (upstream_connection_lost)"]
+
+
 async def test_sessions_that_nothing_keeps_end_with_the_proxy() -> None:
     async with stand() as rig:
         await rig.client.initialize()

@@ -122,9 +122,15 @@ async def test_an_answer_that_is_too_long(head: str) -> None:
     )
     async with editor(*forwarding(sys.executable, "-c", code)) as client:
         await client.send(line({"id": 1, "method": "a"}))
-        assert (await client.message())["error"]["code"] == -31003
+        assert (await client.message())["error"] == {
+            "code": -31003,
+            "message": "The answer is larger than 16 MiB",
+            "data": {"reason": "answer_too_large"},
+        }
         await client.send(line({"id": 2, "method": "a"}))
         assert (await client.message())["result"] == "x" * 10
+        _, _, err = await client.end()
+    assert b"bytes, larger than 16 MiB): {" in err
 
 
 async def test_a_request_that_is_too_long() -> None:

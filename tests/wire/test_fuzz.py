@@ -145,7 +145,7 @@ def test_events(pieces: list[bytes]) -> None:
     for piece in pieces:
         events = outcome(decoder.feed, piece)
         if isinstance(events, Fault):
-            assert events.reason == "event_too_large"
+            assert events.reason == "answer_too_large"
             assert sum(map(len, pieces)) > 100
             return
         for event in events:

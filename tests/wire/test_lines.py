@@ -19,7 +19,9 @@ def decode(pieces: list[bytes], max_line_bytes: int = 2**20) -> tuple[Lines, byt
 
 def reference(stream: bytes, limit: int) -> tuple[Lines, bytes | OversizedLine | None]:
     *lines, tail = [
-        OversizedLine(len(line), line[: min(200, limit)]) if len(line) > limit else line.removesuffix(b"\r")
+        OversizedLine(len(line), line[: min(200, limit)], limit)
+        if len(line) > limit
+        else line.removesuffix(b"\r")
         for line in stream.split(b"\n")
     ]
     return [line for line in lines if line], tail or None
@@ -42,8 +44,8 @@ def reference(stream: bytes, limit: int) -> tuple[Lines, bytes | OversizedLine |
         ("a\u2028b\u0085c\n".encode(), ["a\u2028b\u0085c".encode()], None),
         (b"x" * 10 + b"\n", [b"x" * 10], None),
         (b"x" * 9 + b"\r\n", [b"x" * 9], None),
-        (b"a\n" + b"x" * 11 + b"\nb\n", [b"a", OversizedLine(11, b"x" * 10), b"b"], None),
-        (b"a\n" + b"0123456789abcdef", [b"a"], OversizedLine(16, b"0123456789")),
+        (b"a\n" + b"x" * 11 + b"\nb\n", [b"a", OversizedLine(11, b"x" * 10, 10), b"b"], None),
+        (b"a\n" + b"0123456789abcdef", [b"a"], OversizedLine(16, b"0123456789", 10)),
     ],
     ids=repr,
 )
@@ -67,7 +69,7 @@ def test_any_cut_gives_the_lines_of_the_reference(stream: bytes, places: list[in
 def test_a_decoder_can_be_used_again_after_close() -> None:
     decoder = LineDecoder(10)
     decoder.feed(b"x" * 11)
-    assert decoder.close() == OversizedLine(11, b"x" * 10)
+    assert decoder.close() == OversizedLine(11, b"x" * 10, 10)
     assert decoder.close() is None
     assert decoder.feed(b"a\n") == [b"a"]
 
@@ -79,7 +81,7 @@ def test_a_line_too_long_is_not_held() -> None:
         decoder.feed(b"x" * 400)
         held.append(decoder.held_bytes)
     assert held == [400, 800, 200, 200, 200]
-    assert decoder.feed(b"\nok\n") == [OversizedLine(2000, b"x" * 200), b"ok"]
+    assert decoder.feed(b"\nok\n") == [OversizedLine(2000, b"x" * 200, 1000), b"ok"]
     assert decoder.held_bytes == 0
 
 

@@ -253,7 +253,7 @@ def test_an_event_too_large_is_a_fault(stream: bytes, size: int) -> None:
     fault = caught.value
     assert (fault.kind, fault.reason, fault.side) == (
         FaultKind.UPSTREAM_INVALID,
-        "event_too_large",
+        "answer_too_large",
         Side.UPSTREAM,
     )
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import msgspec
 
-from shadowcat.errors import Fault, FaultKind
+from shadowcat.errors import Fault, answer_too_large
 from shadowcat.http.message import Headers
 
 _NO_HEADERS = Headers()
@@ -73,7 +73,7 @@ class ClientResponse(msgspec.Struct, eq=False):
             size += len(piece)
             if size > max_bytes:
                 self.abort()
-                raise Fault(FaultKind.UPSTREAM_INVALID, reason="body_too_large", sent=True)
+                raise answer_too_large(max_bytes)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def __aiter__(self) -> AsyncIterator[bytes]:

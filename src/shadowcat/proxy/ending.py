@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from shadowcat.core.exchange import MessageStream
@@ -60,13 +60,19 @@ class EndingStream:
     cursor = None
 
     def __init__(
-        self, stream: MessageStream, request: Message, running: Running, silent_s: float | None
+        self,
+        stream: MessageStream,
+        request: Message,
+        running: Running,
+        silent_s: float | None,
+        on_failed: Callable[[Fault], object],
     ) -> None:
         """`silent_s`: how long no message may come. Comments are none, however many."""
         self._stream = stream
         self._request = request
         self._running = running
         self._silent_s = silent_s
+        self._on_failed = on_failed
         self._answered = False
 
     def __aiter__(self) -> EndingStream:
@@ -104,6 +110,7 @@ class EndingStream:
 
     def _failed(self, fault: Fault) -> list[Message]:
         self._answered = True
+        self._on_failed(fault)
         return [jsonrpc.error(self._request.id, fault.error())]
 
     async def aclose(self) -> None:

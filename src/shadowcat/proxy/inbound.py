@@ -127,6 +127,19 @@ def _name_of_tool(request: Message) -> bytes:
 async def _up_to_response(
     core: SessionCore, request: Message, entry: InFlight[Stream], source: MessageStream, stream: Stream
 ) -> Message:
+    try:
+        response = await _heard(core, request, entry, source, stream)
+    except Fault as fault:
+        if fault.kind is not FaultKind.UPSTREAM_SESSION_LOST:
+            core.shared.upstreams.failed(core.record.upstream, fault)
+        raise
+    return await finished(core, request, entry, response)
+
+
+async def _heard(
+    core: SessionCore, request: Message, entry: InFlight[Stream], source: MessageStream, stream: Stream
+) -> Message:
+    """The response as the upstream said it."""
     passing = Passing(core, stream, request, entry)
     if isinstance(source, PromptStream):
         source.take_with(passing)
@@ -137,7 +150,7 @@ async def _up_to_response(
         if rest:
             response = await _deliver_each(core, request, entry, rest, stream)
             if response is not None:
-                return await finished(core, request, entry, response)
+                return response
             stream.heard()
             stream.mark(source.cursor)
         del rest

@@ -146,6 +146,8 @@ class Listening:
                         # A session just opened is known: this server has no such route, and 404 means that.
                         return
                     await self._recover(seen)
+                elif fault.kind is FaultKind.UPSTREAM_INVALID:
+                    core.shared.upstreams.failed(core.record.upstream, fault)
             await asyncio.sleep(following.backoff.next_s(random.random()))
 
     async def _open(self, following: _Following) -> MessageStream | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from shadowcat.aio import Tasks
 from shadowcat.core.waiting import Waiting
-from shadowcat.errors import Fault, FaultKind
+from shadowcat.errors import Fault, FaultKind, answer_too_large
 from shadowcat.proxy.way import End, Line, Rest, Way
 from shadowcat.wire.glance import cancelled_id, early_id, glance, tells_or_asks
 from shadowcat.wire.lines import OversizedLine
@@ -142,7 +142,7 @@ class Passage:
         await self._client.write(_error(id, fault))
 
     async def _refuse_long(self, line: OversizedLine) -> None:
-        told = f"a line of the client's is dropped: {line.size} bytes are too many"
+        told = f"a line of the client's is dropped: {line.told}"
         log.warning("%s: %s", told, _shown(line.start))
         id = early_id(line.start)
         if id is not None and b'"method"' in line.start:
@@ -152,12 +152,12 @@ class Passage:
 
     def _deliver_down(self, line: Line) -> Rest:
         if isinstance(line, OversizedLine):
-            return self._drop(line.start, f"{line.size} bytes are too many", is_cut=True)
+            return self._drop(line.start, line.told, answer_too_large(line.limit), is_cut=True)
         if self._interception is not None:
             return self._intercept_down(line, self._interception)
         found = glance(line)
         if not found:
-            return self._drop(line, "no MCP message")
+            return self._drop(line, "no MCP message", _garbage())
         for seen in found:
             if (id := seen.answers) is not None:
                 self.waiting.answered(id)
@@ -167,21 +167,20 @@ class Passage:
         try:
             found = interception.take(line, is_up=False)
         except Fault as fault:
-            await self._drop(line, str(fault))
+            await self._drop(line, str(fault), _garbage())
         else:
             await self._hand_on(found)
 
     def _write_down(self, line: bytes) -> Rest:
         return None if self._client.write_nowait(line) else self._client.write(line)
 
-    async def _drop(self, line: bytes, why: str, *, is_cut: bool = False) -> None:
+    async def _drop(self, line: bytes, why: str, fault: Fault, *, is_cut: bool = False) -> None:
         self._dropped += 1
         if self._dropped <= DROPS_LOGGED:
             last = "; no more of them are told" if self._dropped == DROPS_LOGGED else ""
             log.warning("a line on the command's stdout is dropped (%s): %s%s", why, _shown(line), last)
         id = self._answered_by(line, is_cut)
         if id is not None:
-            fault = Fault(FaultKind.UPSTREAM_INVALID, reason="upstream_sent_garbage", sent=True)
             await self._refuse([id], fault)
 
     def _answered_by(self, garbage: bytes, is_cut: bool) -> RequestId | None:
@@ -244,6 +243,10 @@ class Passage:
                 rest = self._write_up(message.line(), asked)
             if rest is not None:
                 await rest
+
+
+def _garbage() -> Fault:
+    return Fault(FaultKind.UPSTREAM_INVALID, reason="upstream_sent_garbage", sent=True)
 
 
 def _shown(line: bytes) -> str:

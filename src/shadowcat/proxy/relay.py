@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from functools import partial
 
 import msgspec
 
@@ -164,7 +165,8 @@ class Relay:
             raise
         if answer.stream is not None:
             silent_s = None if request.method == Method.LISTEN else self._shared.limits.call_s
-            answer.stream = EndingStream(answer.stream, request, self._running, silent_s)
+            on_failed = partial(self._shared.upstreams.failed, upstream.name)
+            answer.stream = EndingStream(answer.stream, request, self._running, silent_s, on_failed)
         if self._shared.pipeline:
             if answer.whole is not None:
                 answer.whole = await self._to_client(

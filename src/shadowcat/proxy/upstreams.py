@@ -116,10 +116,10 @@ class Roster(ABC):
 
 
 def _because(fault: Fault) -> str:
-    """In the words of the operating system, without its number."""
+    """In the words of the operating system, without its number; nothing where it would say the same again."""
     cause = fault.__cause__
-    told = (cause.strerror if isinstance(cause, OSError) else None) or cause
-    return "" if told is None else f": {told}"
+    told = str((cause.strerror if isinstance(cause, OSError) else None) or cause or "")
+    return "" if told in ("", fault.message) else f": {told}"
 
 
 class Upstreams(Roster):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from shadowcat.errors import answer_too_large
 from shadowcat.upstream.call import Call
 from shadowcat.upstream.command import Command
 from shadowcat.upstream.conduit import Conduit, ConduitLimits
@@ -88,7 +89,7 @@ class Channel(Conduit):
     def _heard(self, lines: Sequence[bytes | OversizedLine]) -> None:
         for line in lines:
             if isinstance(line, OversizedLine):
-                self._garbage(line.start, f"{line.size} bytes are too many", is_cut=True)
+                self._garbage(line.start, line.told, answer_too_large(line.limit), is_cut=True)
             else:
                 self._hear(line)
 

@@ -196,17 +196,18 @@ class Conduit(ABC):
         try:
             messages = messages_of(raw)
         except Fault as fault:
-            self._garbage(raw, str(fault.__cause__ or fault))
+            garbage = Fault(FaultKind.UPSTREAM_INVALID, reason="upstream_sent_garbage", sent=True)
+            self._garbage(raw, str(fault.__cause__ or fault), garbage)
             return
         for message in messages:
             self._deliver(message)
 
-    def _garbage(self, line: bytes, why: str, *, is_cut: bool = False) -> None:
+    def _garbage(self, line: bytes, why: str, fault: Fault, *, is_cut: bool = False) -> None:
         self._counters.garbage_lines += 1
         log.warning("upstream %s: what is no message is dropped (%s): %s", self.name, why, shown(line, 200))
         call = self._answered_by(line, is_cut)
         if call is not None:
-            self._fail(call, Fault(FaultKind.UPSTREAM_INVALID, reason="upstream_sent_garbage", sent=True))
+            self._fail(call, fault)
 
     def _answered_by(self, garbage: bytes, is_cut: bool) -> Call | None:
         """The call that a broken line was most likely the answer to: without it, that one would wait in vain."""
@@ -370,11 +371,12 @@ class Conduit(ABC):
 
     # Its end.
 
-    def _over(self) -> None:
-        """Nothing is carried any more, either way."""
+    def _over(self, fault: Fault | None = None) -> None:
+        """Nothing is carried any more, either way. `fault`: why not, if it is not just over."""
         self._readers.read_on()
+        fault = fault or Fault(FaultKind.OUTCOME_UNKNOWN, reason=self.ended, sent=True)
         for call in list(self._calls.values()):
-            self._fail(call, Fault(FaultKind.OUTCOME_UNKNOWN, reason=self.ended, sent=True))
+            self._fail(call, fault)
         for party in self._parties:
             party.standalone.end()
         self._asked.clear()

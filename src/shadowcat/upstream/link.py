@@ -39,14 +39,18 @@ class ConduitLink(Generic[C]):
             call = await conduit.call(request, party)
             return await call.answer()
         except Fault as fault:
-            raise _lost_if_gone(conduit, fault) from fault
+            if _is_lost(conduit, fault):
+                raise _lost() from fault
+            raise
 
     async def send(self, message: Message) -> None:
         conduit, party = self._require()
         try:
             await conduit.send(message, party)
         except Fault as fault:
-            raise _lost_if_gone(conduit, fault) from fault
+            if _is_lost(conduit, fault):
+                raise _lost() from fault
+            raise
 
     async def listen(self) -> MessageStream | None:
         _, party = self._require()
@@ -88,8 +92,8 @@ class _Standalone:
         self._inbox.is_slow = True
 
 
-def _lost_if_gone(conduit: Conduit, fault: Fault) -> Fault:
-    return _lost() if conduit.is_gone and not fault.sent else fault
+def _is_lost(conduit: Conduit, fault: Fault) -> bool:
+    return conduit.is_gone and not fault.sent
 
 
 def _lost() -> Fault:

@@ -128,6 +128,7 @@ class SseChannel(Conduit):
     # The stream.
 
     async def _read(self, events: Sequence[SseEvent]) -> None:
+        invalid: Fault | None = None
         try:
             while True:
                 for event in events:
@@ -138,12 +139,16 @@ class SseChannel(Conduit):
         except StopAsyncIteration:
             log.info("upstream %s: the server ended a session", self.name)
         except Fault as fault:
-            log.info("upstream %s: the stream of a session broke (%s)", self.name, fault.reason)
+            log.info(
+                "upstream %s: the stream of a session broke: %s (%s)", self.name, fault.message, fault.reason
+            )
+            if fault.kind is FaultKind.UPSTREAM_INVALID:
+                invalid = fault.anew()
         finally:
             await self._events.aclose()
             if not self._is_over:
                 self._is_over = True
-                self._over()
+                self._over(invalid)
                 self._on_gone(self)
 
     def _pause_reading(self) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from shadowcat.errors import bytes_told
+
 MAX_LINE_BYTES = 16 * 1024 * 1024
 
 
@@ -13,6 +15,11 @@ class OversizedLine:
 
     size: int
     start: bytes
+    limit: int
+
+    @property
+    def told(self) -> str:
+        return f"{self.size} bytes, larger than {bytes_told(self.limit)}"
 
 
 class LineDecoder:
@@ -57,7 +64,7 @@ class LineDecoder:
         line, size = bytes(self._held), self._size
         self._held = bytearray()
         self._size = 0
-        return OversizedLine(size, line) if size > self._max else line.removesuffix(b"\r")
+        return OversizedLine(size, line, self._max) if size > self._max else line.removesuffix(b"\r")
 
 
 _SAMPLE = 200

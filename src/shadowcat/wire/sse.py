@@ -12,7 +12,7 @@ from itertools import repeat
 
 import msgspec
 
-from shadowcat.errors import Fault, FaultKind
+from shadowcat.errors import answer_too_large
 
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 
@@ -134,7 +134,7 @@ class SseDecoder:
 
     def _refuse_oversize(self, size: int) -> None:
         if size > self._max:
-            raise Fault(FaultKind.UPSTREAM_INVALID, reason="event_too_large", sent=True)
+            raise answer_too_large(self._max, "An event of the upstream's")
 
 
 # The form that nearly all events have. What it finds in between two of them comes out too, and is to be nothing.
