@@ -128,6 +128,29 @@ async def test_400_for_404() -> None:
     assert server.got("tools/call") == []
 
 
+@pytest.mark.parametrize("checks_host", [False, True])
+async def test_a_server_that_serves_only_in_a_session(checks_host: bool) -> None:
+    """It answers 400 to what comes without one, whatever Host and Origin are."""
+    async with mcp_server() as server:
+
+        async def discover(call: Call) -> None:
+            await call.seen.respond(400)
+
+        async def ping(call: Call) -> None:
+            if checks_host and call.seen.get("host") != f"127.0.0.1:{server.listener.port}":
+                await call.seen.respond(403)
+            else:
+                await call.result({})
+
+        server.handlers |= {"server/discover": discover, "ping": ping}
+        report = await doctor(server.url)
+    if checks_host:
+        assert report.has("warning", "origin", "Host is checked and Origin is not")
+    else:
+        assert report.has("problem", "origin", "a request from any web page is served")
+    assert server.sessions == {}, "each session that was opened was ended"
+
+
 async def test_a_server_that_issues_no_ids_and_offers_no_stream() -> None:
     async with mcp_server(issues_ids=False, offers_get=False) as server:
         report = await doctor(server.url)

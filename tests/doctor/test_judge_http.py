@@ -32,7 +32,9 @@ def healthy() -> HttpFacts:
         initialized_status=202,
         unknown_session_status=404,
         missing_session_status=400,
+        no_origin_status=200,
         foreign_origin_status=403,
+        own_host_status=200,
         foreign_host_status=403,
         delete_status=200,
         latency=Latency(2.0, 5, "ping"),
@@ -97,6 +99,18 @@ def test_all_is_well() -> None:
         ),
         ({"foreign_origin_status": 200}, "origin", WARNING, "Host is checked and Origin is not"),
         ({"foreign_host_status": 200}, "host", NOTE, "a foreign Host is served"),
+        (
+            {"foreign_origin_status": 200, "foreign_host_status": 400, "own_host_status": 400},
+            "origin",
+            WARNING,
+            "Origin is not checked",
+        ),
+        (
+            {"foreign_origin_status": 400, "no_origin_status": 400},
+            "origin",
+            NOTE,
+            "whether Origin is checked cannot be told",
+        ),
         # Streams.
         ({"stream": StreamSeen(405)}, "stream", NOTE, "no standalone stream"),
         ({"stream": StreamSeen(None, waited_s=3)}, "stream", WARNING, "does not come within 3 s"),

@@ -88,8 +88,12 @@ class HttpFacts(msgspec.Struct):
     initialized_status: int | None = None
     unknown_session_status: int | None = None
     missing_session_status: int | None = None
+    no_origin_status: int | None = None
     foreign_origin_status: int | None = None
+    """Of the same request."""
+    own_host_status: int | None = None
     foreign_host_status: int | None = None
+    """Of the same request."""
     delete_status: int | None = None
     latency: Latency | None = None
     stream: StreamSeen | None = None

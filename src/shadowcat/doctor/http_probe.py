@@ -53,7 +53,8 @@ class HttpProbe:
     ) -> None:
         parts = urlsplit(url)
         self.facts = HttpFacts(url, is_loopback(parts.hostname or ""), parts.scheme == "https")
-        self._asking = Asking(url, client, more or [])
+        self._more = more or []
+        self._asking = Asking(url, client, self._more)
         self._call = call
         self._session: HeaderList = []
         self._next_id = 0
@@ -154,12 +155,15 @@ class HttpProbe:
     async def _ask(
         self, method: str, params: dict[str, Any] | None = None, *more: tuple[bytes, bytes]
     ) -> Reply:
+        message, headers = self._request(method, params)
+        return await self._asking.post(message, [*headers, *more])
+
+    def _request(self, method: str, params: dict[str, Any] | None = None) -> tuple[Message, HeaderList]:
         """In the era that is open; of both, in the one with sessions."""
         id = self._id()
         if isinstance(self.facts.legacy, Opened):
-            return await self._asking.post(jsonrpc.request(id, method, params), [*self._session, *more])
-        message, headers = modern(id, method, params)
-        return await self._asking.post(message, [*headers, *more])
+            return jsonrpc.request(id, method, params), self._session
+        return modern(id, method, params)
 
     @property
     def _harmless(self) -> str:
@@ -240,13 +244,23 @@ class HttpProbe:
             reply = await self._tried(method, self._ask(method, {"cursor": cursor}))
 
     async def _come_from_elsewhere(self) -> None:
-        origin = (b"origin", f"https://{FOREIGN}".encode())
-        reply = await self._tried("a foreign Origin", self._ask(self._harmless, None, origin))
-        self.facts.foreign_origin_status = reply.status if reply is not None else None
-        if self.facts.is_loopback and not self.facts.is_tls:
-            message, headers = modern(self._id(), Method.DISCOVER)
-            asked = status_for_host(self.facts.url, FOREIGN, message.raw, headers)
-            self.facts.foreign_host_status = await self._tried("a foreign Host", asked)
+        """Next to each foreign name the same without it: a server may refuse that too, and for another reason."""
+        facts, origin = self.facts, (b"origin", f"https://{FOREIGN}".encode())
+        facts.no_origin_status = await self._status_of("no Origin")
+        facts.foreign_origin_status = await self._status_of("a foreign Origin", origin)
+        if facts.is_loopback and not facts.is_tls:
+            own = Origin.of(facts.url).authority
+            facts.own_host_status = await self._status_for_host("its own Host", own)
+            facts.foreign_host_status = await self._status_for_host("a foreign Host", FOREIGN)
+
+    async def _status_of(self, what: str, *more: tuple[bytes, bytes]) -> int | None:
+        reply = await self._tried(what, self._ask(self._harmless, None, *more))
+        return reply.status if reply is not None else None
+
+    async def _status_for_host(self, what: str, host: str) -> int | None:
+        message, headers = self._request(self._harmless)
+        asked = status_for_host(self.facts.url, host, message.raw, [*headers, *self._more])
+        return await self._tried(what, asked)
 
     async def _call_tool(self, name: str, arguments: dict[str, Any]) -> None:
         params = {"name": name, "arguments": arguments, "_meta": {Meta.PROGRESS_TOKEN: "doctor"}}

@@ -275,34 +275,48 @@ def _unknown_session(status: int | None) -> Finding:
 
 
 def _strangers(facts: HttpFacts) -> Iterator[Finding]:
-    served_origin = _is_served(facts.foreign_origin_status)
-    served_host = _is_served(facts.foreign_host_status)
-    if served_origin and (served_host or not facts.is_loopback):
-        here = "on this machine" if facts.is_loopback else "behind it"
-        yield Finding(
-            PROBLEM if facts.is_loopback else WARNING,
-            "origin",
-            "a request from any web page is served",
-            f"A page that somebody visits can use the server {here} through the browser (DNS rebinding).",
-            "check Origin against a list, and Host on loopback",
-        )
-    elif served_origin:
-        yield Finding(
-            WARNING,
-            "origin",
-            "Host is checked and Origin is not",
-            "The protocol asks for both.",
-            "answer 403 to an Origin that is not on a list",
-        )
-    elif facts.foreign_origin_status is not None:
+    served_origin = _is_served_to(facts.foreign_origin_status, facts.no_origin_status)
+    served_host = _is_served_to(facts.foreign_host_status, facts.own_host_status)
+    if served_origin:
+        yield _unchecked_origin(facts, served_host=served_host)
+    elif served_origin is False:
         yield Finding(OK, "origin", f"a foreign Origin gets {facts.foreign_origin_status}")
-    if served_host and not served_origin:
+    elif facts.foreign_origin_status is not None:
+        saw = "whether Origin is checked cannot be told: what is asked without one is not served either"
+        yield Finding(NOTE, "origin", saw)
+    if served_host and served_origin is False:
         yield Finding(
             NOTE,
             "host",
             "a foreign Host is served on loopback",
             "Origin is checked, which stops browsers; Host would be the second lock.",
         )
+
+
+def _unchecked_origin(facts: HttpFacts, *, served_host: bool | None) -> Finding:
+    if served_host or not facts.is_loopback:
+        here = "on this machine" if facts.is_loopback else "behind it"
+        return Finding(
+            PROBLEM if facts.is_loopback else WARNING,
+            "origin",
+            "a request from any web page is served",
+            f"A page that somebody visits can use the server {here} through the browser (DNS rebinding).",
+            "check Origin against a list, and Host on loopback",
+        )
+    return Finding(
+        WARNING,
+        "origin",
+        "Origin is not checked" if served_host is None else "Host is checked and Origin is not",
+        "The protocol asks for both.",
+        "answer 403 to an Origin that is not on a list",
+    )
+
+
+def _is_served_to(stranger: int | None, friend: int | None) -> bool | None:
+    """None where it cannot be told: what is refused to everybody says nothing of strangers."""
+    if _is_served(stranger):
+        return True
+    return False if stranger is not None and _is_served(friend) else None
 
 
 def _is_served(status: int | None) -> bool:
