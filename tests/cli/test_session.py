@@ -52,17 +52,17 @@ async def proxy(counting: NumbersChild, store: str) -> AsyncIterator[Restarting]
         yield found
 
 
-async def session(*arguments: str) -> tuple[int, str, str]:
+async def session(*arguments: str, stdout: int = asyncio.subprocess.PIPE) -> tuple[int, str, str]:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "shadowcat", "session", *arguments,
         stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
+        stdout=stdout,
         stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     async with soon():
         out, err = await process.communicate()
     assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
+    return process.returncode, (out or b"").decode(), err.decode()
 
 
 async def told(*arguments: str) -> str:
@@ -162,6 +162,16 @@ async def two_alike(store: str) -> str:
     await found.write([SessionChange(id, 1, is_whole=True, record=b"\xc1") for id in ids])
     await found.aclose()
     return store
+
+
+@pytest.mark.parametrize("command", [("list",), ("list", "--json"), ("end", "cc")])
+async def test_nobody_reads_what_is_said(two_alike: str, command: tuple[str, ...]) -> None:
+    reads, writes = os.pipe()
+    os.close(reads)
+    try:
+        assert await session(*command, "--store", two_alike, stdout=writes) == (0, "", "")
+    finally:
+        os.close(writes)
 
 
 @pytest.mark.parametrize("command", ["show", "end"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 
 import click
 
@@ -13,6 +15,16 @@ def say(line: str) -> None:
         click.echo(line)
     except OSError:
         nobody_reads()
+
+
+@contextmanager
+def until_enough() -> Generator[None]:
+    """For what is of use only to a reader: it ends well when there is none any more."""
+    try:
+        yield
+    except BrokenPipeError:
+        nobody_reads()
+        sys.exit(0)
 
 
 def nobody_reads() -> None:

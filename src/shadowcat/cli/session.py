@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
 import click
 
 from shadowcat.cli.listing import Listing
 from shadowcat.cli.options import CannotStart
+from shadowcat.cli.said import say, until_enough
 from shadowcat.errors import StoreUnusable
 from shadowcat.wire.text import on_one_line
 
@@ -52,7 +53,8 @@ def list_(store: str | None, as_json: bool) -> None:
     from shadowcat.app.stored import list_sessions
 
     def tell(row: dict[str, Any]) -> None:
-        click.echo(json.dumps(row) if as_json else _in_a_line(row))
+        with until_enough():
+            click.echo(json.dumps(row) if as_json else _in_a_line(row))
 
     if none := _asked(list_sessions(_url(store), tell)):
         click.echo(none if store else f"{none}; --store names another", err=True)
@@ -74,15 +76,17 @@ def show(id: str, store: str | None, as_json: bool) -> None:
     from shadowcat.app.stored import show_session
 
     found = _asked(show_session(_url(store), id))
-    if as_json:
-        click.echo(json.dumps(found))
-        return
+    with until_enough():
+        for line in [json.dumps(found)] if as_json else _lines_of(found):
+            click.echo(line)
+
+
+def _lines_of(found: dict[str, Any]) -> Iterator[str]:
     for name, value in found.items():
         if name == "streams":
-            for stream in value:
-                click.echo(_in_a_line(stream))
+            yield from map(_in_a_line, value)
         else:
-            click.echo(on_one_line(f"{name}: {value}"))
+            yield on_one_line(f"{name}: {value}")
 
 
 @session.command()
@@ -100,7 +104,7 @@ def end(id: str, store: str | None) -> None:
     from shadowcat.app.stored import end_session
 
     ended, node = _asked(end_session(_url(store), id))
-    click.echo(f"ended {ended}")
+    say(f"ended {ended}")
     if node:
         click.echo(f"a proxy that still has it (node {node}) ends it within some seconds", err=True)
 

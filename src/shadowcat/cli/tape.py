@@ -12,7 +12,7 @@ import click
 
 from shadowcat.cli.listing import Listing
 from shadowcat.cli.options import CannotStart
-from shadowcat.cli.said import nobody_reads
+from shadowcat.cli.said import until_enough
 from shadowcat.wire.tape import TapeError
 from shadowcat.wire.text import counted
 
@@ -151,12 +151,10 @@ def export(tape: str, form: str) -> None:
 def usable() -> Generator[None]:
     """One line and an exit code of its own for a tape that cannot be used."""
     try:
-        yield
+        with until_enough():
+            yield
     except TapeError as error:
         raise CannotStart(str(error)) from error
-    except BrokenPipeError:
-        nobody_reads()
-        sys.exit(0)
     except OSError as error:
         raise CannotStart(f"{error.filename}: {error.strerror}") from error
     except ValueError as error:
