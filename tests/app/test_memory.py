@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
+
+import pytest
+
+from shadowcat.app import memory
 
 MIB = 1024 * 1024
 
@@ -48,3 +53,22 @@ def test_what_a_flood_took_is_given_back() -> None:
     full, after = map(int, told.stdout.split())
     assert full > 90 * MIB
     assert after < 30 * MIB
+
+
+async def test_one_flood_is_given_back_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[int] = []
+    held = iter([0, 100, 0, 0, 0, 40, 39, 0])
+
+    def look() -> int:
+        now = next(held, None)
+        if now is None:
+            looked.set()
+            return 0
+        return now * MIB
+
+    monkeypatch.setattr(memory, "_give_back", lambda: given.append(1))
+    looked = asyncio.Event()
+    giving = asyncio.create_task(memory.give_back_after_floods(look, 0.001))
+    await looked.wait()
+    giving.cancel()
+    assert len(given) == 2

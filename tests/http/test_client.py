@@ -685,6 +685,21 @@ async def test_a_fast_server_leaves_others_their_turn() -> None:
         await response.aclose()
 
 
+async def test_a_pause_outlasts_the_turn_that_is_left_to_others() -> None:
+    async with serving(Flood(100)) as server, using() as client:
+        response, connection = await paused(client, origin_of(server))
+        response.take()
+        async with soon():
+            await response.arrival(Turns(5 * MIB))
+        # The reads that fill it are full ones now.
+        await until(lambda: connection._paused)
+        held = response.held_bytes
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert response.held_bytes == held
+        await response.aclose()
+
+
 async def test_a_pause_that_comes_after_the_end_is_none_of_the_next_response() -> None:
     async with serving(Recorder()) as server, using() as client:
         response = await get(client, origin_of(server))

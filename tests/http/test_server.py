@@ -800,7 +800,11 @@ async def test_a_server_without_a_file_left_drains(begin: Callable[[Server], Non
 @pytest.mark.parametrize("begin", [Server.begin_to_drain, Server.stop_accepting])
 async def test_an_idle_connection_ends_soon_though_others_run_on(begin: Callable[[Server], None]) -> None:
     slow = Slow()
-    async with serving(slow) as server, wire_to(server) as busy, wire_to(server) as idle:
+    async with (
+        serving(slow, ServerLimits(head_wait_s=600.0)) as server,
+        wire_to(server) as busy,
+        wire_to(server) as idle,
+    ):
         await busy.send(GET)
         await happens(slow.started)
         begin(server)

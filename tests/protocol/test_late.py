@@ -160,6 +160,24 @@ async def test_a_call_of_the_old_transport_gets_its_answer(rig: Stand) -> None:
     assert len(rig.server.got("tools/call")) == 1
 
 
+async def test_a_batch_of_an_old_client_is_refused(rig: Stand) -> None:
+    may_end = asyncio.Event()
+    rig.server.on("tools/call")(holding(may_end, answer))
+    async with old_client_of(rig.proxy.port) as client:
+        await client.initialize("2025-03-26")
+        await client.ask("tools/call", CALL)
+        await rig.server.gets("tools/call")
+        draining = await begins_to_drain(rig.proxy)
+        told = await client.post([rpc("tools/list", {}, 2)])
+        assert told.status == 503
+        assert is_refused(await told.json())
+        may_end.set()
+        assert await client.message() == DONE
+        await client.ends()
+    await ends(draining, rig.proxy.port)
+    assert rig.server.got("tools/list") == []
+
+
 async def test_an_old_client_is_told_no_more_than_it_may_ask(
     rig: Stand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,14 +236,16 @@ async def test_a_call_in_a_session_is_refused_and_no_more_than_that(session: Sta
     session.server.on("tools/call")(begun(1, may_end))
     reply = await session.client.begin("tools/call", CALL)
     assert (await reply.message())["params"] == {"n": 1}
+    # It leaves a connection to the server on which the next one could go at once.
+    assert "result" in await session.client.call("tools/list", id=2)
     draining = await begins_to_drain(session.proxy)
-    told = await session.client.begin("tools/list", id=2)
+    told = await session.client.begin("tools/list", id=3)
     assert (told.status, told.headers["retry-after"], told.headers["connection"]) == (200, "5", "close")
     assert is_refused(await told.json())
     may_end.set()
     assert await reply.messages() == [DONE]
     await ends(draining, session.proxy.port)
-    assert session.server.got("tools/list") == []
+    assert len(session.server.got("tools/list")) == 1
 
 
 async def test_a_session_that_only_the_store_has_is_left_to_the_next(tmp_path: Path) -> None:
