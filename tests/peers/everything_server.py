@@ -918,10 +918,13 @@ class MemoryEventStore(EventStore):
         if run != self.run or not n.isdigit() or not 1 <= int(n) <= len(self.rows):
             return None
         stream = self.rows[int(n) - 1][0]
-        for i in range(int(n), len(self.rows)):
+        i = int(n)
+        # Looked at anew each time: what is stored while one is sent has nobody else to send it.
+        while i < len(self.rows):
             sid, message = self.rows[i]
+            i += 1
             if sid == stream and message is not None:
-                await send_callback(EventMessage(message, f"{self.run}-{i + 1}"))
+                await send_callback(EventMessage(message, f"{self.run}-{i}"))
         return stream
 
 
