@@ -26,7 +26,7 @@ from tests.rig.cases import refused
 from tests.rig.children import text, tool
 from tests.rig.client import JSON, client_of, modern, rpc
 from tests.rig.old_client import ACCEPT_STREAM, OldClient, old_client_of
-from tests.rig.server import Call, McpServer, mcp_server
+from tests.rig.server import Call, McpServer, holding, mcp_server
 from tests.rig.wait import happens, soon, until
 
 
@@ -532,6 +532,30 @@ async def test_a_drain_lets_a_call_finish_and_then_ends_the_stream(session: Rig)
         async with soon(10):
             await draining
     assert len(session.server.got("DELETE")) == 2
+
+
+@pytest.mark.parametrize("is_answered", [True, False])
+async def test_a_drain_lets_an_initialize_finish_too(rig: Rig, is_answered: bool) -> None:
+    released = asyncio.Event()
+    if is_answered:
+        rig.server.handlers["initialize"] = holding(released, rig.server.initialize)
+    else:
+        rig.server.handlers["initialize"] = lambda call: happens(call.seen.dropped)
+    params = {"protocolVersion": "2024-11-05", "capabilities": {}, "clientInfo": {}}
+    await rig.client.ask("initialize", params, 1)
+    await rig.server.gets("initialize")
+    draining = asyncio.create_task(rig.proxy.drain(20 if is_answered else 0.1))
+    await until(lambda: rig.proxy.shared.phase is Phase.DRAINING)
+    released.set()
+    answer = await rig.client.message()
+    assert answer["id"] == 1
+    if is_answered:
+        assert answer["result"]["protocolVersion"] == "2024-11-05"
+    else:
+        assert answer["error"]["data"]["reason"] == "proxy_stopped"
+    await rig.client.ends()
+    async with soon(10):
+        await draining
 
 
 async def test_who_begins_to_listen_as_the_proxy_closes_is_not_listened_for_again(

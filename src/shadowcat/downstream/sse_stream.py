@@ -72,7 +72,9 @@ class SseStream:
     async def take(self, message: Message) -> None:
         """Returns once the message was taken, not once it was answered. Raises `Fault`."""
         if message.is_request and message.method == Method.INITIALIZE:
-            self._conversation.open(message)
+            opening = self._conversation.open(message)
+            # Its answer is waited for as that to any other request.
+            self._run(_over(opening))
         elif message.is_request:
             await self._conversation.require_session()
             self._require_room()
@@ -121,6 +123,10 @@ class SseStream:
             await self._conversation.end()
         finally:
             await self._requests.aclose()
+
+
+async def _over(task: asyncio.Task[None]) -> None:
+    await asyncio.wait((task,))
 
 
 async def _say(outbox: Outbox, data: bytes) -> None:
