@@ -219,6 +219,27 @@ async def test_rules_are_read_again(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert "rule 'r': there is no key 'blok'; did you mean block?" in caplog.text
 
 
+async def test_rules_whose_file_is_gone_stay_until_it_is_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "rules.toml"
+    write(path, RULE)
+    plugins = load("rules", file=str(path))
+    pipeline = Pipeline(plugins.interceptors)
+    aside = path.rename(tmp_path / "aside")
+    plugins.look(pipeline)
+    assert caplog.records == [], "it may be on its way"
+    for _ in range(3):
+        plugins.look(pipeline)
+    assert caplog.messages == [f"rules {path}: the file is gone; what was loaded before stays"]
+    assert await said(pipeline) == "WHY"
+    write(aside, RULE.replace("WHY", "2"))
+    aside.rename(path)
+    plugins.look(pipeline)
+    plugins.look(pipeline)
+    assert await said(pipeline) == "2"
+
+
 def test_a_bad_file_of_rules_is_named(tmp_path: Path) -> None:
     path = tmp_path / "rules.toml"
     with pytest.raises(PluginError, match=f"rules {path} cannot be read: No such file"):

@@ -81,9 +81,12 @@ class Plugins:
         for at, source in enumerate(self._sources):
             signature = _signature(source.file)
             is_settled, self._seen[at] = signature == self._seen[at], signature
-            if is_settled and signature is not None and signature != self._loaded[at]:
+            if is_settled and signature != self._loaded[at]:
                 self._loaded[at] = signature
-                self._reload(at, source, pipeline)
+                if signature is None:
+                    log.warning("%s: the file is gone; what was loaded before stays", source.label)
+                else:
+                    self._reload(at, source, pipeline)
 
     def _reload(self, at: int, source: _Source, pipeline: Pipeline) -> None:
         try:
