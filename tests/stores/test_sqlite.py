@@ -63,6 +63,7 @@ async def test_looking_makes_no_file(store: SqliteStore, path: Path) -> None:
     await store.renew("one", 60.0)
     await store.expire(60.0)
     assert not path.parent.exists()
+    assert list(path.parent.parent.iterdir()) == []
 
 
 async def test_nobody_else_may_read_the_files(store: SqliteStore, path: Path) -> None:

@@ -374,6 +374,13 @@ async def test_a_place_that_cannot_be_written_is_refused(
     await store.aclose()
 
 
+async def test_a_place_where_the_system_lets_nobody_write_is_refused() -> None:
+    store = SqliteStore(Path("/proc/one/new.db"))
+    with pytest.raises(StoreUnusable, match="no file can be made in /proc: No such file"):
+        await store.check()
+    await store.aclose()
+
+
 async def test_a_place_that_cannot_be_looked_into_is_refused(closed_directory: Path) -> None:
     closed_directory.chmod(0)  # noqa: ASYNC240 - nothing else runs
     store = SqliteStore(closed_directory / "state" / "sessions.db")

@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Generator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from shadowcat.errors import StoreUnusable
 
@@ -84,7 +85,7 @@ _CORRUPT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def check(path: Path) -> None:
-    """Raises `StoreUnusable` if no store can be at that path; makes and changes nothing."""
+    """Raises `StoreUnusable` if no store can be at that path; changes nothing, and leaves nothing behind."""
     try:
         _check(path)
     except OSError as error:
@@ -95,21 +96,35 @@ def _check(path: Path) -> None:
     if path.is_dir():
         raise StoreUnusable(f"{path} is a directory; name a file in it")
     if path.exists():
-        if not _may(path, os.R_OK | os.W_OK):
-            raise StoreUnusable(f"{path} cannot be read and written; change its owner or its mode")
+        _try_to_open(path)
         _refuse_foreign(path)
     there = next(parent for parent in path.absolute().parents if parent.exists())
     if not there.is_dir():
         raise StoreUnusable(f"{there} is not a directory")
     # SQLite makes files beside the one it is given.
-    if not _may(there, os.W_OK | os.X_OK):
+    _try_to_make_a_file_in(there)
+
+
+# To ask for access is not enough: root has it everywhere, also where the system lets nobody write.
+
+
+def _try_to_open(path: Path) -> None:
+    try:
+        os.close(os.open(path, os.O_RDWR))
+    except OSError as error:
         raise StoreUnusable(
-            f"no file can be made in {there}; change its owner or its mode, or name another place"
-        )
+            f"{path} cannot be read and written: {error.strerror}; change its owner or its mode"
+        ) from error
 
 
-def _may(path: Path, mode: int) -> bool:
-    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
+def _try_to_make_a_file_in(directory: Path) -> None:
+    try:
+        TemporaryFile(dir=directory).close()
+    except OSError as error:
+        raise StoreUnusable(
+            f"no file can be made in {directory}: {error.strerror}; change its owner or its mode, "
+            "or name another place"
+        ) from error
 
 
 def open_file(path: Path) -> sqlite3.Connection:
