@@ -257,6 +257,22 @@ async def test_who_calls_in_a_session_that_is_removed_elsewhere_is_told(
         await until(lambda: rig.server.got("DELETE"))
 
 
+async def test_strict_who_calls_in_a_session_that_is_deleted_is_told(strict_rig: Stand) -> None:
+    async def hold(call: Call) -> None:
+        stream = await call.stream()
+        await stream.notify("notifications/vendor", {"n": 1}, id="u1")
+        await happens(call.seen.dropped)
+
+    rig = strict_rig
+    rig.server.handlers["tools/call"] = hold
+    await rig.client.initialize()
+    reply = await rig.client.begin("tools/call", {"name": "t"}, 1)
+    assert (await reply.message())["params"] == {"n": 1}
+    assert (await rig.client.delete()).status == 200
+    (last,) = await reply.messages()
+    assert (last["id"], last["error"]["data"]["reason"]) == (1, "session_ended")
+
+
 async def test_a_store_that_forgot_everything_gets_it_again(rig: Stand, store: FailingStore) -> None:
     await rig.client.initialize()
     await rig.client.call()
