@@ -24,14 +24,23 @@ SHADOWCAT = str(Path(sys.executable).parent / "shadowcat")
 INSTRUCTIONS = {"FROM", "COPY", "RUN", "USER", "VOLUME", "EXPOSE", "ENV", "STOPSIGNAL", "ENTRYPOINT", "CMD"}
 
 
-def unit() -> dict[str, list[str]]:
-    [text] = blocks(PAGE, "ini")
+def units() -> list[str]:
+    """The service, and its socket."""
+    service, sock = blocks(PAGE, "ini")
+    return [service, sock]
+
+
+def settings_of(text: str) -> dict[str, list[str]]:
     lines = [line for line in text.splitlines() if line and line[0] not in "[#"]
     found: dict[str, list[str]] = {}
     for line in lines:
         name, _, value = line.partition("=")
         found.setdefault(name, []).append(value)
     return found
+
+
+def unit() -> dict[str, list[str]]:
+    return settings_of(units()[0])
 
 
 def container() -> dict[str, list[str]]:
@@ -78,17 +87,23 @@ async def test_it_starts_and_keeps_sessions_where_it_says(
     assert f"sessions are kept in sqlite:///{tmp_path}/sessions.db" in (tmp_path / "log").read_text()
 
 
-def test_systemd_takes_the_unit(tmp_path: Path) -> None:
-    settings = unit()
-    assert settings["TimeoutStopSec"] == ["20"], "longer than the proxy takes to end"
+def test_the_socket_is_where_the_service_would_listen() -> None:
+    [exec_start] = unit()["ExecStart"]
+    words = shlex.split(exec_start)
+    assert settings_of(units()[1])["ListenStream"] == [words[words.index("--listen") + 1]]
+
+
+def test_systemd_takes_the_units(tmp_path: Path) -> None:
+    assert unit()["TimeoutStopSec"] == ["20"], "longer than the proxy takes to end"
     program = needs.find("systemd-analyze")
     if program is None:
         # Not every system that tests this has it; what is above and below does not depend on it.
         return
-    file = tmp_path / "shadowcat.service"
-    file.write_text(blocks(PAGE, "ini")[0].replace("/opt/shadowcat/bin/shadowcat", SHADOWCAT))
-    run = subprocess.run([program, "verify", str(file)], capture_output=True, text=True)
-    said = [line for line in run.stderr.splitlines() if "shadowcat.service" in line]
+    files = [tmp_path / "shadowcat.service", tmp_path / "shadowcat.socket"]
+    for file, text in zip(files, units(), strict=True):
+        file.write_text(text.replace("/opt/shadowcat/bin/shadowcat", SHADOWCAT))
+    run = subprocess.run([program, "verify", *map(str, files)], capture_output=True, text=True)
+    said = [line for line in run.stderr.splitlines() if "shadowcat." in line]
     assert said == []
 
 

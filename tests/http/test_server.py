@@ -728,6 +728,23 @@ async def test_drain_serves_who_was_connected_before_it_was_noticed() -> None:
                 assert sock.recv(100).startswith(b"HTTP/1.1 200")
 
 
+async def test_who_waits_at_a_shared_socket_is_left_to_whoever_else_has_it() -> None:
+    recorder = Recorder()
+    with socket.create_server(("127.0.0.1", 0)) as ours:
+        server = Server(recorder)
+        await server.listen(sock=ours.dup())
+        # Without a turn of the loop, in which it would be accepted.
+        with socket.create_connection(ours.getsockname()) as waiting:
+            waiting.sendall(GET)
+            async with soon():
+                await server.drain(10.0)
+            assert recorder.requests == []
+            async with serving(recorder) as next_one:
+                await next_one.listen(sock=ours.dup())
+                await until(lambda: bool(recorder.requests))
+    assert [request.peer and request.peer.is_late for request in recorder.requests] == [False]
+
+
 async def test_who_comes_before_the_listener_closes_is_late_and_served() -> None:
     recorder = Recorder()
     async with serving(recorder) as server:

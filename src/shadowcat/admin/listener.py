@@ -53,8 +53,12 @@ class Admin:
         *,
         holding: Holding | None = None,
         recording: Recording | None = None,
+        sock: socket.socket | None = None,
     ) -> None:
-        """`holding` is who holds messages for a person, `recording` who records them, if anybody does."""
+        """`holding` is who holds messages for a person, `recording` who records them, if anybody does.
+
+        `sock` listens already at the address of the options, in place of one that is made.
+        """
         options = options or AdminOptions()
         shared = proxy.shared
         self._listen = options.listen
@@ -64,7 +68,7 @@ class Admin:
         if holding is not None:
             operations += HeldApi(holding).operations()
         self._server = _Server(_config(application(operations, options), options.stall_s))
-        self._socket: socket.socket | None = None
+        self._socket = sock
         self._closed = False
 
     @property
@@ -80,7 +84,7 @@ class Admin:
 
     async def __aenter__(self) -> Admin:
         """Raises `CannotAdminister`, an `OSError`, where its address cannot be had."""
-        self._socket = _bound(self._listen)
+        self._socket = self._socket or _bound(self._listen)
         try:
             await self._server.start(self._socket)
         except BaseException:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
-from shadowcat.aio import Deadline
+from shadowcat.aio import Deadline, cancel_and_join
 from shadowcat.app.cluster import Cluster
 from shadowcat.app.machinery import CLOSE_S, Machinery
 from shadowcat.app.process import DRAIN_S
@@ -43,6 +44,8 @@ _PARTING_S = 0.5
 """For the last words on the streams that did not end in time."""
 _FRONT_S = 3.0
 """For the sessions to end whose clients are gone with their streams: a server may hang."""
+_ASKING_LOOK_S = 0.1
+"""How often it is looked whether a client is asked something."""
 _REST_S = 4.5
 """For all that comes after the grace: whoever sent the SIGTERM kills what is still there after 15 s."""
 
@@ -53,6 +56,8 @@ class ReverseProxy:
     A server is a URL, a `Command` whose sessions have a process each, or an `Upstream` of your own, which is closed
     with the proxy. Everything the command line can do, this can; `store`, `interceptors` and `taps` may be your own
     too. Without a store, sessions end with the proxy; with one, it is closed with it.
+
+    `sock`, in place of an address, listens already, and whoever else holds it gives it to the proxy after this one.
     """
 
     def __init__(
@@ -61,6 +66,7 @@ class ReverseProxy:
         *,
         host: str = "127.0.0.1",
         port: int = 8080,
+        sock: socket.socket | None = None,
         endpoint: EndpointOptions | None = None,
         store: SessionStore | None = None,
         durability: Durability | None = None,
@@ -74,8 +80,11 @@ class ReverseProxy:
         server_tls: ssl.SSLContext | None = None,
         client_tls: ssl.SSLContext | None = None,
     ) -> None:
+        if sock is not None:
+            host, port, *_ = sock.getsockname()
         self._host = host
         self._port = port
+        self._socket = sock
         self.server_tls = server_tls
         self._faults = faults
         self._closed = False
@@ -161,12 +170,19 @@ class ReverseProxy:
         """Raises `StoreUnusable` or `OSError` where it cannot begin."""
         try:
             await self._machinery.check()
-            await self.server.listen(self._host, self._port, tls=self.server_tls)
+            await self._listen()
         except BaseException:
             await self.aclose()
             raise
         self._machinery.start()
         return self
+
+    async def _listen(self) -> None:
+        """Once, or again and again on a socket that was given."""
+        if self._socket is None:
+            await self.server.listen(self._host, self._port, tls=self.server_tls)
+        else:
+            await self.server.listen(sock=self._socket.dup(), tls=self.server_tls)
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
@@ -176,12 +192,13 @@ class ReverseProxy:
 
         For as long as something runs in a session, clients are let in: what a call asks is answered on a connection of
         its own, and so is it cancelled, or its stream resumed. Other nodes get the sessions in which nothing runs at
-        once, the others as that is over.
+        once, the others as that is over. Where another process has our socket after us, and there is a store, clients
+        wait for it instead.
         """
         deadline = Deadline(grace_s + _REST_S)
         self.shared.phase = Phase.DRAINING
         self.shared.news.tell(What.PROXY_DRAINS)
-        if self._peers is None:
+        if self._peers is None and not self._has_successor:
             self.server.begin_to_drain()
         else:
             # Whoever stands in front finds another node when the connection is refused; nginx sends nothing elsewhere
@@ -194,11 +211,40 @@ class ReverseProxy:
             grace_s, lambda: self.shared.tasks.spawn(self.relay.part(), "part")
         )
         try:
-            await self.relay.sessions.come_to_rest(running.left(grace_s))
+            await self._come_to_rest(running.left(grace_s))
             await self.server.drain(running.left(grace_s) + _PARTING_S)
         finally:
             parting.cancel()
         await self.aclose(deadline)
+
+    @property
+    def _has_successor(self) -> bool:
+        """Whether who connects from now on is served by the process after us, in the same sessions."""
+        return self._socket is not None and self.shared.store is not None
+
+    async def _come_to_rest(self, within_s: float) -> None:
+        resting = self.relay.sessions.come_to_rest(within_s)
+        if not self._has_successor:
+            await resting
+            return
+        hearing = self.shared.tasks.spawn(self._hear_answers(), "hear answers")
+        try:
+            await resting
+        finally:
+            await cancel_and_join([hearing], grace_s=1.0)
+
+    async def _hear_answers(self) -> None:
+        """Lets clients in while a call here waits for the answer of one of them, for as long as it is let.
+
+        All others wait for who comes after us: what they begin would be refused here.
+        """
+        while True:
+            is_asking, is_open = self.relay.sessions.is_asking, bool(self.server.sockets)
+            if is_asking and not is_open:
+                await self._listen()
+            elif is_open and not is_asking:
+                self.server.stop_accepting()
+            await asyncio.sleep(_ASKING_LOOK_S)
 
     async def aclose(self, deadline: Deadline | None = None) -> None:
         if self._closed:
@@ -211,6 +257,8 @@ class ReverseProxy:
         if self._peers is not None:
             await self._peers.aclose()
         await self._machinery.aclose(deadline)
+        if self._socket is not None:
+            self._socket.close()
 
 
 def _url_of(name: str, server: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import replace
@@ -15,6 +16,7 @@ from urllib.parse import quote
 from shadowcat.admin.options import AdminOptions
 from shadowcat.app.cluster import Cluster
 from shadowcat.app.forward import ForwardProxy
+from shadowcat.app.inherited import Inherited
 from shadowcat.app.memory import collect_seldom, give_back_after_floods, keep_freed_memory
 from shadowcat.app.plugins import Plugins, load_plugins
 from shadowcat.app.process import DRAIN_S, allow_open_files, until_stopped
@@ -59,7 +61,11 @@ def plugins_of(settings: Settings) -> Plugins:
 
 
 def proxy_of(
-    settings: Settings, store: StoreUrl, plugins: Plugins | None = None, taps: Sequence[TapSink] = ()
+    settings: Settings,
+    store: StoreUrl,
+    plugins: Plugins | None = None,
+    taps: Sequence[TapSink] = (),
+    sock: socket.socket | None = None,
 ) -> ReverseProxy:
     """Without upstreams it is a forward proxy: clients name them."""
     call_s = settings.sessions.call_s
@@ -72,6 +78,7 @@ def proxy_of(
     return made(
         host=settings.listen.host,
         port=settings.listen.port,
+        sock=sock,
         endpoint=settings.endpoint,
         session_limits=settings.sessions,
         server_limits=settings.http,
@@ -108,7 +115,11 @@ def _transports(settings: Settings) -> dict[str, str]:
 
 
 def _admin(
-    proxy: ReverseProxy, options: AdminOptions, plugins: Plugins, recorders: Sequence[Recorder]
+    proxy: ReverseProxy,
+    options: AdminOptions,
+    plugins: Plugins,
+    recorders: Sequence[Recorder],
+    sock: socket.socket | None,
 ) -> AbstractAsyncContextManager[Admin | None]:
     """There before the proxy serves, and until it has drained."""
     if not options.listen.is_on:
@@ -116,7 +127,8 @@ def _admin(
     # Here, because it brings a web framework along.
     from shadowcat.admin.listener import Admin
 
-    return Admin(proxy, options, holding=plugins.desk, recording=next(iter(recorders), None))
+    recorder = next(iter(recorders), None)
+    return Admin(proxy, options, holding=plugins.desk, recording=recorder, sock=sock)
 
 
 @asynccontextmanager
@@ -143,29 +155,37 @@ async def _only_user(store: StoreUrl, cluster: Cluster | None) -> AsyncGenerator
         yield ""
 
 
-async def serve_reverse(settings: Settings, announce: Callable[[str], None], again: Load) -> None:
-    """Runs a proxy until told to stop. `again` reads the settings anew."""
+async def serve_reverse(
+    settings: Settings, announce: Callable[[str], None], again: Load, inherited: Inherited | None = None
+) -> None:
+    """Runs a proxy until told to stop. `again` reads the settings anew.
+
+    The sockets that were inherited listen at the addresses of the settings.
+    """
+    inherited = inherited or Inherited()
     allow_open_files()
     store = settings.store or default_store(settings.listen)
     plugins = plugins_of(settings)
     plugins.desk.is_attended = settings.admin.listen.is_on
     with recording(settings.record, "http", _transports(settings)) as recorders:
-        proxy = proxy_of(settings, store, plugins, (*recorders, *message_log(settings.log.level)))
-        await _serve(settings, proxy, plugins, recorders, store, announce, again)
+        taps = (*recorders, *message_log(settings.log.level))
+        proxy = proxy_of(settings, store, plugins, taps, inherited.front)
+        admin = _admin(proxy, settings.admin, plugins, recorders, inherited.admin)
+        await _serve(settings, proxy, admin, plugins, store, announce, again)
 
 
 async def _serve(
     settings: Settings,
     proxy: ReverseProxy,
+    admin_listener: AbstractAsyncContextManager[Admin | None],
     plugins: Plugins,
-    recorders: Sequence[Recorder],
     store: StoreUrl,
     announce: Callable[[str], None],
     again: Load,
 ) -> None:
     listen = settings.listen
     async with (
-        _admin(proxy, settings.admin, plugins, recorders) as admin,
+        admin_listener as admin,
         proxy,
         _only_user(store, settings.cluster) as warning,
     ):

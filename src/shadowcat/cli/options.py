@@ -16,9 +16,9 @@ from shadowcat.errors import CannotAdminister, CannotRecord, CannotTrace, Plugin
 if TYPE_CHECKING:
     from msgspec import Struct
 
-    from shadowcat.config.load import Flag, Loaded
+    from shadowcat.config.load import Flag
 
-T = TypeVar("T", bound="Struct")
+T = TypeVar("T")
 Tree: TypeAlias = "Callable[[], type[Struct]]"
 
 _UNITS = {"_s": "SECONDS", "_ms": "MILLISECONDS", "_bytes": "BYTES", "_file": "FILE"}
@@ -224,7 +224,7 @@ config_option = click.option(
 )
 
 
-def settings_from(load: Callable[[], Loaded[T]]) -> Loaded[T]:
+def settings_from(load: Callable[[], T]) -> T:
     """What is loaded, or the end with a line for each thing that is wrong."""
     from shadowcat.config.problem import ConfigError
 
@@ -237,11 +237,14 @@ def settings_from(load: Callable[[], Loaded[T]]) -> Loaded[T]:
 def serve(profile: str, config: Path | None, flags: Iterable[Flag]) -> None:
     """Serves until told to stop."""
     from shadowcat.app import logs
+    from shadowcat.app.inherited import inherited_sockets
     from shadowcat.app.loading import load_settings
     from shadowcat.app.process import run
     from shadowcat.app.reverse import serve_reverse
 
-    load = partial(load_settings, profile, file=config, environment=os.environ, flags=list(flags))
+    inherited = settings_from(lambda: inherited_sockets(os.environ))
+    flags = [*flags, *inherited.flags()]
+    load = partial(load_settings, profile, file=config, environment=os.environ, flags=flags)
     loaded = settings_from(load)
     settings = loaded.settings
     if profile == "reverse" and not settings.upstreams:
@@ -250,7 +253,7 @@ def serve(profile: str, config: Path | None, flags: Iterable[Flag]) -> None:
     for warning in loaded.warnings:
         logs.log.warning("%s", warning)
     try:
-        run(serve_reverse(settings, say, load))
+        run(serve_reverse(settings, say, load, inherited))
     except PluginError as error:
         raise CannotStart(str(error)) from error
     except StoreUnusable as error:

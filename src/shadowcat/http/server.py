@@ -6,11 +6,11 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from email.utils import formatdate
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from shadowcat.aio import Tasks, cancel_and_join
 from shadowcat.http.check import Refusal
@@ -41,6 +41,13 @@ class ServerStatistics:
     """Held of the bodies of requests."""
 
 
+class _Listener(NamedTuple):
+    accepting: asyncio.Server
+    tls: ssl.SSLContext | None
+    is_shared: bool
+    """Somebody else has the socket too."""
+
+
 class Server:
     """Serves `handler` on any number of addresses.
 
@@ -58,7 +65,7 @@ class Server:
     ) -> None:
         """`tell` makes the answer to what the engine refuses by itself."""
         self._serving = Serving(handler, limits or ServerLimits(), forwarding, tell)
-        self._listeners: list[tuple[asyncio.Server, ssl.SSLContext | None]] = []
+        self._listeners: list[_Listener] = []
         self._port = 0
         self._tasks = Tasks("server")
         self._sweeper: Sweeper | None = None
@@ -72,7 +79,10 @@ class Server:
         sock: socket.socket | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """Starts accepting on one more address: a host and port, a Unix socket, or a bound socket."""
+        """Starts accepting on one more address: a host and port, a Unix socket, or a socket that is shared with us.
+
+        Who waits in the queue of that one when we stop is left there, for whoever else has it.
+        """
         loop = asyncio.get_running_loop()
         self._start_sweeping()
         options: dict[str, Any] = {"backlog": BACKLOG}
@@ -84,7 +94,7 @@ class Server:
             listener = await loop.create_server(self._accept, sock=sock, **options)
         else:
             listener = await loop.create_server(self._accept, host, port, **options)
-        self._listeners.append((listener, tls))
+        self._listeners.append(_Listener(listener, tls, is_shared=sock is not None))
         self._port = self._port or _port_of(listener)
         for listening in listener.sockets:
             # The connections it accepts inherit this.
@@ -112,7 +122,7 @@ class Server:
 
     @property
     def sockets(self) -> list[Any]:
-        return [sock for listener, _ in self._listeners for sock in listener.sockets]
+        return [sock for listener in self._listeners for sock in listener.accepting.sockets]
 
     @property
     def port(self) -> int:
@@ -137,7 +147,7 @@ class Server:
         """
         if self._serving.draining:
             return
-        self._accept_all_waiting(is_late=False)
+        self._accept_waiting(self._listeners, is_late=False)
         self._serving.draining = True
         self._drain_connections()
 
@@ -179,23 +189,24 @@ class Server:
         """Serves those who are in the system's queue already: they are connected, and have perhaps sent something."""
         is_late = self._serving.draining
         self._serving.draining = True
-        # Closing a listening socket resets whoever waits in its queue.
-        self._accept_all_waiting(is_late=is_late)
-        for listener, _ in self._listeners:
-            listener.close()
+        # Closing the last handle of a listening socket resets whoever waits in its queue.
+        self._accept_waiting([each for each in self._listeners if not each.is_shared], is_late=is_late)
+        for listener in self._listeners:
+            listener.accepting.close()
+        self._listeners.clear()
         self._drain_connections()
 
-    def _accept_all_waiting(self, *, is_late: bool) -> None:
-        for listener, tls in self._listeners:
-            for sock in listener.sockets:
+    def _accept_waiting(self, listeners: Iterable[_Listener], *, is_late: bool) -> None:
+        for listener in listeners:
+            for sock in listener.accepting.sockets:
                 # The same handle: there may be no file left for another one.
                 listening = socket.socket(fileno=sock.fileno())
                 try:
-                    self._accept_waiting(listening, tls, is_late=is_late)
+                    self._accept_from(listening, listener.tls, is_late=is_late)
                 finally:
                     listening.detach()
 
-    def _accept_waiting(self, listening: socket.socket, tls: ssl.SSLContext | None, *, is_late: bool) -> None:
+    def _accept_from(self, listening: socket.socket, tls: ssl.SSLContext | None, *, is_late: bool) -> None:
         listening.setblocking(False)
         # Linux keeps one more. Whoever comes meanwhile stands behind them, and may come for ever.
         for _ in range(BACKLOG + 1):

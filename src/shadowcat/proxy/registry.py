@@ -289,6 +289,11 @@ class Registry:
         except TimeoutError:
             pass  # what is still at work is told so
 
+    @property
+    def is_asking(self) -> bool:
+        """Whether something at work here may wait for its client's answer."""
+        return any(session.core.correlator.unanswered() and session.is_at_work for session in self)
+
     async def hand_over(self) -> None:
         """Leaves each session to the other nodes once nothing runs in it any more, for as long as it is let.
 
