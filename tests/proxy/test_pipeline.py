@@ -15,7 +15,7 @@ from shadowcat.errors import Fault, FaultKind
 from shadowcat.proxy.pipeline import Pipeline
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.mcp import Era
-from tests.rig.wait import happens, soon
+from tests.rig.wait import happens, soon, until
 
 REQUEST = jsonrpc.request("x", "tools/call", {"name": "t"})
 CONTEXT = Context(Era.LEGACY, Direction.TO_SERVER, Caller(), "a")
@@ -50,6 +50,39 @@ async def test_a_deadline_refuses_by_a_name_of_its_own() -> None:
     slow.deadline_s = 0.01
     async with soon():
         assert await reason_of(Pipeline([slow])) == (FaultKind.DEADLINE, "interceptor_deadline")
+
+
+async def passes_when_cancelled(message: Message) -> Any:
+    try:
+        await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        return PASS
+
+
+async def crashes_when_cancelled(message: Message) -> Any:
+    try:
+        await asyncio.Event().wait()
+    finally:
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("judge", [hang, passes_when_cancelled, crashes_when_cancelled])
+async def test_a_hook_keeps_no_cancellation_to_itself(judge: Callable[[Message], Any]) -> None:
+    hook = Asked(judge)
+    judging = asyncio.create_task(Pipeline([hook]).run(REQUEST, CONTEXT))
+    await until(lambda: bool(hook.seen))
+    await asyncio.sleep(0)
+    judging.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await judging
+    assert judging.cancelled()
+
+
+async def test_what_a_hook_says_of_its_deadline_counts() -> None:
+    slow = Asked(passes_when_cancelled)
+    slow.deadline_s = 0.01
+    async with soon():
+        assert await Pipeline([slow]).run(REQUEST, CONTEXT) is REQUEST
 
 
 async def test_a_timeout_of_the_hooks_own_is_a_failure_like_any() -> None:

@@ -254,6 +254,7 @@ class _Late(Unusable):
 
 async def _in_time(step: Step, judgement: Awaitable[Any]) -> Any:
     limit = asyncio.timeout(step.interceptor.deadline_s)
+    before = _cancellations()
     try:
         async with limit:
             return await judgement
@@ -261,6 +262,15 @@ async def _in_time(step: Step, judgement: Awaitable[Any]) -> Any:
         if limit.expired():
             raise _Late(reason="interceptor_deadline") from error
         raise
+    finally:
+        if _cancellations() > before:
+            # Whatever the hook made of it: whoever runs here would go on for ever, and be waited for.
+            raise asyncio.CancelledError
+
+
+def _cancellations() -> int:
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
 
 
 def _changed(judged: Message | Reply) -> Verdict:
