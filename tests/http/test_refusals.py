@@ -132,7 +132,6 @@ LINES = {
     "HTTP/3.0 as text": with_fields(b"host: a", version=b"3.0"),
     "HTTP/1.2": with_fields(b"host: a", version=b"1.2"),
     "HTTP/1.10": with_fields(b"host: a", version=b"1.10"),
-    "HTTP/2 preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "TLS on a plain port": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     "unknown method": with_fields(b"host: a", method=b"BREW"),
     "method in lower case": with_fields(b"host: a", method=b"get"),
@@ -360,6 +359,25 @@ async def test_unfinished_request_behind_a_good_one() -> None:
         await wire.send(GET + b"GET / HT")
         assert [(await wire.answer()).status, (await wire.answer()).status] == [200, 408]
         assert await wire.rest() == b""
+
+
+async def test_who_speaks_http_2_is_told_so_in_its_own_words() -> None:
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+    settings = b"\0\0\0\x04\0\0\0\0\0"
+    for cut in range(len(preface)):
+        handler = Recorder()
+        async with serving(handler) as server, wire_to(server) as wire:
+            await wire.send(preface[:cut])
+            await wire.send(preface[cut:] + settings)
+            told = await wire.rest()
+            head, goaway = told[:9], told[9:]
+            assert head == settings
+            size = len(goaway) - 9
+            # On no stream, after none, HTTP_1_1_REQUIRED.
+            assert goaway[:17] == bytes([0, 0, size, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 13])
+            assert goaway[17:] == b"this is HTTP/2, and HTTP/1.1 is spoken here"
+            assert handler.requests == []
+            assert server.statistics().refused == 1
 
 
 # Closing.

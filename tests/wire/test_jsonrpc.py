@@ -245,6 +245,14 @@ def test_parse_error(raw: bytes) -> None:
     assert refusal(raw) is FaultKind.PARSE
 
 
+@pytest.mark.parametrize("raw", [NOT_JSON[name] for name in NOT_JSON if name.startswith("depth")])
+@pytest.mark.parametrize("around", [(b"", b""), (b"[", b"]"), (b'{"jsonrpc":7,"x":', b"}")])
+def test_what_is_too_deep_is_told_so(raw: bytes, around: tuple[bytes, bytes]) -> None:
+    with pytest.raises(Fault) as caught:
+        parse_body(around[0] + raw + around[1])
+    assert caught.value.message == "Parse error: nested deeper than 64"
+
+
 @pytest.mark.parametrize("raw", NOT_A_MESSAGE.values(), ids=NOT_A_MESSAGE)
 def test_invalid_request(raw: bytes) -> None:
     assert refusal(raw) is FaultKind.INVALID_REQUEST

@@ -41,6 +41,13 @@ class SpokeTls(Refusal):
         super().__init__(400, why)
 
 
+class SpokeHttp2(Refusal):
+    """Nor was that."""
+
+    def __init__(self) -> None:
+        super().__init__(400, "this is HTTP/2, and HTTP/1.1 is spoken here")
+
+
 def check_head(
     method: str, target: bytes, version: str, headers: Headers, body_limit: int, forward: bool = False
 ) -> bytes:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 from shadowcat.http import framing
-from shadowcat.http.check import Refusal, SpokeTls
+from shadowcat.http.check import Refusal, SpokeHttp2, SpokeTls
 from shadowcat.http.flow import WriteGate, has_arrived
 from shadowcat.http.later import Later
 from shadowcat.http.message import Peer, Request, Response
@@ -341,11 +341,14 @@ class Connection(asyncio.Protocol):
     def _refuse(self, refusal: Refusal) -> None:
         self._serving.refused += 1
         self._serving.errors[refusal.status] += 1
-        told = self._serving.tell(refusal)
-        body = told.body
-        assert isinstance(body, bytes)
-        length = b"content-length: %d\r\n" % len(body)
-        self._sender.write(framing.head(told, self._serving.date, False, length, body))
+        if isinstance(refusal, SpokeHttp2):
+            self._sender.write(framing.http2_refusal(refusal.why.encode()))
+        else:
+            told = self._serving.tell(refusal)
+            body = told.body
+            assert isinstance(body, bytes)
+            length = b"content-length: %d\r\n" % len(body)
+            self._sender.write(framing.head(told, self._serving.date, False, length, body))
         self._close()
 
     def _close(self) -> None:

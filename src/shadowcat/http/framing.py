@@ -10,6 +10,9 @@ LAST_CHUNK = b"0\r\n\r\n"
 WITHOUT_BODY = frozenset({204, 304})
 """Answers with such a status have none."""
 
+_SETTINGS = b"\0\0\0\x04\0\0\0\0\0"
+_HTTP_1_1_REQUIRED = b"\0\0\0\x0d"
+
 _END = b"\r\n"
 _CLOSE_END = b"connection: close\r\n\r\n"
 
@@ -25,6 +28,12 @@ def head(response: Response, date: bytes, keep_alive: bool, framing: bytes, body
             body,
         )
     )
+
+
+def http2_refusal(why: bytes) -> bytes:
+    """For who speaks HTTP/2, and reads nothing else: GOAWAY (RFC 9113, 6.8), after the settings that come first."""
+    payload = b"\0\0\0\0" + _HTTP_1_1_REQUIRED + why
+    return b"%b\0\0%c\x07\0\0\0\0\0%b" % (_SETTINGS, len(payload), payload)
 
 
 def chunk(data: bytes) -> bytes:

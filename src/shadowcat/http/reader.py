@@ -12,7 +12,7 @@ import httptools
 
 from shadowcat.errors import without_frames
 from shadowcat.http.bodies import Bodies
-from shadowcat.http.check import Refusal, SpokeTls, check_head
+from shadowcat.http.check import Refusal, SpokeHttp2, SpokeTls, check_head
 from shadowcat.http.limits import ServerLimits
 from shadowcat.http.memo import HeadMemo
 from shadowcat.http.message import HeaderList, Headers, Request, size_of
@@ -23,6 +23,8 @@ _SLICE_BYTES = 16 * 1024
 # unfinished trailer is kept by httptools without limit.
 _FRAMING_BYTES = 16 * 1024
 _TLS_HANDSHAKE = b"\x16"
+_HTTP2_PREFACE = "Pause on PRI/Upgrade"
+"""What llhttp calls it."""
 
 Head = tuple[str, bytes, Headers]
 """Method, target and header fields."""
@@ -305,4 +307,5 @@ class RequestReader:
 def _refusal_of(error: httptools.HttpParserError, data: bytes | memoryview) -> Refusal:
     if isinstance(error, httptools.HttpParserInvalidMethodError):
         return SpokeTls() if data[:1] == _TLS_HANDSHAKE else Refusal(400, "no HTTP request")
-    return Refusal(400, str(error).splitlines()[0][:100] or "bad request")
+    told = str(error).splitlines()[0][:100]
+    return SpokeHttp2() if told == _HTTP2_PREFACE else Refusal(400, told or "bad request")

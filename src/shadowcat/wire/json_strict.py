@@ -35,6 +35,10 @@ class JsonError(ValueError):
     """The bytes are not JSON that may pass."""
 
 
+def too_deep() -> JsonError:
+    return JsonError(f"nested deeper than {MAX_DEPTH}")
+
+
 def check(raw: bytes) -> None:
     """Raises `JsonError` unless `raw`, already accepted by msgspec's skipping decoder, is safe to pass on."""
     if not raw.isascii():
@@ -48,7 +52,7 @@ def check(raw: bytes) -> None:
     # Depth and long numbers take room.
     if len(kept) > 2 * MAX_DEPTH:
         if kept.count(b"{") > MAX_DEPTH and _too_deep(raw, kept):
-            raise JsonError(f"nested deeper than {MAX_DEPTH}")
+            raise too_deep()
         is_suspicious = is_suspicious or kept.find(_LONG_RUN) >= 0
     if is_suspicious and _has_long_number(raw, kept):
         _decode_numbers(raw)

@@ -201,13 +201,9 @@ def parse(raw: bytes) -> Message:
         json_strict.check(raw)
     except msgspec.ValidationError as error:
         # Validation stops at the first member it does not like; what follows may still not be JSON.
-        if not _is_json(raw):
-            raise Fault(FaultKind.PARSE) from error
-        raise _invalid(_in_plain_words(str(error))) from error
-    except JsonError as error:
-        raise Fault(FaultKind.PARSE, f"Parse error: {error}") from error
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise Fault(FaultKind.PARSE) from error
+        raise _flaw_in(raw) or _invalid(_in_plain_words(str(error))) from error
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, JsonError) as error:
+        raise _unreadable(error) from error
     return _classified(envelope, raw)
 
 
@@ -219,11 +215,9 @@ def parse_body(raw: bytes, *, max_batch: int = 100) -> Message | list[Message | 
         batch = _batch_decoder(max_batch)(raw)
         json_strict.check(raw)
     except msgspec.ValidationError as error:
-        if not _is_json(raw):
-            raise Fault(FaultKind.PARSE) from error
-        raise _invalid(f"more than {max_batch} messages in a batch") from error
+        raise _flaw_in(raw) or _invalid(f"more than {max_batch} messages in a batch") from error
     except (msgspec.DecodeError, RecursionError, JsonError) as error:
-        raise Fault(FaultKind.PARSE) from error
+        raise _unreadable(error) from error
     elements = [bytes(element) for element in msgspec.structs.astuple(batch) if element is not UNSET]
     if not elements:
         raise _invalid("an empty batch")
@@ -258,13 +252,21 @@ def readable_id(raw: bytes) -> RequestId | None:
     return found if len(ids) == 1 else None
 
 
-def _is_json(raw: bytes) -> bool:
+def _flaw_in(raw: bytes) -> Fault | None:
+    """Why it is not JSON, if it is not."""
     try:
         msgspec.json.decode(raw, type=Raw)
         json_strict.check(raw)
-    except (msgspec.MsgspecError, RecursionError, JsonError):
-        return False
-    return True
+    except (msgspec.MsgspecError, RecursionError, JsonError) as error:
+        return _unreadable(error)
+    return None
+
+
+def _unreadable(error: Exception) -> Fault:
+    if isinstance(error, RecursionError):
+        # msgspec has seen a depth of hundreds.
+        error = json_strict.too_deep()
+    return Fault(FaultKind.PARSE, f"Parse error: {error}" if isinstance(error, JsonError) else None)
 
 
 def _classified(envelope: _Envelope, raw: bytes) -> Message:
