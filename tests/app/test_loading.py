@@ -37,6 +37,16 @@ def load(tmp_path: Path, text: str, environment: dict[str, str] | None = None) -
             {},
             "tls: /no/such cannot be read: No such file",
         ),
+        (
+            "listen = ':8000'\nupstreams.a.url = 'http://localhost:8000/mcp?key=secret'",
+            {},
+            "upstreams.a: http://localhost:8000/mcp is this proxy itself, which listens on 127.0.0.1:8000: ",
+        ),
+        (
+            "listen = '0.0.0.0:443'\nupstreams.a.url = 'https://127.0.0.1/mcp'",
+            {},
+            "upstreams.a: https://127.0.0.1/mcp is this proxy itself",
+        ),
         ("upstreams.a = {}", {}, "{file}: upstreams.a: it has either a url, for example "),
         (
             "upstreams.a = { url = 'http://a/mcp', shared = true }",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shadowcat.wire.hosts import Address, host_of, is_loopback
+from shadowcat.wire.hosts import Address, host_of, is_loopback, is_reached_by
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.9.9.9", "::1"])
@@ -17,6 +17,32 @@ def test_this_machine(host: str) -> None:
 )
 def test_somebody_else(host: str) -> None:
     assert not is_loopback(host)
+
+
+@pytest.mark.parametrize(
+    ("listen", "host", "is_reached"),
+    [
+        ("127.0.0.1:80", "127.0.0.1", True),
+        ("127.0.0.1:80", "localhost", True),
+        ("[::1]:80", "localhost", True),
+        ("localhost:80", "::1", True),
+        ("0.0.0.0:80", "127.0.0.1", True),
+        ("0.0.0.0:80", "localhost", True),
+        ("[::]:80", "::1", True),
+        ("0.0.0.0:80", "0.0.0.0", True),
+        ("MCP.example.com:80", "mcp.example.com", True),
+        ("10.0.0.5:80", "10.0.0.5", True),
+        # Two servers may share the port.
+        ("127.0.0.1:80", "127.0.0.2", False),
+        ("127.0.0.1:80", "::1", False),
+        ("10.0.0.5:80", "localhost", False),
+        ("0.0.0.0:80", "10.0.0.5", False),
+        ("127.0.0.1:80", "mcp.example.com", False),
+        ("127.0.0.1:81", "127.0.0.1", False),
+    ],
+)
+def test_who_listens_there(listen: str, host: str, is_reached: bool) -> None:
+    assert is_reached_by(Address(listen), host, 80) == is_reached
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,12 @@ def _problems(settings: Settings, profile: str) -> Iterator[str]:
     """Opens nothing but the files of rules and certificates; plugins are code, and are not run."""
     if settings.forward.allow_targets and (settings.upstreams or profile != FORWARD):
         yield "forward.allow_targets: it is for clients that name the server: for `forward http` without one"
+    for name, upstream in settings.upstreams.items():
+        if upstream.url is not None and upstream.url.leads_to(settings.listen):
+            yield (
+                f"upstreams.{name}: {upstream.url.shown()} is this proxy itself, which listens on "
+                f"{settings.listen}: name the server, or choose another address with --listen"
+            )
     if settings.cluster is not None and not (settings.store or "").startswith("redis"):
         yield "cluster: it is for nodes that share a Redis: give --store redis://HOST too"
     if settings.store is not None:

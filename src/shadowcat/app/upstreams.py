@@ -12,6 +12,7 @@ from msgspec import Meta, Struct
 
 from shadowcat.secret import Secret, shown_url
 from shadowcat.upstream.command import Command
+from shadowcat.wire.hosts import Address, is_reached_by
 
 
 class ServerUrl(str):
@@ -36,6 +37,12 @@ class ServerUrl(str):
 
     def shown(self) -> str:
         return shown_url(self)
+
+    def leads_to(self, listen: Address) -> bool:
+        """Whether who listens there is plainly the one that is meant."""
+        parts = urlsplit(self)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        return is_reached_by(listen, parts.hostname or "", port)
 
 
 class UpstreamOptions(Struct, frozen=True):

@@ -7,6 +7,8 @@ from ipaddress import ip_address
 from typing import Self
 from urllib.parse import urlsplit
 
+_EVERYWHERE = ("0.0.0.0", "::")
+
 
 class Address(str):
     """`HOST:PORT`, `[V6]:PORT`, or `:PORT` for loopback. Port 0 takes a free one."""
@@ -38,6 +40,16 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def is_reached_by(listen: Address, host: str, port: int) -> bool:
+    """Whether it is plain that a server which listens there is reached so; no name but `localhost` is looked up."""
+    if port != listen.port:
+        return False
+    if listen.host in _EVERYWHERE:
+        return is_loopback(host) or host in _EVERYWHERE
+    is_local = is_loopback(host) and is_loopback(listen.host)
+    return host == listen.host.lower() or (is_local and "localhost" in (host, listen.host))
 
 
 def host_of(url: bytes) -> str | None:
