@@ -161,6 +161,7 @@ async def test_a_server_that_issues_no_ids_and_offers_no_stream() -> None:
 
 async def test_a_stream_without_end() -> None:
     async with mcp_server() as server:
+        lists_a_tool(server, "work")
 
         @server.on("tools/call")
         async def talk(call: Call) -> None:
@@ -174,6 +175,7 @@ async def test_a_stream_without_end() -> None:
 async def test_a_way_that_holds_events_back() -> None:
     """What that means depends on how long it took; test_judge_http.py has all of it."""
     async with mcp_server() as server:
+        lists_a_tool(server, "work")
 
         @server.on("tools/call")
         async def held(call: Call) -> None:
@@ -277,6 +279,35 @@ async def test_tools_that_clients_cannot_list(result: dict[str, Any], words: str
         report = await doctor(server.url)
     assert report.code == 1
     assert report.has("problem", "lists", words)
+
+
+def lists_a_tool(server: McpServer, name: str) -> None:
+    async def tools(call: Call) -> None:
+        await call.result({"tools": [{"name": name, "inputSchema": {"type": "object"}}]})
+
+    server.handlers["tools/list"] = tools
+
+
+async def test_a_tool_that_is_on_no_page_of_the_list_is_not_called() -> None:
+    pages = {"": ("echo", "2"), "2": ("count", None)}
+    async with mcp_server() as server:
+
+        @server.on("tools/list")
+        async def page(call: Call) -> None:
+            name, following = pages[call.params.get("cursor", "")]
+            tools = [{"name": name, "inputSchema": {"type": "object"}}]
+            await call.result({"tools": tools} | ({"nextCursor": following} if following else {}))
+
+        @server.on("tools/call")
+        async def called(call: Call) -> None:
+            await call.result({"content": []})
+
+        report = await doctor("--call", "cuont", server.url)
+        assert server.got("tools/call") == []
+        listed = await doctor("--call", "count", server.url)
+    assert report.code == 1
+    assert report.has("problem", "call", "the server lists no tool 'cuont'; did you mean count?")
+    assert listed.has("ok", "call", "count is answered")
 
 
 async def test_a_run_has_an_end() -> None:

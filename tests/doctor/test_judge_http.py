@@ -7,7 +7,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from shadowcat.doctor.facts import CallSeen, HttpFacts, Latency, Opened, Refused, Resumed, StreamSeen
+from shadowcat.doctor.facts import (
+    CallSeen,
+    HttpFacts,
+    Latency,
+    Opened,
+    Refused,
+    Resumed,
+    StreamSeen,
+    UnlistedTool,
+)
 from shadowcat.doctor.finding import FINE, PROBLEMS, UNUSABLE, Finding, Level, exit_code, told
 from shadowcat.doctor.judge_http import judge_http
 
@@ -111,6 +120,11 @@ def test_all_is_well() -> None:
             NOTE,
             "whether Origin is checked cannot be told",
         ),
+        # The call.
+        ({"call": UnlistedTool("ecco", ["add", "echo"])}, "call", PROBLEM, "tool 'ecco'; did you mean echo?"),
+        ({"call": UnlistedTool("nope", ["add", "echo"])}, "call", PROBLEM, "'nope'; there are add, echo"),
+        ({"call": UnlistedTool("nope", ["add"] * 12)}, "call", PROBLEM, "add and 2 more"),
+        ({"call": UnlistedTool("nope", [])}, "call", PROBLEM, "there are none"),
         # Streams.
         ({"stream": StreamSeen(405)}, "stream", NOTE, "no standalone stream"),
         ({"stream": StreamSeen(None, waited_s=3)}, "stream", WARNING, "does not come within 3 s"),

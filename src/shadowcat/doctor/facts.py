@@ -62,6 +62,13 @@ class CallSeen(msgspec.Struct, frozen=True):
     accel_buffering: str = ""
 
 
+class UnlistedTool(msgspec.Struct, frozen=True):
+    """A tool that was to be called and was not, because it is on no page of the list."""
+
+    name: str
+    listed: list[str]
+
+
 class Resumed(msgspec.Struct, frozen=True):
     """A GET with `Last-Event-ID`, for the rest of a stream that had an answer on it."""
 
@@ -97,7 +104,7 @@ class HttpFacts(msgspec.Struct):
     delete_status: int | None = None
     latency: Latency | None = None
     stream: StreamSeen | None = None
-    call: CallSeen | Refused | None = None
+    call: CallSeen | Refused | UnlistedTool | None = None
     resumed: Resumed | None = None
     event_ids: bool | None = None
     """Whether a stream that answered a request had any; None where no request was answered by a stream."""

@@ -18,9 +18,10 @@ from shadowcat.doctor.facts import (
     Refused,
     Resumed,
     StreamSeen,
+    UnlistedTool,
 )
 from shadowcat.doctor.host_check import status_for_host
-from shadowcat.doctor.lists import MAX_PAGES, METHODS, cursor_of, flaws_of
+from shadowcat.doctor.lists import MAX_PAGES, METHODS, cursor_of, flaws_of, names_of
 from shadowcat.doctor.loose import as_list, promise_of, refusal_of
 from shadowcat.doctor.scheme_check import speaks_http, speaks_tls
 from shadowcat.errors import Fault, FaultKind
@@ -57,6 +58,8 @@ class HttpProbe:
         self._asking = Asking(url, client, self._more)
         self._call = call
         self._session: HeaderList = []
+        self._tools: list[str] | None = None
+        """None unless all pages of them were seen."""
         self._next_id = 0
 
     async def run(self) -> None:
@@ -221,27 +224,32 @@ class HttpProbe:
                 continue
             self.facts.listed[capability] = len(as_list(reply.result.get(capability)))
             self._note_ids(reply)
-            await self._leaf_through(capability, reply)
+            names = await self._leaf_through(capability, reply)
+            if capability == "tools":
+                self._tools = names
             if reply.is_stream and reply.ids and self.facts.resumed is None and self._call is None:
                 await self._resume(reply.ids[0], reply.message)
 
-    async def _leaf_through(self, capability: str, first: Reply) -> None:
-        """Looks at each page as a client does that reads them all."""
+    async def _leaf_through(self, capability: str, first: Reply) -> list[str] | None:
+        """Looks at each page as a client does that reads them all. Returns the names, or None without the last page."""
         method, flaws = METHODS[capability], self.facts.flaws
+        names: list[str] = []
         seen: set[str] = set()
         reply: Reply | None = first
         for _ in range(MAX_PAGES):
             if reply is None or not reply.result:
-                return
+                return None
             flaws += flaws_of(capability, reply.result)
+            names += names_of(capability, reply.result)
             cursor = cursor_of(reply.result)
             if cursor is None:
-                return
+                return names
             if cursor in seen:
                 flaws.append(f"{method} has no last page: its nextCursor {cursor!r} comes again and again")
-                return
+                return None
             seen.add(cursor)
             reply = await self._tried(method, self._ask(method, {"cursor": cursor}))
+        return None
 
     async def _come_from_elsewhere(self) -> None:
         """Next to each foreign name the same without it: a server may refuse that too, and for another reason."""
@@ -263,6 +271,9 @@ class HttpProbe:
         return await self._tried(what, asked)
 
     async def _call_tool(self, name: str, arguments: dict[str, Any]) -> None:
+        if self._tools is not None and name not in self._tools:
+            self.facts.call = UnlistedTool(name, self._tools)
+            return
         params = {"name": name, "arguments": arguments, "_meta": {Meta.PROGRESS_TOKEN: "doctor"}}
         id = self._id()
         if isinstance(self.facts.legacy, Opened):

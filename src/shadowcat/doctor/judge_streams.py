@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from difflib import get_close_matches
 from itertools import pairwise
 
-from shadowcat.doctor.facts import CallSeen, HttpFacts, Opened, Refused, StreamSeen
+from shadowcat.doctor.facts import CallSeen, HttpFacts, Opened, Refused, StreamSeen, UnlistedTool
 from shadowcat.doctor.finding import Finding, Level
 
 OK, NOTE, WARNING, PROBLEM = Level
 APART_MS = 100.0
 """Events further apart than this were not held back until the end."""
 LONG_MS = 1_000.0
+_SHOWN_TOOLS = 10
 CALL = "name a tool that reports progress: --call NAME"
 
 
@@ -24,8 +26,16 @@ def judged_streams(facts: HttpFacts) -> Iterator[Finding]:
         yield _resuming(facts)
 
 
-def _called(call: CallSeen | Refused | None) -> Iterator[Finding]:
-    if isinstance(call, Refused):
+def _called(call: CallSeen | Refused | UnlistedTool | None) -> Iterator[Finding]:
+    if isinstance(call, UnlistedTool):
+        yield Finding(
+            PROBLEM,
+            "call",
+            f"the server lists no tool {call.name!r}; {_meant(call)}",
+            "It was not called.",
+            "name a tool of the list",
+        )
+    elif isinstance(call, Refused):
         saw = f"HTTP {call.status}, error {call.code}: {call.message}"
         yield Finding(
             PROBLEM, "call", saw, "The call that was asked for is refused.", "look at its arguments"
@@ -36,6 +46,14 @@ def _called(call: CallSeen | Refused | None) -> Iterator[Finding]:
         saw = f"{call.name} {answer} after {call.arrivals_ms[-1] / 1000:.1f} s, with {how}"
         means = "The tool says so itself; its answer tells why." if call.is_error else ""
         yield Finding(WARNING if call.is_error else OK, "call", saw, means)
+
+
+def _meant(call: UnlistedTool) -> str:
+    if close := get_close_matches(call.name, call.listed):
+        return f"did you mean {' or '.join(close)}?"
+    more = len(call.listed) - _SHOWN_TOOLS
+    named = ", ".join(call.listed[:_SHOWN_TOOLS]) or "none"
+    return f"there are {named} and {more} more" if more > 0 else f"there are {named}"
 
 
 def _standalone(stream: StreamSeen | None) -> Iterator[Finding]:

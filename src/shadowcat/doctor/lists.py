@@ -31,6 +31,14 @@ def flaws_of(capability: str, result: dict[str, Any]) -> Iterator[str]:
                 break
 
 
+def names_of(capability: str, result: dict[str, Any]) -> Iterator[str]:
+    """On one page."""
+    for entry in as_list(result.get(capability)):
+        name = as_object(entry).get("name")
+        if isinstance(name, str):
+            yield name
+
+
 def cursor_of(result: dict[str, Any]) -> str | None:
     """Of the page that follows."""
     cursor = result.get("nextCursor")
