@@ -57,7 +57,20 @@ def test_what_a_url_stands_for(words: str, is_pipe: bool, mode: str) -> None:
     assert found.told == f"shadowcat forward {mode} --upstream https://h/mcp"
 
 
-@pytest.mark.parametrize("words", ["", "--", "cat", "--help", "ftp://a", "forward stdio -- cat"])
+@pytest.mark.parametrize(
+    ("options", "mode"), [("--listen :1 --allow-origin http://a", "http"), ("--log-level info", "stdio")]
+)
+def test_options_before_a_url(options: str, mode: str) -> None:
+    words = f"{options} https://h/mcp?key=secret"
+    found = written_out(words.split(), is_terminal=False, is_pipe=True)
+    assert found is not None
+    assert found.args == f"forward {mode} --upstream https://h/mcp?key=secret {options}".split()
+    assert found.told == f"shadowcat forward {mode} --upstream https://h/mcp"
+
+
+@pytest.mark.parametrize(
+    "words", ["", "--", "cat", "--help", "--listen :1", "ftp://a", "forward stdio -- cat"]
+)
 def test_what_stands_for_itself(words: str) -> None:
     assert written_out(words.split(), is_terminal=False) is None
 

@@ -30,14 +30,20 @@ def written_out(args: list[str], *, is_terminal: bool, is_pipe: bool = False) ->
         mode = "http" if is_terminal else "stdio"
         dots = " …" if len(args) > 2 else ""
         return WrittenOut(["forward", mode, *args], f"shadowcat forward {mode} -- {args[1]}{dots}")
-    if args and args[0].startswith(("http://", "https://")):
+    if args and (_is_url(args[0]) or (args[0].startswith("--") and _is_url(args[-1]))):
+        # Options stand on either side. In their midst, a URL may be what one of them is given.
+        url, options = (args[0], args[1:]) if _is_url(args[0]) else (args[-1], args[:-1])
         # What serves without a client of its own has a terminal or /dev/null for stdin, or says where it is to listen.
         mode = "stdio" if is_pipe and "--listen" not in args else "http"
-        told = f"shadowcat forward {mode} --upstream {shown_url(args[0])}"
-        return WrittenOut(["forward", mode, "--upstream", *args], told)
+        told = f"shadowcat forward {mode} --upstream {shown_url(url)}"
+        return WrittenOut(["forward", mode, "--upstream", url, *options], told)
     if args and args[0].endswith(TAPE_SUFFIX):
         return played(args, is_terminal=is_terminal)
     return None
+
+
+def _is_url(word: str) -> bool:
+    return word.startswith(("http://", "https://"))
 
 
 def url_without_scheme(word: str) -> str | None:
