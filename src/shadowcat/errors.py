@@ -170,7 +170,7 @@ def describe(kind: FaultKind) -> Told:  # noqa: C901 - a table, written so that 
         case FaultKind.UPSTREAM_FAILED:
             return Told(502, -32603, "The upstream failed")
         case FaultKind.UPSTREAM_SESSION_LOST:
-            return Told(502, -32603, "The upstream lost the session; the outcome is unknown")
+            return Told(502, -32603, "The upstream lost the session")
         case FaultKind.OUTCOME_UNKNOWN:
             return Told(502, -31004, "The connection to the upstream was lost; the outcome is unknown")
         case FaultKind.DEADLINE:

@@ -307,13 +307,30 @@ async def test_what_was_under_way_is_not_sent_again(rig: Stand) -> None:
     assert withdrawn["method"] == "notifications/cancelled"
     assert withdrawn["params"]["requestId"] == asked["id"]
     assert failed["id"] == 1
-    assert (failed["error"]["code"], failed["error"]["data"]["reason"]) == (-32603, "upstream_session_lost")
+    assert (failed["error"]["code"], failed["error"]["data"]["reason"]) == (-31004, "upstream_session_lost")
     assert len(rig.server.got("tools/call")) == 1
     # An answer to the old session's request has nowhere to go.
     rig.server.requests.clear()
     answer = {"jsonrpc": "2.0", "id": asked["id"], "result": {"roots": []}}
     assert (await rig.client.send(answer)).status == 202
     assert rig.server.requests == []
+
+
+async def test_a_server_that_is_asked_for_the_rest_and_knows_nothing_of_it(rig: Stand) -> None:
+    """With event ids as without: what a server that is gone had done nobody can say."""
+
+    @rig.server.on("tools/call")
+    async def begin(call: Call) -> None:
+        stream = await call.stream()
+        await stream.send({"jsonrpc": "2.0", "method": "notifications/vendor"}, id="1")
+        rig.server.restart()
+        stream.cut()
+
+    await rig.client.initialize()
+    error = (await rig.client.call())["error"]
+    assert (error["code"], error["data"]["reason"]) == (-31004, "upstream_session_lost")
+    assert error["message"] == "The upstream lost the session; the outcome is unknown"
+    assert len(rig.server.got("tools/call")) == 1
 
 
 async def test_a_recovery_that_fails_on_its_last_step_is_tried_again() -> None:

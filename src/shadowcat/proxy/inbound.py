@@ -130,10 +130,18 @@ async def _up_to_response(
     try:
         response = await _heard(core, request, entry, source, stream)
     except Fault as fault:
-        if fault.kind is not FaultKind.UPSTREAM_SESSION_LOST:
-            core.shared.upstreams.failed(core.record.upstream, fault)
+        if fault.kind is FaultKind.UPSTREAM_SESSION_LOST:
+            # Asked for the rest the server knows nothing of it, which says nothing about what it had done.
+            raise lost_with_session() from fault
+        core.shared.upstreams.failed(core.record.upstream, fault)
         raise
     return await finished(core, request, entry, response)
+
+
+def lost_with_session() -> Fault:
+    """For a call that the server had begun to answer in a session that is gone."""
+    told = "The upstream lost the session; the outcome is unknown"
+    return Fault(FaultKind.OUTCOME_UNKNOWN, told, reason="upstream_session_lost", sent=True)
 
 
 async def _heard(

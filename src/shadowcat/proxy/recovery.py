@@ -18,7 +18,7 @@ from shadowcat.core.session import Event, covers, promise_of
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.proxy.book import STANDALONE
 from shadowcat.proxy.core import SessionCore
-from shadowcat.proxy.inbound import tell_of_changes, withdraw
+from shadowcat.proxy.inbound import lost_with_session, tell_of_changes, withdraw
 from shadowcat.proxy.news import What
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Kind, Message
@@ -136,7 +136,7 @@ class Recovery:
         standalone = core.book.find(STANDALONE)
         if standalone is not None:
             standalone.forget_cursor()
-        lost = Fault(FaultKind.UPSTREAM_SESSION_LOST, reason="upstream_session_lost", sent=True)
+        lost = lost_with_session()
         for entry in core.correlator.in_flight():
             # One that has no stream yet waits for its own refusal, and is then sent again.
             if entry.stream is not None:
