@@ -126,6 +126,11 @@ class Fault(Exception):
         }
 
 
+def proxy_stops() -> Fault:
+    """For what would begin something by then."""
+    return Fault(FaultKind.OVER_CAPACITY, "The proxy is stopping; ask again", reason="proxy_stops")
+
+
 def describe(kind: FaultKind) -> Told:  # noqa: C901 - a table, written so that pyright proves it whole
     """The HTTP status and JSON-RPC error of a kind of fault.
 

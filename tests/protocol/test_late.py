@@ -9,9 +9,13 @@ from typing import Any
 import pytest
 
 from shadowcat import ReverseProxy
+from shadowcat.app import proxy as proxy_module
 from shadowcat.downstream import sse_stream
+from shadowcat.proxy import registry as registry_module
 from shadowcat.proxy.shared import Phase
 from shadowcat.stores.sqlite import SqliteStore
+from shadowcat.wire.mcp import LOOKS
+from tests.e2e.python_client import application
 from tests.rig.cases import refused
 from tests.rig.client import rpc
 from tests.rig.old_client import old_client_of
@@ -197,12 +201,75 @@ async def test_an_old_client_is_told_no_more_than_it_may_ask(
     await ends(draining, rig.proxy.port)
 
 
+# What only looks.
+
+
+@pytest.mark.parametrize("method", sorted(LOOKS))
+async def test_what_changes_nothing_is_answered_while_something_runs(session: Stand, method: str) -> None:
+    session.server.on(method)(answer)
+    may_end = asyncio.Event()
+    session.server.on("tools/call")(begun(1, may_end))
+    reply = await session.client.begin("tools/call", CALL)
+    assert (await reply.message())["params"] == {"n": 1}
+    draining = await begins_to_drain(session.proxy)
+    assert "result" in await session.client.call(method, id=2)
+    may_end.set()
+    assert await reply.messages() == [DONE]
+    await ends(draining, session.proxy.port)
+
+
+async def test_an_application_has_the_answer_of_its_last_call(rig: Stand) -> None:
+    """The client of the Python SDK asks for the list of tools before it hands the answer on."""
+    may_end = asyncio.Event()
+
+    @rig.server.on("tools/list")
+    async def listed(call: Call) -> None:
+        await call.result({"tools": []})
+
+    rig.server.on("tools/call")(begun(1, may_end))
+    async with application(f"http://127.0.0.1:{rig.proxy.port}/mcp", "2025-11-25") as app:
+        calling = asyncio.create_task(app.says("t"))
+        await rig.server.gets("tools/call")
+        draining = await begins_to_drain(rig.proxy)
+        # No connection is left but that of the call.
+        await until(lambda: rig.proxy.server.statistics().connections == 1)
+        may_end.set()
+        assert await calling == "done"
+        assert len(rig.server.got("tools/list")) == 1
+        await ends(draining, rig.proxy.port)
+
+
+async def test_who_comes_back_as_soon_as_it_has_its_answer_is_let_in(
+    session: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proxy_module, "_LOOK_BACK_S", 1000.0)
+    monkeypatch.setattr(registry_module, "_REST_S", 0.0)
+    may_end = asyncio.Event()
+    session.server.on("tools/call")(begun(1, may_end))
+    reply = await session.client.begin("tools/call", CALL)
+    draining = await begins_to_drain(session.proxy)
+    may_end.set()
+    assert (await reply.messages())[-1] == DONE
+    for id in range(2, 12):
+        assert "result" in await session.client.call("tools/list", id=id)
+    draining.cancel()
+    await asyncio.wait((draining,))
+
+
+async def test_where_nothing_runs_nobody_is_waited_for(
+    session: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proxy_module, "_LOOK_BACK_S", 1000.0)
+    await ends(await begins_to_drain(session.proxy), session.proxy.port)
+
+
 # What begins something.
 
 
 def is_refused(answer: Any) -> bool:
     error = answer["error"]
-    return (error["code"], error["data"]["reason"]) == (-31002, "proxy_stops")
+    told = (error["code"], error["message"], error["data"]["reason"])
+    return told == (-31002, "The proxy is stopping; ask again", "proxy_stops")
 
 
 async def test_nothing_is_begun(session: Stand) -> None:
@@ -236,16 +303,17 @@ async def test_a_call_in_a_session_is_refused_and_no_more_than_that(session: Sta
     session.server.on("tools/call")(begun(1, may_end))
     reply = await session.client.begin("tools/call", CALL)
     assert (await reply.message())["params"] == {"n": 1}
+    session.server.on("prompts/get")(answer)
     # It leaves a connection to the server on which the next one could go at once.
-    assert "result" in await session.client.call("tools/list", id=2)
+    assert "result" in await session.client.call("prompts/get", id=2)
     draining = await begins_to_drain(session.proxy)
-    told = await session.client.begin("tools/list", id=3)
+    told = await session.client.begin("prompts/get", id=3)
     assert (told.status, told.headers["retry-after"], told.headers["connection"]) == (200, "5", "close")
     assert is_refused(await told.json())
     may_end.set()
     assert await reply.messages() == [DONE]
     await ends(draining, session.proxy.port)
-    assert len(session.server.got("tools/list")) == 1
+    assert len(session.server.got("prompts/get")) == 1
 
 
 async def test_a_session_that_only_the_store_has_is_left_to_the_next(tmp_path: Path) -> None:

@@ -44,6 +44,8 @@ _PARTING_S = 0.5
 """For the last words on the streams that did not end in time."""
 _FRONT_S = 3.0
 """For the sessions to end whose clients are gone with their streams: a server may hang."""
+_LOOK_BACK_S = 0.25
+"""For what a client asks by itself once it has the answer of its call."""
 _ASKING_LOOK_S = 0.1
 """How often it is looked whether a client is asked something."""
 _REST_S = 4.5
@@ -198,7 +200,7 @@ class ReverseProxy:
         deadline = Deadline(grace_s + _REST_S)
         self.shared.phase = Phase.DRAINING
         self.shared.news.tell(What.PROXY_DRAINS)
-        if self._peers is None and not self._has_successor:
+        if self._lets_in:
             self.server.begin_to_drain()
         else:
             # Whoever stands in front finds another node when the connection is refused; nginx sends nothing elsewhere
@@ -222,8 +224,14 @@ class ReverseProxy:
         """Whether who connects from now on is served by the process after us, in the same sessions."""
         return self._socket is not None and self.shared.store is not None
 
+    @property
+    def _lets_in(self) -> bool:
+        """Whether clients have nobody else, while something runs here."""
+        return self._peers is None and not self._has_successor
+
     async def _come_to_rest(self, within_s: float) -> None:
-        resting = self.relay.sessions.come_to_rest(within_s)
+        look_back_s = _LOOK_BACK_S if self._lets_in else 0.0
+        resting = self.relay.sessions.come_to_rest(within_s, look_back_s)
         if not self._has_successor:
             await resting
             return

@@ -21,11 +21,11 @@ _ASKED_BY_CLIENTS = frozenset(
         Method.UNSUBSCRIBE,
         Method.TOOLS_CALL,
         Method.TOOLS_LIST,
+        Method.PROMPTS_LIST,
         Method.PROMPTS_GET,
+        Method.RESOURCES_LIST,
+        Method.TEMPLATES_LIST,
         Method.RESOURCES_READ,
-        "prompts/list",
-        "resources/list",
-        "resources/templates/list",
         "completion/complete",
     }
 )

@@ -105,13 +105,13 @@ class DemoServer:
         match method:
             case Method.TOOLS_LIST:
                 return {"tools": listed()}
-            case "resources/list":
+            case Method.RESOURCES_LIST:
                 return {"resources": offers.RESOURCES}
-            case "resources/templates/list":
+            case Method.TEMPLATES_LIST:
                 return {"resourceTemplates": []}
             case Method.RESOURCES_READ:
                 return offers.read(asked.uri, self.note.text)
-            case "prompts/list":
+            case Method.PROMPTS_LIST:
                 return {"prompts": offers.PROMPTS}
             case Method.PROMPTS_GET:
                 return offers.prompt(asked.name, asked.arguments or {})

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from shadowcat.errors import Fault, FaultKind
+from shadowcat.errors import proxy_stops
 from shadowcat.http.message import Request
-
-
-def proxy_stops() -> Fault:
-    return Fault(FaultKind.OVER_CAPACITY, reason="proxy_stops")
+from shadowcat.wire.jsonrpc import Message
+from shadowcat.wire.mcp import LOOKS
 
 
 def is_late(request: Request) -> bool:
@@ -18,3 +16,12 @@ def require_in_time(request: Request) -> None:
     """For what would begin something. Raises `Fault`."""
     if is_late(request):
         raise proxy_stops()
+
+
+def comes_too_late(message: Message, request: Request) -> bool:
+    """Of what is asked in a session that is here.
+
+    A client that was just given an answer may look before its application gets it: that of the Python SDK asks for
+    the list of tools, and has the call fail where it is refused.
+    """
+    return message.is_request and is_late(request) and message.method not in LOOKS

@@ -21,11 +21,11 @@ from shadowcat.downstream.body import (
 )
 from shadowcat.downstream.cors import preflight, with_cors
 from shadowcat.downstream.guard import SSE, Guard, require_accept, require_json
-from shadowcat.downstream.late import is_late, proxy_stops, require_in_time
+from shadowcat.downstream.late import comes_too_late, require_in_time
 from shadowcat.downstream.sse_stream import SseStream
 from shadowcat.downstream.streamable import EndpointOptions
 from shadowcat.downstream.trace import with_trace
-from shadowcat.errors import Fault, FaultKind
+from shadowcat.errors import Fault, FaultKind, proxy_stops
 from shadowcat.http.message import Request, Response
 from shadowcat.wire import jsonrpc
 
@@ -122,7 +122,7 @@ class SseEndpoint:
         if course_of(message.kind, claims_of(message, version)) is not Course.LEGACY:
             raise Fault(FaultKind.INVALID_REQUEST, "This transport is for protocol versions with sessions")
         stream = self._stream(request)
-        if message.is_request and is_late(request):
+        if comes_too_late(message, request):
             # Not by a status: on one, the client of the Python SDK posts nothing more, not even an answer.
             stream.refuse(message, proxy_stops())
         else:

@@ -52,10 +52,10 @@ from shadowcat.downstream.body import (
 from shadowcat.downstream.cors import preflight, with_cors
 from shadowcat.downstream.direct import Admission
 from shadowcat.downstream.guard import JSON, SSE, Guard, HostName, PageOrigin, require_accept, require_json
-from shadowcat.downstream.late import is_late, proxy_stops, require_in_time
+from shadowcat.downstream.late import comes_too_late, is_late, require_in_time
 from shadowcat.downstream.peers import MISDIRECTED, Peers
 from shadowcat.downstream.trace import TRACEPARENT, with_trace
-from shadowcat.errors import Fault, FaultKind
+from shadowcat.errors import Fault, FaultKind, proxy_stops
 from shadowcat.http.later import Later
 from shadowcat.http.message import HeaderList, Headers, Request, Response, encode_head
 from shadowcat.wire import jsonrpc
@@ -288,7 +288,7 @@ class StreamableEndpoint:
         if not message.is_request:
             await session.receive(message)
             return accepted()
-        if is_late(request):
+        if comes_too_late(message, request):
             return _told_in_session(proxy_stops(), message.id)
         return await self._in_session(session, message.id, session.request(message))
 

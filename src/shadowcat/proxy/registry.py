@@ -17,7 +17,7 @@ from shadowcat.core.ledger import Refusal
 from shadowcat.core.ports import Link, SessionStore
 from shadowcat.core.session import OPEN, Event, SessionRecord, State
 from shadowcat.core.shares import Shares, client_at
-from shadowcat.errors import Fault, FaultKind
+from shadowcat.errors import Fault, FaultKind, proxy_stops
 from shadowcat.proxy.core import SessionCore
 from shadowcat.proxy.ledger import SessionLedger
 from shadowcat.proxy.news import What
@@ -192,7 +192,7 @@ class Registry:
             return None
         if self._shared.phase is Phase.DRAINING and self._shared.lease is None:
             # What comes after us has it. Where there are other nodes, one of them may have it by now.
-            raise Fault(FaultKind.OVER_CAPACITY, reason="proxy_stops")
+            raise proxy_stops()
         if len(self._sessions) + self._opening + len(revival) >= self._shared.limits.max_sessions:
             self._shared.counters.sessions_refused += 1
             raise Fault(FaultKind.OVER_CAPACITY, reason="too_many_sessions")
@@ -273,21 +273,32 @@ class Registry:
 
     # Before the process ends.
 
-    async def come_to_rest(self, within_s: float) -> None:
-        """Returns once nothing is at work any more, or the time is over."""
-        at_work: list[Session] = []
+    async def come_to_rest(self, within_s: float, look_back_s: float = 0.0) -> None:
+        """Returns once nothing is at work any more, or the time is over.
+
+        Where something was, `look_back_s` later: for what its client asks as soon as it has the answer.
+        """
         try:
             async with asyncio.timeout(within_s):
-                while True:
-                    # All of them only now and then: to look at thousands that rest takes time that calls need.
-                    at_work = [each for each in at_work if each.is_at_work] or [
-                        each for each in self if each.is_at_work
-                    ]
-                    if not at_work:
-                        return
-                    await asyncio.sleep(_REST_S)
+                if await self._rested() and look_back_s:
+                    await asyncio.sleep(look_back_s)
+                    await self._rested()
         except TimeoutError:
             pass  # what is still at work is told so
+
+    async def _rested(self) -> bool:
+        """Whether it had to be waited for."""
+        has_waited = False
+        at_work: list[Session] = []
+        while True:
+            # All of them only now and then: to look at thousands that rest takes time that calls need.
+            at_work = [each for each in at_work if each.is_at_work] or [
+                each for each in self if each.is_at_work
+            ]
+            if not at_work:
+                return has_waited
+            has_waited = True
+            await asyncio.sleep(_REST_S)
 
     @property
     def is_asking(self) -> bool:

@@ -22,7 +22,7 @@ from shadowcat.core.exchange import (
 from shadowcat.core.negotiate import routing_of
 from shadowcat.core.ports import ClientSession, Link
 from shadowcat.core.session import SessionRecord, promise_of
-from shadowcat.errors import Fault, FaultKind, Side
+from shadowcat.errors import Fault, FaultKind, Side, proxy_stops
 from shadowcat.proxy.ending import PROXY_STOPPED, EndingStream, Running
 from shadowcat.proxy.pipeline import Undecided
 from shadowcat.proxy.registry import UPSTREAMS_S, Registry
@@ -180,7 +180,7 @@ class Relay:
         if self._shared.phase is Phase.DRAINING:
             # Those that had begun were ended already: the drain would wait for this one in vain.
             await stream.aclose()
-            raise Fault(FaultKind.OVER_CAPACITY, reason="proxy_stops")
+            raise proxy_stops()
         subscription = Subscription(request, stream, self._subscriptions.discard)
         self._subscriptions.add(subscription)
         return subscription

@@ -76,7 +76,10 @@ class Method:
     UNSUBSCRIBE: Final = "resources/unsubscribe"
     TOOLS_CALL: Final = "tools/call"
     TOOLS_LIST: Final = "tools/list"
+    PROMPTS_LIST: Final = "prompts/list"
     PROMPTS_GET: Final = "prompts/get"
+    RESOURCES_LIST: Final = "resources/list"
+    TEMPLATES_LIST: Final = "resources/templates/list"
     RESOURCES_READ: Final = "resources/read"
 
     INITIALIZED: Final = "notifications/initialized"
@@ -94,6 +97,11 @@ REMOVED_IN_MODERN: Final = frozenset(
     {Method.INITIALIZE, Method.PING, Method.SET_LEVEL, Method.SUBSCRIBE, Method.UNSUBSCRIBE}
 )
 """A modern request for one of these is answered 404 / -32601."""
+
+LOOKS: Final = frozenset(
+    {Method.PING, Method.TOOLS_LIST, Method.PROMPTS_LIST, Method.RESOURCES_LIST, Method.TEMPLATES_LIST}
+)
+"""They change nothing, and are answered soon."""
 
 NAMED_BY: Final = {
     Method.TOOLS_CALL: "name",
