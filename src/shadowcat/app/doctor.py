@@ -14,6 +14,7 @@ from shadowcat.doctor.finding import Finding, exit_code, told
 from shadowcat.doctor.http_probe import HttpProbe
 from shadowcat.doctor.judge_http import judge_http
 from shadowcat.doctor.judge_stdio import judge_stdio
+from shadowcat.doctor.patience import Tell
 from shadowcat.doctor.stdio_probe import StdioProbe
 from shadowcat.http.client import Client
 
@@ -36,11 +37,11 @@ class Report:
 
 
 async def examine_url(
-    url: str, deadline_s: float, token: str | None, call: tuple[str, dict[str, Any]] | None
+    url: str, deadline_s: float, token: str | None, call: tuple[str, dict[str, Any]] | None, tell: Tell
 ) -> Report:
     more = [(b"authorization", b"Bearer " + token.encode())] if token is not None else []
     client = Client()
-    probe = HttpProbe(url, client, more, call)
+    probe = HttpProbe(url, client, more, call, tell)
     try:
         async with asyncio.timeout(deadline_s):
             await probe.run()
@@ -51,8 +52,8 @@ async def examine_url(
     return Report(probe.facts, judge_http(probe.facts))
 
 
-async def examine_command(argv: Sequence[str], deadline_s: float) -> Report:
-    probe = StdioProbe(argv)
+async def examine_command(argv: Sequence[str], deadline_s: float, tell: Tell) -> Report:
+    probe = StdioProbe(argv, tell)
     try:
         async with asyncio.timeout(deadline_s):
             await probe.run()

@@ -8,6 +8,8 @@ from typing import Any, cast
 
 import click
 
+from shadowcat.wire.text import on_one_line
+
 
 @click.command()
 @click.option("--call", metavar="NAME", help="A tool to call too; without it none is.")
@@ -57,10 +59,18 @@ def doctor(
     from shadowcat.app.doctor import examine_command, examine_url
     from shadowcat.app.process import run
 
-    examined = examine_url(url, deadline_s, token, called) if is_url else examine_command(server, deadline_s)
+    examined = (
+        examine_url(url, deadline_s, token, called, _tell)
+        if is_url
+        else examine_command(server, deadline_s, _tell)
+    )
     report = run(examined)
     click.echo(report.as_json() if as_json else report.as_text())
     raise SystemExit(report.exit_code)
+
+
+def _tell(line: str) -> None:
+    click.echo(on_one_line(f"shadowcat doctor: {line}"), err=True)
 
 
 def _url(text: str) -> str:

@@ -23,6 +23,7 @@ from shadowcat.doctor.facts import (
 from shadowcat.doctor.host_check import status_for_host
 from shadowcat.doctor.lists import MAX_PAGES, METHODS, cursor_of, flaws_of, names_of
 from shadowcat.doctor.loose import as_list, promise_of, refusal_of
+from shadowcat.doctor.patience import Tell, telling
 from shadowcat.doctor.scheme_check import speaks_http, speaks_tls
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.http.client import Client, Origin
@@ -51,7 +52,9 @@ class HttpProbe:
         client: Client,
         more: HeaderList | None = None,
         call: tuple[str, dict[str, Any]] | None = None,
+        tell: Tell = lambda _: None,
     ) -> None:
+        self._tell = tell
         parts = urlsplit(url)
         self.facts = HttpFacts(url, is_loopback(parts.hostname or ""), parts.scheme == "https")
         self._more = more or []
@@ -97,7 +100,8 @@ class HttpProbe:
         """False where nothing can be asked at all."""
         facts = self.facts
         try:
-            reply = await self._asking.post(*modern(self._id(), Method.DISCOVER))
+            with telling(self._tell, f"the answer: {Method.DISCOVER}"):
+                reply = await self._asking.post(*modern(self._id(), Method.DISCOVER))
         except Fault as fault:
             facts.unreachable, facts.detail = _why(fault), _detail(fault)
             # What answers nothing to a request that it does not know may answer another one.
@@ -325,7 +329,8 @@ class HttpProbe:
     async def _tried(self, what: str, asked: Awaitable[T]) -> T | None:
         """What does not come is a fact like any other."""
         try:
-            return await asked
+            with telling(self._tell, f"the answer: {what}"):
+                return await asked
         except Fault as fault:
             self.facts.failed.append(f"{what}: {fault.reason}")
             return None

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from shadowcat.doctor.asking import legacy, modern
 from shadowcat.doctor.facts import ChildFacts, Latency, Opened, Refused, StdioFacts
 from shadowcat.doctor.loose import as_list, promise_of, refusal_of, result_of
+from shadowcat.doctor.patience import Tell, telling
 from shadowcat.errors import Fault
 from shadowcat.upstream.command import Command
 from shadowcat.upstream.process import HURRY, Line, Listener, Process
@@ -36,18 +37,19 @@ Ask = Callable[[int, str], Message]
 
 
 class StdioProbe:
-    def __init__(self, argv: Sequence[str]) -> None:
+    def __init__(self, argv: Sequence[str], tell: Tell) -> None:
+        self._tell = tell
         self.facts = StdioFacts(argv[0])
         self._command = Command(tuple(argv), inherits=True)
 
     async def run(self) -> None:
-        async with _Child(self._command, self.facts.legacy) as child:
+        async with _Child(self._command, self.facts.legacy, self._tell) as child:
             if child.facts.started:
                 first = legacy(1, LATEST_LEGACY)
                 await child.be_a_client(first, FIRST_ANSWER_S, jsonrpc.request, Method.PING)
         if not self.facts.legacy.started:
             return
-        async with _Child(self._command, self.facts.modern) as child:
+        async with _Child(self._command, self.facts.modern, self._tell) as child:
             if child.facts.started:
                 first = _modern(1, Method.DISCOVER)
                 await child.be_a_client(first, self._again_s(), _modern, Method.DISCOVER)
@@ -62,8 +64,9 @@ def _modern(id: int, method: str) -> Message:
 
 
 class _Child:
-    def __init__(self, command: Command, facts: ChildFacts) -> None:
+    def __init__(self, command: Command, facts: ChildFacts, tell: Tell) -> None:
         self.facts = facts
+        self._tell = tell
         self._news = asyncio.Event()
         self._command = command
         self._process = Process(
@@ -88,7 +91,9 @@ class _Child:
     async def be_a_client(self, first: Message, within_s: float, request: Ask, harmless: str) -> None:
         """`within_s` is how long it may take to start."""
         began = _now()
-        answer = await self._asked(first, within_s)
+        name = self._command.argv[0]
+        with telling(self._tell, f"the first answer of {name}, to {first.method}: at most {within_s:g} s"):
+            answer = await self._asked(first, within_s)
         if answer is not None:
             self.facts.opened = _opened(answer, (_now() - began) * 1000)
         if isinstance(self.facts.opened, Opened):
