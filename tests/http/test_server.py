@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from shadowcat.http import connection as connection_module
 from shadowcat.http import server as server_module
 from shadowcat.http.connection import Connection
 from shadowcat.http.limits import KIB, MIB, ServerLimits
@@ -647,6 +648,21 @@ async def test_drain_answers_who_comes_back_and_says_that_it_is_the_last() -> No
         async with soon():
             await draining
     assert len(recorder.requests) == 3
+
+
+async def test_drain_waits_neither_for_who_was_silent_for_long_nor_for_it_to_close(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connection_module, "_PARTING_S", 1000.0)
+    async with serving(Recorder(), ServerLimits(linger_s=1000.0)) as server, wire_to(server) as wire:
+        await wire.send(GET)
+        assert not (await wire.answer()).closes
+        [connection] = server._serving.connections
+        assert isinstance(connection, Connection)
+        connection._silent_since -= 1000.0
+        async with soon():
+            await server.drain(1000.0)
+        assert await wire.rest() == b""
 
 
 async def test_who_was_told_that_it_may_come_back_is_heard_once_more_in_a_drain() -> None:

@@ -28,8 +28,9 @@ log = logging.getLogger("shadowcat.http")
 _NEVER = float("inf")
 _JOIN_BELOW = 64 * 1024
 _PARTING_S = 1.0
-"""While draining, how long a client that was told of no end has for what it is sending: whoever uses its connection
-often is told with the answer, and whoever was silent for so long looks first whether the connection still stands."""
+"""While draining, how long after its last answer a client that was told of no end has for what it is sending: whoever
+uses its connection often is told with the answer, and whoever was silent for so long looks first whether the connection
+still stands."""
 
 
 class Connection(asyncio.Protocol):
@@ -48,6 +49,7 @@ class Connection(asyncio.Protocol):
         "_running",
         "_sender",
         "_serving",
+        "_silent_since",
         "_spoke_at",
         "_streamed",
         "_streaming",
@@ -79,7 +81,8 @@ class Connection(asyncio.Protocol):
         self._spoke_at = 0.0
         self._closing = False
         self._lost = False
-        self._deadline = self._loop.time() + serving.limits.head_wait_s
+        self._silent_since = self._loop.time()
+        self._deadline = self._silent_since + serving.limits.head_wait_s
 
     # The transport's callbacks.
 
@@ -266,7 +269,8 @@ class Connection(asyncio.Protocol):
         else:
             reader = self._reader
             limits = self._serving.limits
-            self._deadline = self._loop.time() + (
+            self._silent_since = self._loop.time()
+            self._deadline = self._silent_since + (
                 limits.head_wait_s
                 if reader.in_head
                 else limits.body_wait_s
@@ -351,7 +355,7 @@ class Connection(asyncio.Protocol):
             self._sender.write(framing.head(told, self._serving.date, False, length, body))
         self._close()
 
-    def _close(self) -> None:
+    def _close(self, *, lingers: bool = True) -> None:
         """Sends what is written, and reads on for a moment so that no reset overtakes it."""
         if self._closing:
             return
@@ -359,7 +363,7 @@ class Connection(asyncio.Protocol):
         self._drop_queued()
         self._sender.flush()
         limits = self._serving.limits
-        if self._transport.can_write_eof() and not self._transport.is_closing():
+        if lingers and self._transport.can_write_eof() and not self._transport.is_closing():
             # From here on the gate is closed while anything is unsent, and only then; see sweep.
             self._transport.set_write_buffer_limits(0)
             self._deadline = self._loop.time() + limits.linger_s
@@ -392,7 +396,7 @@ class Connection(asyncio.Protocol):
         Closed at once, it would be reset under a request that is on its way, of which nobody could say what became.
         """
         if self._running is None and not self._queue and self._reader.is_idle:
-            self._deadline = min(self._deadline, self._loop.time() + self._idle_s)
+            self._deadline = min(self._deadline, self._silent_since + self._idle_s)
 
     def abort(self) -> None:
         self._closing = True
@@ -425,7 +429,8 @@ class Connection(asyncio.Protocol):
         elif self._reader.is_idle:
             # A timer may be called before the sockets are looked at, and a busy loop is late for both.
             if not has_arrived(self._transport):
-                self._close()
+                # Who was silent for so long has read its last answer, and some do not look before they ask again.
+                self._close(lingers=not self._serving.draining)
         else:
             self._reader.end()
             self._refuse(Refusal(408, "the request did not arrive in time"))
