@@ -59,8 +59,6 @@ class SseStream:
         return await anext(self._outbox)
 
     async def aclose(self) -> None:
-        # At once: a proxy that begins to drain now does not find this among its streams any more.
-        self._conversation.drain()
         self._on_end(self)
 
     def _require_begun(self) -> None:
