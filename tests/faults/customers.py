@@ -17,6 +17,7 @@ YES = {"action": "accept", "content": {}}
 BETWEEN_TRIES_S = 0.02
 OUTCOME_UNKNOWN = -31004
 NOT_STORED = "store_unavailable"
+STOPS = "proxy_stops"
 UNAVAILABLE = 503
 
 
@@ -74,7 +75,7 @@ class Customer:
         self.unknown = 0
         """Calls of which the client was told that their outcome is unknown."""
         self.refused = 0
-        """Calls that were not begun, because the store could not keep up."""
+        """Calls that were not begun, because the proxy stopped or the store could not keep up."""
         self.unheard = 0
         """Calls that broke before the client heard anything of them."""
         self._upstream_id = upstream_id
@@ -163,8 +164,9 @@ class Customer:
         error = tally.response.get("error")
         if error is None:
             return False
-        if self._strict and error["data"]["reason"] == NOT_STORED:
-            # Nothing was begun: the store was found too slow for that.
+        reason = error["data"]["reason"]
+        if reason == STOPS or (self._strict and reason == NOT_STORED):
+            # Nothing was begun: it came while the proxy stopped, or the store was found too slow for it.
             self.refused += 1
             return True
         assert error["code"] in self._lost, error
