@@ -14,6 +14,7 @@ from shadowcat.core.interceptor import Phase
 from shadowcat.plugins.hold import HoldDesk
 from tests.protocol.test_judged_calls import echo
 from tests.protocol.test_taps import Tap
+from tests.rig.client import Reply
 from tests.rig.server import Call, Handler
 from tests.rig.stand import Stand, stand
 from tests.rig.wait import happens, soon, until
@@ -82,7 +83,7 @@ async def test_an_answer_that_is_held_as_the_proxy_stops(handler: Handler, has_c
         rig.server.handlers["tools/call"] = handler
         asking = asyncio.create_task(rig.client.begin("tools/call", CALL, 1))
         await _is_held(desk)
-        assert rig.session().is_at_work
+        assert rig.session().parting.is_at_work
         await _drained(rig)
         reply = await asking
         answer = (await reply.messages())[-1] if reply.is_stream else await reply.json()
@@ -91,12 +92,18 @@ async def test_an_answer_that_is_held_as_the_proxy_stops(handler: Handler, has_c
         assert not desk.held()
 
 
+async def _asks(rig: Stand, desk: HoldDesk) -> asyncio.Task[Reply]:
+    """What the server has answered, and is held."""
+    await rig.client.initialize()
+    rig.server.handlers["tools/call"] = echo
+    asking = asyncio.create_task(rig.client.begin("tools/call", CALL, 1))
+    await _is_held(desk)
+    return asking
+
+
 async def test_an_answer_that_is_held_as_its_request_is_cancelled() -> None:
     async with holding(Phase.RESPONSE) as (rig, desk, _):
-        await rig.client.initialize()
-        rig.server.handlers["tools/call"] = echo
-        asking = asyncio.create_task(rig.client.begin("tools/call", CALL, 1))
-        await _is_held(desk)
+        asking = await _asks(rig, desk)
         await rig.client.notify("notifications/cancelled", {"requestId": 1})
         reply = await asking
         assert (reply.status, await reply.messages()) == (200, [])
@@ -106,10 +113,7 @@ async def test_an_answer_that_is_held_as_its_request_is_cancelled() -> None:
 
 async def test_an_answer_that_is_held_as_its_session_ends() -> None:
     async with holding(Phase.RESPONSE) as (rig, desk, _):
-        await rig.client.initialize()
-        rig.server.handlers["tools/call"] = echo
-        asking = asyncio.create_task(rig.client.begin("tools/call", CALL, 1))
-        await _is_held(desk)
+        asking = await _asks(rig, desk)
         assert (await rig.client.delete()).status == 200
         assert told(await (await asking).json())[1] == "session_ended"
         assert not desk.held()

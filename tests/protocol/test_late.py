@@ -104,16 +104,22 @@ async def test_a_running_call_is_cancelled(session: Stand) -> None:
     await ends(draining, session.proxy.port)
 
 
-async def test_the_stream_of_a_running_call_is_resumed(session: Stand) -> None:
-    """Nobody is connected meanwhile, and the call is waited for all the same."""
-    may_end = asyncio.Event()
+async def hears_a_part(session: Stand, may_end: asyncio.Event) -> str | None:
+    """Of the stream of a call, and is gone. Returns what to come back with."""
     session.server.on("tools/call")(begun(1, may_end))
     reply = await session.client.begin("tools/call", CALL)
     assert (await reply.message())["params"] == {"n": 1}
     reply.cut()
     await is_lost(session)
+    return reply.last_id
+
+
+async def test_the_stream_of_a_running_call_is_resumed(session: Stand) -> None:
+    """Nobody is connected meanwhile, and the call is waited for all the same."""
+    may_end = asyncio.Event()
+    last_id = await hears_a_part(session, may_end)
     draining = await begins_to_drain(session.proxy)
-    again = await session.client.listen(reply.last_id)
+    again = await session.client.listen(last_id)
     may_end.set()
     assert await again.messages() == [DONE]
     await ends(draining, session.proxy.port)
@@ -121,17 +127,13 @@ async def test_the_stream_of_a_running_call_is_resumed(session: Stand) -> None:
 
 async def test_an_answer_that_came_while_its_client_was_away_is_kept_for_it(session: Stand) -> None:
     may_end = asyncio.Event()
-    session.server.on("tools/call")(begun(1, may_end))
-    reply = await session.client.begin("tools/call", CALL)
-    assert (await reply.message())["params"] == {"n": 1}
-    reply.cut()
-    await is_lost(session)
+    last_id = await hears_a_part(session, may_end)
     draining = await begins_to_drain(session.proxy)
     waiting = session.session()
     may_end.set()
     await until(lambda: waiting.core.correlator.is_idle)
-    assert waiting.is_at_work
-    again = await session.client.listen(reply.last_id)
+    assert waiting.parting.is_at_work
+    again = await session.client.listen(last_id)
     assert await again.messages() == [DONE]
     await ends(draining, session.proxy.port)
 

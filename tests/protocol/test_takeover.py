@@ -547,7 +547,7 @@ async def test_a_place_in_a_stream_of_an_upstream_session_that_was_lost_is_none_
         upstream.cut()
         await rig.server.listens(2)
     else:
-        await rig.session.prepare_to_leave()
+        await rig.session.parting.prepare()
         rig.server.restart()
         assert "result" in await rig.client.call("tools/list", {}, 9)
     await rig.written()

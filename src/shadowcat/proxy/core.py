@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 
@@ -20,6 +21,8 @@ from shadowcat.proxy.shared import Shared
 from shadowcat.proxy.streams import Stream
 from shadowcat.wire.jsonrpc import Message
 from shadowcat.wire.mcp import PRIMING_VERSIONS, Era
+
+log = logging.getLogger("shadowcat.session")
 
 _LEGACY = Era.LEGACY
 
@@ -176,6 +179,18 @@ class SessionCore:
         """The same, with what has to be waited for."""
         judged = self.judge(message, direction, request)
         return await judged.outcome() if isinstance(judged, Undecided) else judged
+
+    async def notify(self, notification: Message) -> None:
+        """One that does not arrive is lost, as the protocol lets it be; the client has no use for the news."""
+        try:
+            await self.link.send(notification)
+        except Fault as fault:
+            log.warning(
+                "session %s: %s did not reach the upstream: %s",
+                self.record.id[:8],
+                notification.method,
+                fault.reason,
+            )
 
     def fresh_tap(self) -> SessionTap:
         pipeline = self.shared.pipeline

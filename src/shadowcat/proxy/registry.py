@@ -229,8 +229,8 @@ class Registry:
             self._shared.tasks.spawn(self.end(session, refusal.value), f"end {session_id[:8]}")
         else:
             self._let_go(session)
-            session.taken_over()
-            self._shared.tasks.spawn(session.leave(), f"let go of {session_id[:8]}")
+            session.parting.taken_over()
+            self._shared.tasks.spawn(session.parting.leave(), f"let go of {session_id[:8]}")
 
     def _let_go(self, session: Session) -> bool:
         """Takes it off the list; whether it was there."""
@@ -260,7 +260,7 @@ class Registry:
         if await ledger.committed():
             self._ending.pop(record.id, None)
         # Where somebody else has it by now, its upstream session is theirs.
-        await session.end(tell_upstream=not is_shared and not ledger.is_anothers)
+        await session.parting.end(tell_upstream=not is_shared and not ledger.is_anothers)
         log.info("session %s: ended", record.id[:8])
         session.core.tell(What.SESSION_ENDED, reason)
 
@@ -292,8 +292,8 @@ class Registry:
         at_work: list[Session] = []
         while True:
             # All of them only now and then: to look at thousands that rest takes time that calls need.
-            at_work = [each for each in at_work if each.is_at_work] or [
-                each for each in self if each.is_at_work
+            at_work = [each for each in at_work if each.parting.is_at_work] or [
+                each for each in self if each.parting.is_at_work
             ]
             if not at_work:
                 return has_waited
@@ -303,7 +303,7 @@ class Registry:
     @property
     def is_asking(self) -> bool:
         """Whether something at work here may wait for its client's answer."""
-        return any(session.core.correlator.unanswered() and session.is_at_work for session in self)
+        return any(session.core.correlator.unanswered() and session.parting.is_at_work for session in self)
 
     async def hand_over(self) -> None:
         """Leaves each session to the other nodes once nothing runs in it any more, for as long as it is let.
@@ -322,7 +322,7 @@ class Registry:
         return [
             session
             for session in self
-            if (not session.core.is_busy or session.waits_for_its_client)
+            if (not session.core.is_busy or session.parting.waits_for_its_client)
             and session.core.last_used <= before
             and session.core.state is State.OPEN
             and session.id not in self._leaving
@@ -331,10 +331,10 @@ class Registry:
     async def _release(self, session: Session) -> None:
         """Where the store cannot take it, it stays until all are closed."""
         # First: some servers refuse a second stream while there is one.
-        await session.prepare_to_leave()
+        await session.parting.prepare()
         session.core.ledger.release()
         if await session.core.ledger.committed() and self._let_go(session):
-            self._shared.tasks.spawn(session.suspend(), f"let go of {session.id[:8]}")
+            self._shared.tasks.spawn(session.parting.suspend(), f"let go of {session.id[:8]}")
 
     async def watch(self) -> None:
         """Ends idle sessions, for as long as it is let."""
@@ -413,9 +413,9 @@ class Registry:
 
     async def _leave(self, session: Session) -> None:
         if self._shared.store is None:
-            await session.end(tell_upstream=True)
+            await session.parting.end(tell_upstream=True)
         else:
-            await session.suspend()
+            await session.parting.suspend()
 
 
 def _why(session: Session) -> str:

@@ -188,7 +188,7 @@ class Relay:
     async def begin_to_leave(self) -> None:
         """Ends the streams that would never end by themselves; those that answer a call go on to their end."""
         for session in self.sessions:
-            session.stop_listening_client()
+            session.parting.stop_listening()
         for subscription in tuple(self._subscriptions):
             subscription.end()
         if self._shared.lease is not None:
@@ -198,7 +198,7 @@ class Relay:
         """Ends what still runs: calls that another process can go on with are left to it, the others told so."""
         self._running.end()
         for session in self.sessions:
-            session.give_up_what_ends_here()
+            session.parting.give_up_what_ends_here()
         # For what was said just now to reach the clients, before they are sent away.
         await asyncio.sleep(_LAST_WORDS_S)
         for session in self.sessions:

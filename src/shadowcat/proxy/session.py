@@ -1,4 +1,4 @@
-"""A client's session as its transport sees it: requests, batches, notifications, streams, and its end."""
+"""A client's session as its transport sees it: requests, batches, notifications, and streams."""
 
 from __future__ import annotations
 
@@ -7,27 +7,25 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from shadowcat.aio import cancel_and_join
 from shadowcat.core.correlate import InFlight
 from shadowcat.core.exchange import Answer, Direction, Reply, Rest
 from shadowcat.core.kept import KeptSession
 from shadowcat.core.ledger import StoredSession
-from shadowcat.core.session import Event
 from shadowcat.core.stream import EventId, Gap
-from shadowcat.errors import Fault, FaultKind, Side
+from shadowcat.errors import Fault, FaultKind
 from shadowcat.proxy import direct
 from shadowcat.proxy.answering import Answering
 from shadowcat.proxy.asking import Asking, Begun
 from shadowcat.proxy.book import STANDALONE
 from shadowcat.proxy.continuing import go_on
 from shadowcat.proxy.core import SessionCore
-from shadowcat.proxy.ending import proxy_stopped
 from shadowcat.proxy.inbound import (
     follow,
     tell_of_changes,
 )
 from shadowcat.proxy.listening import Listening
 from shadowcat.proxy.news import What
+from shadowcat.proxy.parting import Parting
 from shadowcat.proxy.pipeline import Undecided
 from shadowcat.proxy.reader import Reader
 from shadowcat.proxy.recovery import Recovery
@@ -43,20 +41,12 @@ T = TypeVar("T")
 
 _TURNS = 2
 """Of the loop, until a request is in flight: one for its task, and one for the task that tries it for a while."""
-_CANCEL_S = 2.0
-"""How long both ends of a session's requests are given to hear that these end with it."""
-_LAST_WORDS_S, _LOOK_S = 5.0, 0.05
-"""How long clients are given to hear what became of their requests; how often it is looked whether they have."""
-_COMING_BACK_S = 10.0
-"""After that long nobody is expected any more: clients that resume are told to do so after three seconds."""
-_TAKEN_OVER = "Another process took the session over; the outcome is unknown"
-_ENDED = "The session was ended while the call ran; the outcome is unknown"
 
 
 class Session:
     """Implements `core.ports.ClientSession`."""
 
-    __slots__ = ("_answering", "_asking", "_listening", "core")
+    __slots__ = ("_answering", "_asking", "_listening", "core", "parting")
 
     def __init__(self, core: SessionCore) -> None:
         self.core = core
@@ -64,6 +54,7 @@ class Session:
         recovery = Recovery(core)
         self._asking = Asking(core, recovery)
         self._listening = Listening(core, recovery)
+        self.parting = Parting(core, self._listening)
 
     @property
     def id(self) -> str:
@@ -218,7 +209,7 @@ class Session:
             if judged.method == Method.INITIALIZED:
                 core.record.initialized = True
                 core.ledger.record_changed()
-            await self._notify(judged)
+            await core.notify(judged)
 
     async def _cancel(self, notification: Message) -> None:
         core = self.core
@@ -242,19 +233,7 @@ class Session:
         # and one that hangs may not even take the notification.
         if entry.interrupt is not None:
             entry.interrupt()
-        await self._notify(renamed)
-
-    async def _notify(self, notification: Message) -> None:
-        """One that does not arrive is lost, as the protocol lets it be; the client has no use for the news."""
-        try:
-            await self.core.link.send(notification)
-        except Fault as fault:
-            log.warning(
-                "session %s: %s did not reach the upstream: %s",
-                self.id[:8],
-                notification.method,
-                fault.reason,
-            )
+        await core.notify(renamed)
 
     # Streams.
 
@@ -263,7 +242,7 @@ class Session:
             reader = await self._reader(last_event_id)
         if self.is_leaving:
             # Its request was on its way when the others were ended; the drain would wait for it in vain.
-            self.stop_listening_client()
+            self.parting.stop_listening()
         return reader
 
     @property
@@ -315,53 +294,6 @@ class Session:
         core.book.finish(stream)
         return reader
 
-    def stop_listening_client(self) -> None:
-        """Ends the client's standalone stream; what it did not get waits for it."""
-        standalone = self.core.book.find(STANDALONE)
-        if standalone is not None:
-            standalone.part()
-
-    def give_up_what_ends_here(self) -> None:
-        """Ends the calls that no other process could go on with: their clients are told so while they listen."""
-        for entry in self._ending_here():
-            entry.fail(proxy_stopped())
-
-    def _ending_here(self) -> list[InFlight[Stream]]:
-        is_kept = self.core.shared.store is not None
-        return [
-            entry
-            for entry in self.core.correlator.in_flight()
-            if entry.stream is None or not (is_kept and entry.stream.can_go_on_elsewhere)
-        ]
-
-    @property
-    def is_at_work(self) -> bool:
-        """Whether something runs that no other process could go on with, or whose client has yet to hear the end of it.
-
-        That client listens, or is on its way back: where no store has what it comes for, there is nowhere else for it.
-        """
-        core = self.core
-        if core.book.has_answers_read or self._ending_here():
-            return True
-        since = core.shared.clock.monotonic() - _COMING_BACK_S
-        return core.shared.store is None and core.book.has_answers_unread(since)
-
-    async def prepare_to_leave(self) -> None:
-        """Leaves the streams where they are, for who goes on with the session."""
-        self.core.book.part()
-        await self._listening.stop()
-
-    @property
-    def waits_for_its_client(self) -> bool:
-        """Whether nothing runs that another process could not bring to its end, once the client answers it."""
-        core = self.core
-        running = [entry.stream for entry in core.correlator.in_flight()]
-        return (
-            core.visitors == 0
-            and bool(core.correlator.unanswered())
-            and all(stream is not None and stream.can_go_on_elsewhere for stream in running)
-        )
-
     # Time.
 
     async def look_after(self) -> None:
@@ -393,65 +325,6 @@ class Session:
         """Takes up what an earlier process left. Raises `Unreadable`."""
         go_on(self.core, self._listening, held, stored)
 
-    def taken_over(self) -> None:
-        """Another process has it: what that one cannot bring to its end fails here, while its client listens."""
-        core = self.core
-        core.book.disown()
-        fault = Fault(FaultKind.OUTCOME_UNKNOWN, _TAKEN_OVER, reason="session_taken_over", sent=True)
-        for entry in core.correlator.in_flight():
-            stream = entry.stream
-            if stream is not None and stream.is_known_elsewhere and stream.can_go_on_elsewhere:
-                stream.part()
-                if entry.interrupt is not None:
-                    entry.interrupt()
-            else:
-                entry.fail(fault)
-        self.stop_listening_client()
-
-    async def leave(self) -> None:
-        """Once the clients have heard what there is to be heard, or had the time to."""
-        await self._listening.stop()
-        core = self.core
-        await _until(lambda: not core.is_busy, _LAST_WORDS_S)
-        await self.suspend()
-
-    async def suspend(self) -> None:
-        """The process goes, and the store has what another one needs: nobody is told that anything has ended."""
-        await self._listening.stop()
-        for entry in self.core.correlator.in_flight():
-            if entry.stream is not None and entry.interrupt is not None:
-                # Some servers refuse to go on with a stream elsewhere while somebody reads it here.
-                entry.interrupt()
-        self.core.book.close_all()
-        await self.core.link.detach()
-
-    # The end.
-
-    async def end(self, *, tell_upstream: bool) -> None:
-        """Ends what runs, for both ends of it, then the streams; and at the upstream what nobody else shares there."""
-        core = self.core
-        core.happened(Event.ENDED)
-        await self._listening.stop()
-        telling = [
-            core.shared.tasks.spawn(self._notify(cancellation), "cancel")
-            for entry in core.correlator.in_flight()
-            if (cancellation := _called_off(entry)) is not None
-        ]
-        if core.is_answering:
-            telling.append(
-                core.shared.tasks.spawn(_until(lambda: not core.is_answering, _CANCEL_S), "last words")
-            )
-        if telling:
-            _, hanging = await asyncio.wait(telling, timeout=_CANCEL_S)
-            await cancel_and_join(hanging, grace_s=1.0)
-        # Nor will the server's requests be answered: each holds the stream that it came on.
-        core.correlator.lose_upstream()
-        # Some of them ask the session what it is: in a circle, all of it would stay.
-        core.tap, core.taps_of = core.shared.pipeline.nobody, None
-        core.book.close_all()
-        if tell_upstream:
-            await core.link.end()
-
 
 async def _outcome_of(task: asyncio.Task[T]) -> T:
     """Awaited itself, it would raise the fault that it keeps, which then keeps whoever awaits the task: a circle."""
@@ -460,29 +333,3 @@ async def _outcome_of(task: asyncio.Task[T]) -> T:
     if isinstance(fault, Fault):
         raise fault.anew()
     return task.result()
-
-
-def _called_off(entry: InFlight[Stream]) -> Message | None:
-    """Ends a request with its session; returns what its server is to hear of that.
-
-    No 404: some clients begin anew on that, and send the request once more, which may have been processed.
-    """
-    if entry.is_stopped:
-        return None
-    if entry.is_considered:
-        # By interceptors: the server knows nothing of it.
-        entry.fail(Fault(FaultKind.SESSION_UNKNOWN))
-        return None
-    entry.fail(
-        Fault(FaultKind.OUTCOME_UNKNOWN, _ENDED, reason="session_ended", side=Side.DOWNSTREAM, sent=True)
-    )
-    params = {"requestId": entry.upstream_id, "reason": "the session ended"}
-    return jsonrpc.notification(Method.CANCELLED, params)
-
-
-async def _until(true: Callable[[], bool], within_s: float) -> None:
-    """For what tells nobody that it happened."""
-    for _ in range(round(within_s / _LOOK_S)):
-        if true():
-            break
-        await asyncio.sleep(_LOOK_S)

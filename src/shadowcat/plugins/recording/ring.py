@@ -41,19 +41,18 @@ class Ring:
         return ()
 
     def _is_noteworthy(self, entry: Entry) -> bool:
-        if entry.outcome == FAILED or self._is_slow(entry):
-            return True
         facts = facts_of(entry.facts)
+        if entry.outcome == FAILED or self._is_slow(entry, facts.kind):
+            return True
         if facts.to_server:
             return False
         return facts.kind == "error" or (
             facts.kind == "result" and _TOOL_FAILED.search(entry.raw) is not None
         )
 
-    def _is_slow(self, entry: Entry) -> bool:
+    def _is_slow(self, entry: Entry, kind: str) -> bool:
         if not self._options.slow_call_s:
             return False
-        kind = facts_of(entry.facts).kind
         if kind == "request":
             self._asked[entry.seq] = entry.at_s
             if len(self._asked) > MAX_UNANSWERED:
