@@ -1,4 +1,8 @@
-"""What a store costs: calls, one long stream and many slow ones through `reverse` without a store, and with each."""
+"""What a store costs: calls, one long stream and many slow ones through `reverse` without a store, and with each.
+
+Once with every core of the machine, as a proxy has them that nobody confines, and once with one, where what a store's
+thread does is taken from the loop.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from pathlib import Path
 
 from bench import load
 from bench.idle import raise_file_limit
-from bench.machine import Child, on_cores, other_cores
+from bench.machine import Child, cores, measured_core, on_cores, other_cores
 from bench.reverse import CONNECTIONS, open_session, start
 from bench.rounds import Spread, in_turn, print_table, ratio
 from bench.sessions import open_sessions
@@ -43,12 +47,13 @@ class Sample:
 class Kept:
     """A proxy with a store, and the sessions that are loaded through it."""
 
-    def __init__(self, stack: ExitStack, upstreams: dict[str, int], *store: str) -> None:
+    def __init__(self, stack: ExitStack, upstreams: dict[str, int], on: set[int], *store: str) -> None:
         self._upstreams = upstreams
         self._ports: dict[str, int] = {}
         for kind, upstream_port in upstreams.items():
             url = f"http://127.0.0.1:{upstream_port}/mcp"
-            proxy, self._ports[kind] = start(url, *(option.replace("KIND", kind) for option in store))
+            options = [option.replace("KIND", kind) for option in store]
+            proxy, self._ports[kind] = start(url, *options, on=on)
             stack.enter_context(proxy)
         self._session = {kind: open_session(port) for kind, port in self._ports.items()}
         sessions = asyncio.run(open_sessions(self._ports["ticks"], STREAMS))
@@ -72,6 +77,12 @@ class Kept:
 
 def run() -> None:
     raise_file_limit(_FILES)
+    for where, on in (("every core", set(cores())), ("one core", measured_core())):
+        _print(where, _measured(on))
+
+
+def _measured(on: set[int]) -> dict[str, list[Sample]]:
+    """With the proxy on those cores."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shadowcat-bench-")))
         stack.enter_context(redis_server(directory))
@@ -81,8 +92,7 @@ def run() -> None:
             "ticks": _upstream(stack, "bench.servers.ticking_upstream"),
         }
         stack.enter_context(on_cores(other_cores()))
-        found = in_turn(_measures(stack, upstreams, directory), _ROUNDS)
-    _print(found)
+        return in_turn(_measures(stack, upstreams, directory, on), _ROUNDS)
 
 
 def _upstream(stack: ExitStack, module: str, *arguments: str) -> int:
@@ -90,12 +100,12 @@ def _upstream(stack: ExitStack, module: str, *arguments: str) -> int:
 
 
 def _measures(
-    stack: ExitStack, upstreams: dict[str, int], directory: Path
+    stack: ExitStack, upstreams: dict[str, int], directory: Path, on: set[int]
 ) -> dict[str, Callable[[], Sample]]:
     kept = {
-        REFERENCE: Kept(stack, upstreams, "--store", "memory:"),
+        REFERENCE: Kept(stack, upstreams, on, "--store", "memory:"),
         **{
-            f"{name}, {durability}": Kept(stack, upstreams, "--store", url, "--durability", durability)
+            f"{name}, {durability}": Kept(stack, upstreams, on, "--store", url, "--durability", durability)
             for name, where in (
                 ("sqlite", f"sqlite:///{directory}/{{}}-KIND.db"),
                 ("redis", f"redis+unix://{directory}/redis.sock?namespace={{}}-KIND"),
@@ -109,10 +119,10 @@ def _measures(
     return measures
 
 
-def _print(found: dict[str, list[Sample]]) -> None:
+def _print(where: str, found: dict[str, list[Sample]]) -> None:
     print_table(
         [
-            "",
+            where,
             f"calls/s, {CONNECTIONS} at a time",
             "p99 ms",
             "events/s, one stream",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import selectors
@@ -38,7 +39,9 @@ def describe() -> str:
     return f"{len(cores())} cores, Python {platform.python_version()} ({sys.executable}), load {one:.1f} at the start"
 
 
+@functools.cache
 def cores() -> list[int]:
+    """Those of this process as it began: what `on_cores` leaves it later says nothing of where a child belongs."""
     if sys.platform != "linux":
         raise CannotMeasure("cores are pinned and processes read through Linux's interfaces")
     return sorted(os.sched_getaffinity(0))
@@ -57,7 +60,8 @@ def other_cores() -> set[int]:
 
 @contextmanager
 def on_cores(allowed: set[int]) -> Iterator[None]:
-    """This process on the given cores for a while; a child that is started meanwhile would count no others."""
+    """This process on the given cores for a while."""
+    cores()
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, allowed)
     try:

@@ -55,9 +55,9 @@ def run() -> None:
         print_throughput(slow, "shadowcat", FEW_CONNECTIONS)
 
 
-def start(upstream_url: str, *more: str) -> tuple[Child, int]:
-    """`shadowcat reverse` with those arguments too, on the measured core, and the port it took."""
-    return _started("reverse", "--upstream", upstream_url, *more)
+def start(upstream_url: str, *more: str, on: set[int] | None = None) -> tuple[Child, int]:
+    """`shadowcat reverse` with those arguments too, on the measured core or the given ones, and the port it took."""
+    return _started("reverse", "--upstream", upstream_url, *more, on=on)
 
 
 def forwarded(*arguments: str) -> tuple[Child, int]:
@@ -65,11 +65,11 @@ def forwarded(*arguments: str) -> tuple[Child, int]:
     return _started("forward", "http", *arguments)
 
 
-def _started(*arguments: str) -> tuple[Child, int]:
+def _started(*arguments: str, on: set[int] | None = None) -> tuple[Child, int]:
     command = arguments[: 2 if arguments[0] == "forward" else 1]
     options = ("--listen", "127.0.0.1:0", "--log-level", "warning")
     words = [sys.executable, "-m", "shadowcat", *command, *options, *arguments[len(command) :]]
-    child = Child(words, measured_core())
+    child = Child(words, on or measured_core())
     try:
         said = child.read_line()
         found = re.search(r":([0-9]+)/", said)
