@@ -76,7 +76,7 @@ def _start(upstream_url: str) -> tuple[Child, str, str]:
         measured_core(),
     )
     said = [child.read_line(), child.read_line()]
-    found = re.fullmatch(r"serving (\S+) .*look after it on (\S+)", " ".join(said))
+    found = re.fullmatch(r"serving (\S+) .*admin page on (\S+)", " ".join(said))
     if found is None:
         raise CannotMeasure(f"the proxy said {said!r}")
     return child, found[1], f"{found[2]}metrics"

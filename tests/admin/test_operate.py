@@ -55,7 +55,7 @@ async def started(
             serving = (await process.stdout.readline()).decode()
             looked_after = (await process.stdout.readline()).decode()
         found = re.fullmatch(r"serving http://127\.0\.0\.1:(\d+)/mcp \(Ctrl-C stops it\)\n", serving)
-        told = re.fullmatch(r"look after it on http://[\d.]+:(\d+)/\n", looked_after)
+        told = re.fullmatch(r"admin page on http://[\d.]+:(\d+)/\n", looked_after)
         assert found is not None, serving
         assert told is not None, looked_after
         yield Running(process, int(found[1]), f"127.0.0.1:{told[1]}")
@@ -211,7 +211,7 @@ async def test_forward_has_one_without_being_asked_and_reverse_has_none() -> Non
                 assert (await process.stdout.readline()).startswith(b"serving ")
                 process.send_signal(signal.SIGTERM)
                 rest = (await process.communicate())[0]
-            assert b"look after" not in rest
+            assert b"admin page" not in rest
 
 
 @pytest.mark.parametrize(

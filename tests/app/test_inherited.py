@@ -178,7 +178,7 @@ async def test_the_admin_listener_has_its_own_by_name(server: McpServer, listeni
         words = ("reverse", "--upstream", server.url, "--store", "memory:", "--admin", "off")
         async with started("admin:clients", [admin, listening], *words) as proxy:
             assert f"http://127.0.0.1:{listening.getsockname()[1]}/mcp " in await proxy.prints("^serving ")
-            assert await proxy.prints("look after") == f"look after it on http://127.0.0.1:{port}/\n"
+            assert await proxy.prints("admin page") == f"admin page on http://127.0.0.1:{port}/\n"
             async with client_of(port) as operator:
                 assert (await operator.request("GET", path="/health")).status == 200
 
@@ -189,7 +189,7 @@ async def test_what_depends_on_the_address_depends_on_that_of_the_socket(server:
         words = ("reverse", "--upstream", server.url, "--store", "memory:")
         async with started("clients", [open_to_all], *words) as proxy:
             assert await proxy.prints("^serving http://0.0.0.0:")
-            assert await proxy.says("whoever reaches this port is served, under any name")
+            assert await proxy.says("anyone who reaches this port is served, under any host name")
             async with client_of(open_to_all.getsockname()[1]) as client:
                 reply = await client.request("GET", [("Host", "elsewhere.example")])
                 assert reply.status != 403

@@ -100,7 +100,7 @@ async def test_the_end_of_its_terminal_is_the_end_of_it() -> None:
     try:
         said = b""
         async with soon(60):
-            while b"look after it on " not in said:
+            while b"admin page on " not in said:
                 said += await asyncio.to_thread(os.read, ours, 4096)
         os.close(ours)
         assert await asyncio.to_thread(process.wait, 20) == 0

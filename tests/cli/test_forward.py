@@ -34,10 +34,10 @@ PAGES = (ROOT / "docs/howto/team-server.md", ROOT / "README.md")
         (["--allow-target", "a", "--", "cat"], "for clients that name the server"),
         (["--allow-target", "a", "--upstream", "http://a/mcp"], "for clients that name the server"),
         (["--shared"], "are for a command"),
-        (["--"], "after -- comes a command, and there is none"),
+        (["--"], "there is no command after --"),
         (
             ["--upstream", "http://a/mcp", "--", "cat"],
-            "--upstream names the server, and 'cat' would be another",
+            "--upstream already names the server, and 'cat' would be another one",
         ),
         (["--", __file__], "is no program that can be run; give its interpreter before it, or chmod +x"),
         (["--upstream", "http://a/mcp", "--shared"], "are for a command"),

@@ -105,7 +105,7 @@ def test_it_runs(words: tuple[str, ...]) -> None:
         timeout=30,
     )
     assert (run.returncode, run.stdout.count(b'"id": 1')) == (0, 1), run.stderr
-    assert (b"this stands for: shadowcat forward stdio -- " in run.stderr) == (words == ("--",))
+    assert (b"this is short for: shadowcat forward stdio -- " in run.stderr) == (words == ("--",))
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_a_url_is_served_over_http() -> None:
         timeout=30,
     )
     assert run.returncode == 2
-    assert "this stands for: shadowcat forward http --upstream http://127.0.0.1:9/mcp" in run.stderr
+    assert "this is short for: shadowcat forward http --upstream http://127.0.0.1:9/mcp" in run.stderr
     assert "--path: 'bad' is not a path that begins with a slash" in run.stderr
 
 
@@ -148,7 +148,7 @@ def test_a_url_for_a_program_that_starts_us() -> None:
         timeout=30,
     )
     assert (run.returncode, run.stdout.count(b'"initialize comes first"')) == (0, 1), run.stderr
-    assert b"this stands for: shadowcat forward stdio --upstream http://127.0.0.1:9/mcp\n" in run.stderr
+    assert b"this is short for: shadowcat forward stdio --upstream http://127.0.0.1:9/mcp\n" in run.stderr
 
 
 @pytest.mark.parametrize(("word", "told"), [("forwrd", "forward"), ("revers", "reverse")])

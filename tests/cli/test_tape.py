@@ -176,7 +176,7 @@ def test_a_tape_in_place_of_a_command(tape: str, what: str) -> None:
     answers = {json.loads(text)["id"]: json.loads(text)["result"] for text in done.stdout.splitlines()}
     assert answers["x"] == {"text": "Hello"}
     assert answers[5]["protocolVersion"] == "2025-11-25"
-    assert f"this stands for: shadowcat replay {path} --stdio" in done.stderr.decode()
+    assert f"this is short for: shadowcat replay {path} --stdio" in done.stderr.decode()
 
 
 def test_a_directory_without_a_tape(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ async def test_the_printed_curl_is_answered(running: Demo) -> None:
 
 
 async def test_who_looks_after_it_is_answered(running: Demo) -> None:
-    found = re.search(r"look after it on (http://127\.0\.0\.1:\d+)/", running.printed)
+    found = re.search(r"admin page on (http://127\.0\.0\.1:\d+)/", running.printed)
     assert found
     answer = await asyncio.to_thread(urllib.request.urlopen, f"{found[1]}/ready", timeout=20)
     with answer:

@@ -30,23 +30,33 @@ class AdminOptions(Struct, frozen=True, kw_only=True):
     listen: Annotated[
         AdminAddress,
         Meta(
-            description="Where the proxy can be looked after; port 0 takes a free one, off is nowhere. "
-            "`forward http` takes 127.0.0.1:0 by itself."
+            description="Address of the admin listener; port 0 takes a free port, off starts none. By "
+            "default `forward http` uses 127.0.0.1:0."
         ),
     ] = field(default_factory=lambda: AdminAddress("127.0.0.1:0"))
     token: Annotated[
         Secret | None,
-        Meta(description="Who wants to see or do anything has to give it; 16 characters or more."),
+        Meta(description="The token that requests must carry, of 16 characters or more."),
     ] = None
     allow_hosts: Annotated[
-        frozenset[str], Meta(description="Host names it may be asked for. None on an open address: any.")
+        frozenset[str],
+        Meta(
+            description="Host names that it answers to. If none are given, an address other than loopback "
+            "answers to any."
+        ),
     ] = frozenset()
-    viewers: Annotated[int, Meta(ge=1, description="Who may watch the feed of events at a time.")] = 32
+    viewers: Annotated[
+        int, Meta(ge=1, description="How many clients may watch the event feed at a time.")
+    ] = 32
     viewer_events: Annotated[
-        int, Meta(ge=1, description="Events that wait for one of them; the oldest go.")
+        int,
+        Meta(
+            ge=1,
+            description="How many events may wait for a slow viewer; beyond that the oldest are dropped.",
+        ),
     ] = 256
     heartbeat_s: Annotated[
-        float, Meta(gt=0, description="Silence on a feed that is filled with a comment.")
+        float, Meta(gt=0, description="How long the feed may be silent before a comment is sent.")
     ] = 15.0
     stall_s: Annotated[
         float, Meta(gt=0, description="A client that accepts no byte for this long is cut off.")

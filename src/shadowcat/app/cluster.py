@@ -23,13 +23,13 @@ class Cluster(Struct, frozen=True):
             title="a node's URL",
             pattern=r"^https?://([A-Za-z0-9._-]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?/?$",
             examples=["http://10.0.0.5:8080"],
-            description="Where other nodes with the same Redis reach this one.",
+            description="The URL at which other nodes on the same Redis reach this one.",
         ),
     ]
     key: Annotated[Secret, Meta(description="The secret that all nodes share, of 16 characters or more.")]
-    lease_s: Annotated[float, Meta(gt=0, description="How long a node that says nothing is waited for.")] = (
-        5.0
-    )
+    lease_s: Annotated[
+        float, Meta(gt=0, description="How long a node may be silent before others take over its sessions.")
+    ] = 5.0
 
     def __post_init__(self) -> None:
         if len(self.key.reveal()) < _MIN_KEY_CHARS:

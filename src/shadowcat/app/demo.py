@@ -34,9 +34,7 @@ Announce = Callable[[str], None]
 class DemoSettings(Struct, frozen=True):
     listen: Annotated[
         Address | None,
-        Meta(
-            description="Address to serve on; without it 127.0.0.1:8080, or a free port where that is taken."
-        ),
+        Meta(description="Address to serve on; by default 127.0.0.1:8080, or a free port if that is taken."),
     ] = None
     log: LogOptions = field(default_factory=lambda: LogOptions(level="warning"))
 
@@ -119,7 +117,7 @@ def _told(proxy: str, server: str, store: Path, admin: str) -> str:
     return f"""\
 serving {proxy} (Ctrl-C stops it)
   in front of the demo server, {server}; sessions are kept in {store}
-  look after it on {admin}/
+  admin page on {admin}/
 
 Ask it something:
 

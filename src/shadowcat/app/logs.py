@@ -30,10 +30,10 @@ _PLAIN = "\x1b[0m"
 class LogOptions(Struct, frozen=True):
     level: Annotated[
         Literal["debug", "info", "warning", "error"],
-        Meta(description="What is worth a line; debug has one for each message."),
+        Meta(description="The lowest level to log; debug logs every message."),
     ] = "info"
     format: Annotated[
-        Literal["text", "json"], Meta(description="A line for a person to read, or an object for a program.")
+        Literal["text", "json"], Meta(description="Lines for people to read, or JSON objects for programs.")
     ] = "text"
 
 

@@ -16,7 +16,7 @@ class PluginSettings(Struct, frozen=True, kw_only=True):
             description="`redact`, `rules`, or one of your own: `file.py`, `file.py:Class` or `module:Class`."
         ),
     ]
-    options: Annotated[dict[str, Any], Meta(description="What it is to be configured with.")] = {}
+    options: Annotated[dict[str, Any], Meta(description="The plugin's own options.")] = {}
 
     def shown(self) -> dict[str, Any]:
         """What they are for is known to the plugin alone, so any of them may be secret."""
@@ -25,5 +25,5 @@ class PluginSettings(Struct, frozen=True, kw_only=True):
 
 PluginTable = Annotated[
     dict[str, PluginSettings],
-    Meta(description="Interceptors by name, in the order that messages pass them, behind the rules."),
+    Meta(description="Interceptors by name, in the order that messages pass them, after the rules."),
 ]

@@ -203,17 +203,17 @@ async def _serve(
             served = f"http_proxy={where}" if is_forward else f"{where}{settings.endpoint.path}"
             announce(f"serving {served} (Ctrl-C stops it)")
             if admin is not None:
-                announce(f"look after it on {admin.url}/")
+                announce(f"admin page on {admin.url}/")
             if is_forward:
                 if not is_loopback(listen.host):
-                    log.warning("whoever reaches this port reaches the targets of --allow-target")
+                    log.warning("anyone who reaches this port can reach the targets of --allow-target")
                 return
             where = "memory, and end with the proxy" if store == "memory:" else store.shown()
             log.info("sessions are kept in %s", where)
             if warning:
                 log.warning("%s", warning)
             if not is_loopback(listen.host) and not settings.endpoint.allow_hosts:
-                log.warning("whoever reaches this port is served, under any name: see --allow-host")
+                log.warning("anyone who reaches this port is served, under any host name: see --allow-host")
 
         async def stop() -> None:
             announce(f"stopping: running calls have {DRAIN_S:.0f} s to finish (Ctrl-C again ends at once)")

@@ -34,13 +34,14 @@ class Settings(Struct, frozen=True, kw_only=True):
         default_factory=lambda: Address("127.0.0.1:8080")
     )
     upstreams: Annotated[
-        dict[str, UpstreamOptions], Meta(description="The servers by name; several share the new sessions.")
+        dict[str, UpstreamOptions],
+        Meta(description="The servers by name. New sessions are spread over them."),
     ] = {}
     store: Annotated[
         StoreUrl | None,
         Meta(
-            description="Where sessions outlive the proxy: memory:, sqlite:///PATH, redis://HOST. "
-            "Without it, `reverse` takes a file in the state directory that belongs to the address of --listen."
+            description="Where sessions are kept: memory:, sqlite:///PATH or redis://HOST. By default, "
+            "`reverse` uses an SQLite file in the state directory, one for each --listen address."
         ),
     ] = None
     endpoint: EndpointOptions = field(default_factory=EndpointOptions)
@@ -60,7 +61,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     otel: Annotated[
         bool,
         Meta(
-            description="A span for each request, by OpenTelemetry; bring its SDK, or opentelemetry-instrument."
+            description="Make an OpenTelemetry span for each request; needs its SDK, or "
+            "opentelemetry-instrument."
         ),
     ] = False
     log: LogOptions = field(default_factory=LogOptions)

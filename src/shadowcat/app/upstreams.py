@@ -46,18 +46,24 @@ class ServerUrl(str):
 
 
 class UpstreamOptions(Struct, frozen=True):
-    url: Annotated[ServerUrl | None, Meta(description="Its MCP endpoint, where it speaks HTTP.")] = None
+    url: Annotated[ServerUrl | None, Meta(description="The server's MCP endpoint, if it speaks HTTP.")] = None
     command: Annotated[
-        tuple[str, ...], Meta(description="The words of the command that starts it, where it speaks stdio.")
+        tuple[str, ...],
+        Meta(description="The command that starts the server, word by word, if it speaks stdio."),
     ] = ()
-    env: Annotated[dict[str, Secret], Meta(description="Variables that the command gets.")] = {}
-    cwd: Annotated[str | None, Meta(description="The directory that it runs in.")] = None
+    env: Annotated[dict[str, Secret], Meta(description="Environment variables for the command.")] = {}
+    cwd: Annotated[str | None, Meta(description="The directory to run the command in.")] = None
     shared: Annotated[
-        bool, Meta(description="One process for all sessions: the command keeps nothing of any.")
+        bool,
+        Meta(description="Use one process for all sessions; for a command that keeps no state per session."),
     ] = False
     spares: Annotated[
         int,
-        Meta(ge=0, description="Processes kept running for the sessions to come, once the first has opened."),
+        Meta(
+            ge=0,
+            description="How many processes to keep ready for new sessions, once the first session has "
+            "opened.",
+        ),
     ] = 0
 
     def __post_init__(self) -> None:

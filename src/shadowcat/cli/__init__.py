@@ -29,7 +29,7 @@ def run() -> None:
 def _run() -> None:
     args = sys.argv[1:]
     if (found := written_out(args, is_terminal=os.isatty(0), is_pipe=_is_pipe(0))) is not None:
-        print(f"shadowcat: this stands for: {found.told}", file=sys.stderr)
+        print(f"shadowcat: this is short for: {found.told}", file=sys.stderr)
         args = found.args
     # Settings of the environment are read with what click is loaded for.
     if (argv := command_of(args)) is not None and not any(

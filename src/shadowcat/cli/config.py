@@ -17,13 +17,13 @@ PROFILES = click.option(
     type=click.Choice(("reverse", "forward http")),
     default="reverse",
     show_default=True,
-    help="The command whose defaults these are.",
+    help="The command whose defaults to use.",
 )
 
 
 @click.group(cls=Listing)
 def config() -> None:
-    """Look at the settings of `reverse` and `forward http`, from a file, the environment and defaults.
+    """Check and show the settings of `reverse` and `forward http`: file, environment and defaults.
 
     \b
     Example:
@@ -37,7 +37,7 @@ def config() -> None:
 def check(file: Path, profile: str) -> None:
     """Check a file and the environment.
 
-    There is a line for each thing that is wrong, or has no effect.
+    Prints a line for each setting that is wrong or has no effect.
 
     \b
     Example:
@@ -61,7 +61,7 @@ def check(file: Path, profile: str) -> None:
 def show(config: Path | None, profile: str) -> None:
     """Show all settings, and where each comes from.
 
-    What is printed is a file that says the same, but for secrets, which are left out.
+    The output is itself a settings file, but without the secrets.
 
     \b
     Examples:
@@ -78,7 +78,7 @@ def show(config: Path | None, profile: str) -> None:
 
 @config.command()
 def schema() -> None:
-    """Print the JSON Schema of a file, for editors that check what is typed.
+    """Print the JSON Schema of the settings file, for editors that check what you type.
 
     \b
     Example:

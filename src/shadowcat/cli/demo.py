@@ -32,19 +32,20 @@ def _settings() -> type[Struct]:
     "--state",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIRECTORY",
-    help="Where sessions are kept; without it nowhere that outlives the demo.",
+    help="Directory to keep sessions in; by default they end with the demo.",
 )
 @click.option(
-    "--server", type=click.Choice(("http", "stdio")), help="The demo's server alone, without a proxy."
+    "--server", type=click.Choice(("http", "stdio")), help="Start only the demo's server, without the proxy."
 )
 @click.option(
     "--crash", is_flag=True, help="Kill the server and the proxy under a client, and count what it sees."
 )
 def demo(state: Path | None, server: str | None, crash: bool, flags: list[Flag]) -> None:
-    """Start a small MCP server with the proxy in front of it, and say how to try them.
+    """Start a small MCP server with the proxy in front of it, and print how to try them.
 
-    Its tools answer, report progress, ask the user and the model, fail and sleep; it has a resource that changes, and
-    a prompt. With --crash it exits with 0 if the client lost nothing and saw nothing twice, and with 1 if not.
+    The server has tools that answer, report progress, ask the user and the model, fail and sleep, a resource that
+    changes, and a prompt. With --crash, the exit code is 0 if the client lost nothing and saw nothing twice, and 1 if
+    not.
 
     \b
     Examples:

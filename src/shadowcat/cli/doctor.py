@@ -12,10 +12,10 @@ from shadowcat.wire.text import on_one_line
 
 
 @click.command()
-@click.option("--call", metavar="NAME", help="A tool to call too; without it none is.")
-@click.option("--arguments", metavar="JSON", help="What that tool is called with.")
+@click.option("--call", metavar="NAME", help="A tool to call as well; by default none is called.")
+@click.option("--arguments", metavar="JSON", help="Arguments for that tool.")
 @click.option(
-    "--token-from", metavar="VARIABLE", help="The environment variable with the bearer token to send."
+    "--token-from", metavar="VARIABLE", help="Environment variable that holds the bearer token to send."
 )
 @click.option(
     "--deadline",
@@ -24,9 +24,9 @@ from shadowcat.wire.text import on_one_line
     default=90,
     show_default=True,
     metavar="SECONDS",
-    help="How long all of it may take.",
+    help="How long the whole run may take.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Findings and facts as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print findings and facts as JSON.")
 @click.argument("server", nargs=-1, required=True, metavar="URL | -- COMMAND [ARGS]...")
 def doctor(
     server: tuple[str, ...],
@@ -36,10 +36,10 @@ def doctor(
     deadline_s: int,
     as_json: bool,
 ) -> None:
-    """Ask an MCP server, or a chain of proxies before one, how it behaves, and say what that means.
+    """Find out what is wrong with an MCP server, or with the proxies in front of one.
 
-    It opens a session, lists and pings, and ends the session; it calls no tool but the one of --call. The exit code
-    is 0 if all is fine, 1 if there are problems, 2 if nobody could use it.
+    It opens a session, lists and pings, and ends the session; it calls no tool but the one that --call names. The exit
+    code is 0 if all is fine, 1 if there are problems, 2 if nobody could use the server.
 
     \b
     Examples:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @click.group(cls=Listing)
 def forward() -> None:
-    """Stand in for a server, where its clients would have started or reached it themselves.
+    """Stand in for a server on a developer's machine: clients start or reach the proxy instead.
 
     \b
     Examples:
@@ -45,10 +45,14 @@ def forward() -> None:
 
 
 _env_option = click.option(
-    "--env", type=VARIABLE, multiple=True, metavar="NAME=VALUE", help="A variable that the command gets."
+    "--env",
+    type=VARIABLE,
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="An environment variable for the command.",
 )
 _cwd_option = click.option(
-    "--cwd", type=click.Path(exists=True, file_okay=False), help="The directory that it runs in."
+    "--cwd", type=click.Path(exists=True, file_okay=False), help="The directory to run the command in."
 )
 
 
@@ -67,7 +71,7 @@ def _stdio_settings() -> type[Struct]:
     "urls",
     multiple=True,
     metavar=UPSTREAM.metavar,
-    help="In place of a command: the MCP endpoint of a server that speaks HTTP.",
+    help="The MCP endpoint of an HTTP server, instead of a command.",
 )
 @_env_option
 @_cwd_option
@@ -79,9 +83,9 @@ def stdio(
     cwd: str | None,
     flags: list[Flag],
 ) -> None:
-    """Stand in for a command that speaks stdio, where its client would have started it.
+    """Stand in for a stdio server: clients start the proxy, which starts the server's command.
 
-    Or be that command, before a server that speaks HTTP.
+    With --upstream, serve an HTTP server over stdio instead.
 
     \b
     Examples:
@@ -135,7 +139,9 @@ def _bridge(urls: tuple[str, ...], flags: list[Flag]) -> int:
 @forward.command(cls=with_flags(UPSTREAM, ALLOW_TARGET, *SERVING, profile="forward http"))
 @config_option
 @click.option(
-    "--shared", is_flag=True, help="One process for all sessions: the command keeps nothing of any."
+    "--shared",
+    is_flag=True,
+    help="Use one process for all sessions; for a command that keeps no state per session.",
 )
 @_env_option
 @_cwd_option
@@ -148,9 +154,9 @@ def http(
     cwd: str | None,
     flags: list[Flag],
 ) -> None:
-    """Serve MCP clients over HTTP in front of a command that speaks stdio, or of servers that speak HTTP.
+    """Serve MCP clients over HTTP, in front of a stdio server's command or of HTTP servers.
 
-    With neither, be the HTTP proxy of clients that name the server themselves (http_proxy=).
+    With neither, act as an HTTP proxy for clients that name the server themselves (http_proxy=).
 
     \b
     Examples:
@@ -162,7 +168,7 @@ def http(
     has_upstream = any(flag.path == UPSTREAM.path for flag in flags)
     if has_upstream and command:
         raise click.UsageError(
-            f"--upstream names the server, and {command[0]!r} would be another: a command, after --; give one of them"
+            f"--upstream already names the server, and {command[0]!r} would be another one; give only one of them"
         )
     if not command and (shared or env or cwd):
         raise click.UsageError("--shared, --env and --cwd are for a command")

@@ -15,12 +15,12 @@ from shadowcat.cli.shortcut import played, url_without_scheme
 _COMMANDS = {
     "config": "Check settings, and show where they come from.",
     "demo": "Start a small server with the proxy in front of it.",
-    "doctor": "Ask a server how it behaves.",
+    "doctor": "Find out what is wrong with a server.",
     "forward": "Stand in for a server on a developer's machine.",
     "replay": "Play a tape, as the server or as the client.",
-    "reverse": "Serve clients in front of servers that speak HTTP.",
-    "session": "Look at the sessions in a store, and end them.",
-    "tape": "Look at what --record has written.",
+    "reverse": "Serve clients in front of HTTP servers.",
+    "session": "List, show and end the sessions in a store.",
+    "tape": "Look at the tapes that --record writes.",
 }
 """Each in a module of its own, under its own name, which a list of them need not load."""
 
@@ -56,7 +56,7 @@ class Commands(click.Group):
             if os.path.isdir(args[0]):
                 # Not before: there may be a directory that is called as a command is.
                 found = played(args, is_terminal=os.isatty(0))
-                click.echo(f"shadowcat: this stands for: {found.told}", err=True)
+                click.echo(f"shadowcat: this is short for: {found.told}", err=True)
                 return super().resolve_command(ctx, found.args)
             if (url := url_without_scheme(args[0])) is not None:
                 raise click.UsageError(
@@ -72,10 +72,10 @@ def main() -> None:
     """A proxy for the Model Context Protocol.
 
     \b
-    In place of a command:
-      shadowcat -- CMD [ARGS]   for the program that starts it, or from a terminal over HTTP
-      shadowcat URL             likewise, in front of a server
-      shadowcat TAPE            plays a recorded server, of a file or a directory
+    Shortcuts:
+      shadowcat -- CMD [ARGS]   proxy a stdio server: over stdio or, from a terminal, over HTTP
+      shadowcat URL             the same for an HTTP server
+      shadowcat TAPE            play a recorded server from a file or a directory
 
     \b
     Example:

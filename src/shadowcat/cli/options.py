@@ -54,7 +54,7 @@ UPSTREAM = FlagOf(
     "--upstream",
     "upstreams",
     "[NAME=]URL",
-    "A server's MCP endpoint; several share the new sessions.",
+    "A server's MCP endpoint; if you give several, new sessions are spread over them.",
     _upstreams,
 )
 ALLOW_TARGET = FlagOf("--allow-target", "forward.allow_targets", "HOST[:PORT]")
@@ -70,7 +70,7 @@ INTERCEPTING = (
         "--plugin",
         "plugins",
         "PLUGIN",
-        "An interceptor: file.py, file.py:Class, module:Class or redact; several see messages in that order.",
+        "An interceptor: file.py, file.py:Class, module:Class or redact; several see messages in the order given.",
         _plugins,
     ),
 )
@@ -108,7 +108,7 @@ STORING = (
     FlagOf(
         "--durability",
         "durability.strict",
-        help="Whether an event may leave some milliseconds before the store has it.",
+        help="async may send an event a few milliseconds before it is stored; strict stores it first.",
         made={"async": False, "strict": True}.__getitem__,
         choices=("async", "strict"),
     ),
@@ -147,7 +147,7 @@ class SettingsCommand(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args[-1:] == ["--"]:
             # A variable was empty: without its command this would mean something else.
-            raise click.UsageError("after -- comes a command, and there is none", ctx)
+            raise click.UsageError("there is no command after --", ctx)
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -220,7 +220,7 @@ config_option = click.option(
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
     envvar="SHADOWCAT_CONFIG",
-    help="A file with settings, in TOML; variables and options win over it.",
+    help="A TOML file with settings; environment variables and options override it.",
 )
 
 

@@ -22,18 +22,20 @@ if TYPE_CHECKING:
 @click.command(context_settings={"allow_interspersed_args": True})
 @click.argument("tape")
 @click.argument("command", nargs=-1, metavar="[-- COMMAND [ARGS]...]")
-@click.option("--listen", metavar="HOST:PORT", help="Play the server, over HTTP.")
-@click.option("--stdio", is_flag=True, help="Play the server, in place of a command that speaks stdio.")
-@click.option("--against", metavar="URL", help="Play the client, and compare what this server answers.")
+@click.option("--listen", metavar="HOST:PORT", help="Play the server over HTTP, on this address.")
+@click.option("--stdio", is_flag=True, help="Play the server over stdio, in place of its command.")
+@click.option(
+    "--against", metavar="URL", help="Play the client against this server, and compare its answers."
+)
 @ignore_option
 @strict_option
 @click.option(
     "--speed",
     type=click.FloatRange(0),
     default=0.0,
-    help="1 as recorded, 10 ten times as fast; 0: no waiting.",
+    help="1 plays as fast as recorded, 10 ten times as fast, 0 without waiting.",
 )
-@click.option("--session", default="", help="Only the session that begins so.")
+@click.option("--session", default="", help="Only the session whose name begins with this.")
 @click.option(
     "--wait",
     "wait_s",
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     default=30.0,
     show_default=True,
     metavar="SECONDS",
-    help="How long the other side may take for what it did on the tape. A command's start is not counted.",
+    help="How long to wait for what the other side did on the tape, not counting the start of a command.",
 )
 def replay(
     tape: str,
@@ -57,9 +59,9 @@ def replay(
 ) -> None:
     """Play a tape: as the server, or as the client against a server.
 
-    As the client it prints what the server answers differently than on the tape, and ends with 1 if anything does,
-    with 2 if the tape or the server cannot be used. What the proxy itself answered on the tape is not compared, and
-    counted.
+    As the client, it prints what the server answers differently than on the tape. The exit code is 1 if anything
+    differs, 2 if the tape or the server cannot be used. Requests that the proxy itself answered on the tape are
+    counted, but not compared.
 
     \b
     Examples:

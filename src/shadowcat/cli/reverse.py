@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @click.command(cls=with_flags(UPSTREAM, *STORING, *SERVING, profile="reverse"))
 @config_option
 def reverse(config: Path | None, flags: list[Flag]) -> None:
-    """Serve MCP clients in front of one or more servers that speak HTTP.
+    """Serve MCP clients in front of one or more HTTP servers.
 
     \b
     Examples:

@@ -23,16 +23,16 @@ def _store(command: Decorated) -> Decorated:
         "--store",
         metavar="URL",
         envvar="SHADOWCAT_STORE",
-        help="The store; without it, that of `shadowcat reverse` on its usual address.",
+        help="The store; by default that of `shadowcat reverse` on 127.0.0.1:8080.",
     )(command)
 
 
-_as_json = click.option("--json", "as_json", is_flag=True, help="A line of JSON for each.")
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, one line for each session.")
 
 
 @click.group(cls=Listing)
 def session() -> None:
-    """Look at the sessions in a store, and end them.
+    """List, show and end the sessions in a store.
 
     \b
     Example:
@@ -65,9 +65,9 @@ def list_(store: str | None, as_json: bool) -> None:
 @_as_json
 @click.argument("id")
 def show(id: str, store: str | None, as_json: bool) -> None:
-    """Show what is kept of a session.
+    """Show what the store keeps of a session.
 
-    The first characters of its ID are enough. No message is shown.
+    The first characters of the ID are enough. Messages are not shown.
 
     \b
     Example:
@@ -95,7 +95,7 @@ def _lines_of(found: dict[str, Any]) -> Iterator[str]:
 def end(id: str, store: str | None) -> None:
     """End a session.
 
-    A proxy that runs and has it ends it within some seconds.
+    A running proxy that has the session ends it within a few seconds.
 
     \b
     Example:

@@ -22,19 +22,19 @@ ignore_option = click.option(
     "--ignore",
     multiple=True,
     metavar="POINTER",
-    help="A JSON pointer into messages, such as /result/content/*/text, that counts for nothing.",
+    help="A JSON pointer into messages, such as /result/content/*/text, to ignore when comparing.",
 )
 strict_option = click.option(
-    "--strict", is_flag=True, help="Also count _meta and points in time, which differ from day to day."
+    "--strict", is_flag=True, help="Also compare _meta and timestamps, which differ from day to day."
 )
 _tape = click.argument("tape")
 
 
 @click.group(cls=Listing)
 def tape() -> None:
-    """Look at tapes: what --record has written.
+    """Look at the tapes that --record writes.
 
-    TAPE is a file, or a directory with a recording, or a recording's path without its -0001.tape.
+    TAPE is a file, a directory with a recording, or a recording's path without its -0001.tape.
 
     \b
     Example:
@@ -43,10 +43,10 @@ def tape() -> None:
 
 
 @tape.command("list")
-@click.option("--json", "as_json", is_flag=True, help="A line of JSON for each.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one line for each tape.")
 @click.argument("place", default=".")
 def list_(place: str, as_json: bool) -> None:
-    """List the tapes in a directory, and how each of them ends.
+    """List the tapes in a directory, and how each one ends.
 
     \b
     Example:
@@ -62,14 +62,16 @@ def list_(place: str, as_json: bool) -> None:
 
 @tape.command()
 @_tape
-@click.option("--session", default="", help="Only the session that begins so.")
-@click.option("--method", default="", help="Only requests with this method, and what belongs to them.")
-@click.option("--full", is_flag=True, help="Messages in full length.")
-@click.option("-f", "--follow", is_flag=True, help="Go on while it is written.")
+@click.option("--session", default="", help="Only the session whose name begins with this.")
+@click.option(
+    "--method", default="", help="Only requests with this method, and the messages that belong to them."
+)
+@click.option("--full", is_flag=True, help="Show messages in full.")
+@click.option("-f", "--follow", is_flag=True, help="Keep going while the tape is written.")
 def show(tape: str, session: str, method: str, full: bool, follow: bool) -> None:
-    """Show a tape, a line for each message.
+    """Show a tape, one line for each message.
 
-    Of several recordings in a directory it is the newest.
+    If a directory has several recordings, the newest is shown.
 
     \b
     Examples:
@@ -89,9 +91,9 @@ def show(tape: str, session: str, method: str, full: bool, follow: bool) -> None
 @tape.command()
 @_tape
 def verify(tape: str) -> None:
-    """Check that a tape is whole and holds no secret that could be told by its look.
+    """Check that a tape is complete and holds nothing that looks like a secret.
 
-    Exit code 1 if it is not, 2 if it cannot be read.
+    The exit code is 1 if it is not, 2 if it cannot be read.
 
     \b
     Example:
@@ -113,7 +115,9 @@ def verify(tape: str) -> None:
 @ignore_option
 @strict_option
 def diff(first: str, second: str, ignore: tuple[str, ...], strict: bool) -> None:
-    """Compare what was said on two tapes. Exit code 1 if it differs, 2 if a tape cannot be read.
+    """Compare what was said on two tapes.
+
+    The exit code is 1 if they differ, 2 if a tape cannot be read.
 
     \b
     Example:

@@ -36,7 +36,11 @@ class LogLimits(Struct, frozen=True):
     """
 
     bytes: Annotated[
-        int, Meta(ge=1, description="Of all streams of a session, with what events cost beside their data.")
+        int,
+        Meta(
+            ge=1,
+            description="How much all streams of a session may hold, including the overhead of each event.",
+        ),
     ] = 8 * 1024 * 1024
     age_s: Annotated[
         float, Meta(gt=0, description="How long a finished stream, or one nobody reads, is kept.")

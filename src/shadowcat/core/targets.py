@@ -83,7 +83,10 @@ _NAME = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
 class ForwardOptions(Struct, frozen=True):
     allow_targets: Annotated[
         tuple[TargetName, ...],
-        Meta(description="Without a server: those that clients may name, beside those on loopback."),
+        Meta(
+            description="With no server given: servers that clients may name, in addition to those on "
+            "loopback."
+        ),
     ] = ()
 
 

@@ -101,15 +101,15 @@ class EndpointOptions(Struct, frozen=True):
     ] = frozenset()
     allow_hosts: Annotated[
         frozenset[HostName],
-        Meta(description="Names that clients may ask for, beside those of loopback."),
+        Meta(description="Host names that clients may use, in addition to those of loopback."),
     ] = frozenset()
     retry_ms: Annotated[
         int,
         # The official clients try twice: they outlive about twice this.
-        Meta(ge=0, description="What clients that resume are told to wait before they do."),
+        Meta(ge=0, description="How long clients are told to wait before they resume."),
     ] = 3_000
     keepalive_s: Annotated[
-        float, Meta(gt=0, description="How often something is sent on a stream that is silent.")
+        float, Meta(gt=0, description="How often a comment is sent on a silent stream.")
     ] = 15.0
 
     def __post_init__(self) -> None:

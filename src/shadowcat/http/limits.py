@@ -19,41 +19,46 @@ class ServerLimits(Struct, frozen=True):
     bodies_bytes: Annotated[
         Amount,
         Meta(
-            description="What the bodies of all requests that arrive or wait for their answer may come to together; "
-            "never less than four times the largest one."
+            description="The size of all request bodies that are arriving or waiting for an answer, "
+            "together; never less than four times `body_bytes`."
         ),
     ] = 256 * MIB
     head_bytes: Annotated[Amount, Meta(description="The largest head of a request.")] = 32 * KIB
-    head_fields: Annotated[Amount, Meta(description="How many fields it may have.")] = 100
+    head_fields: Annotated[Amount, Meta(description="How many header fields a request may have.")] = 100
     target_bytes: Annotated[Amount, Meta(description="The longest path and query of a request.")] = 8 * KIB
     head_wait_s: Annotated[
         Span,
         Meta(
-            description="From the first byte of a request, or from the connection for the first one, "
-            "to the end of its head."
+            description="How long a request's head may take, from its first byte or, for a connection's "
+            "first request, from connecting."
         ),
     ] = 10.0
-    body_wait_s: Annotated[Span, Meta(description="From the end of its head to the end of its body.")] = 30.0
+    body_wait_s: Annotated[
+        Span, Meta(description="How long a request's body may take, from the end of its head.")
+    ] = 30.0
     idle_s: Annotated[Span, Meta(description="How long a kept-alive connection may be silent.")] = 75.0
     stall_s: Annotated[Span, Meta(description="A client that accepts no byte for this long is cut off.")] = (
         10.0
     )
     vanished_s: Annotated[
         Span,
-        Meta(
-            description="A client whose machine confirms nothing of what it was sent for this long is gone (Linux)."
-        ),
+        Meta(description="A client whose machine acknowledges nothing for this long counts as gone (Linux)."),
     ] = 30.0
     linger_s: Annotated[
         Span,
         Meta(
-            description="How long what a refused client still sends is thrown away, so that it can read why."
+            description="How long to discard what a refused client still sends, so that it can read the "
+            "refusal."
         ),
     ] = 2.0
     pipelined: Annotated[
-        Amount, Meta(description="Requests waiting behind a running one before no more is read.")
+        Amount,
+        Meta(
+            description="How many requests may wait behind a running one on a connection before reading "
+            "stops."
+        ),
     ] = 16
-    connections: Annotated[Amount, Meta(description="Connections open at a time.")] = 50_000
+    connections: Annotated[Amount, Meta(description="How many connections may be open at a time.")] = 50_000
 
 
 @dataclass(frozen=True, slots=True)

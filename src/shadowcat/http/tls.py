@@ -13,13 +13,11 @@ _File = Annotated[str, Meta(title="the path of a file")]
 
 
 class ServerTls(Struct, frozen=True):
-    cert_file: Annotated[_File, Meta(description="The certificate and what leads to its authority, in PEM.")]
+    cert_file: Annotated[_File, Meta(description="The certificate with its chain, in PEM.")]
     key_file: Annotated[_File, Meta(description="The certificate's key, in PEM and without a password.")]
     client_ca_file: Annotated[
         str | None,
-        Meta(
-            description="When given, a client without a certificate from this authority is not served (mTLS)."
-        ),
+        Meta(description="If set, only clients with a certificate from this authority are served (mTLS)."),
     ] = None
 
     def context(self) -> ssl.SSLContext:
@@ -41,9 +39,7 @@ class ServerTls(Struct, frozen=True):
 class ClientTls(Struct, frozen=True):
     ca_file: Annotated[
         str | None,
-        Meta(
-            description="Authorities to trust with servers, in PEM; those of the system where none is given."
-        ),
+        Meta(description="Authorities to trust for servers, in PEM; by default those of the system."),
     ] = None
     cert_file: Annotated[
         str | None, Meta(description="A certificate to show to servers that ask for one.")

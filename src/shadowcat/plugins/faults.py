@@ -21,29 +21,37 @@ from shadowcat.wire.jsonrpc import Message
 
 
 class FaultOptions(Struct, frozen=True, kw_only=True):
-    seed: Annotated[int, Meta(description="The same one makes the same faults of the same requests.")] = 0
-    delay_chance: Annotated[float, Meta(ge=0, le=1, description="How many requests are delayed.")] = 0.0
-    delay_s: Annotated[float, Meta(ge=0, le=3_600, description="For how long.")] = 1.0
+    seed: Annotated[int, Meta(description="The same seed causes the same faults for the same requests.")] = 0
+    delay_chance: Annotated[
+        float, Meta(ge=0, le=1, description="The share of requests that are delayed.")
+    ] = 0.0
+    delay_s: Annotated[float, Meta(ge=0, le=3_600, description="How long a delayed request waits.")] = 1.0
     refuse_chance: Annotated[
-        float, Meta(ge=0, le=1, description="How many requests find no server (503, nothing was sent).")
+        float,
+        Meta(ge=0, le=1, description="The share of requests that find no server (503, nothing was sent)."),
     ] = 0.0
     fail_chance: Annotated[
-        float, Meta(ge=0, le=1, description="How many requests the server fails on, as with a 500.")
+        float, Meta(ge=0, le=1, description="The share of requests that the server fails on, as with a 500.")
     ] = 0.0
     expire_chance: Annotated[
         float,
         Meta(
             ge=0,
             le=1,
-            description="How many requests of a session find that the server has forgotten it (404).",
+            description="The share of requests that find their session forgotten by the server (404).",
         ),
     ] = 0.0
-    drop_chance: Annotated[float, Meta(ge=0, le=1, description="How many notifications are lost.")] = 0.0
-    duplicate_chance: Annotated[float, Meta(ge=0, le=1, description="How many notifications come twice.")] = (
-        0.0
-    )
+    drop_chance: Annotated[
+        float, Meta(ge=0, le=1, description="The share of notifications that are lost.")
+    ] = 0.0
+    duplicate_chance: Annotated[
+        float, Meta(ge=0, le=1, description="The share of notifications that come twice.")
+    ] = 0.0
     reorder_chance: Annotated[
-        float, Meta(ge=0, le=1, description="How many notifications of a stream come after the next message.")
+        float,
+        Meta(
+            ge=0, le=1, description="The share of a stream's notifications that come after the next message."
+        ),
     ] = 0.0
     cut_after: Annotated[
         Annotated[int, Meta(ge=1)] | None,

@@ -26,13 +26,11 @@ log = logging.getLogger("shadowcat.plugins")
 
 class HoldOptions(Struct, frozen=True, kw_only=True):
     max_held: Annotated[
-        int, Meta(ge=1, le=10_000, description="How many messages may be held; what comes beyond is refused.")
+        int, Meta(ge=1, le=10_000, description="How many messages may be held; any more are refused.")
     ] = 100
-    timeout_s: Annotated[float, Meta(gt=0, le=86_400, description="How long a message is held at most.")] = (
-        300.0
-    )
+    timeout_s: Annotated[float, Meta(gt=0, le=86_400, description="How long a message may be held.")] = 300.0
     on_timeout: Annotated[
-        Literal["refuse", "release"], Meta(description="What becomes of one that nobody decided on.")
+        Literal["refuse", "release"], Meta(description="What happens to a message that nobody decided on.")
     ] = "refuse"
 
 

@@ -23,7 +23,7 @@ _MORE_S = 5.0
 
 class RulesOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     file: Annotated[
-        str, msgspec.Meta(description="A file of rules for messages, in TOML; read again when it changes.")
+        str, msgspec.Meta(description="A file of rules for messages, in TOML; reloaded when it changes.")
     ]
 
 

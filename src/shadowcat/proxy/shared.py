@@ -25,23 +25,21 @@ _Span = Annotated[float, Meta(gt=0)]
 
 class SessionLimits(Struct, frozen=True):
     max_sessions: Annotated[
-        int, Meta(ge=1, description="Sessions open at a time; who wants one more gets 503.")
+        int, Meta(ge=1, description="How many sessions may be open at a time; beyond that, clients get 503.")
     ] = 10_000
     max_sessions_per_client: Annotated[
         Annotated[int, Meta(ge=1)] | None,
         # Behind another proxy all clients have one address, so there is no number that fits everybody.
-        Meta(description="Of these, open for one client, by its address; any number where nothing is said."),
+        Meta(description="How many of them one client address may have; by default any number."),
     ] = None
-    idle_s: Annotated[_Span, Meta(description="How long a session may be unused before it is ended.")] = (
-        1_800.0
-    )
+    idle_s: Annotated[_Span, Meta(description="How long a session may be idle before it ends.")] = 1_800.0
     recovery_gap_s: Annotated[
         float,
         Meta(ge=0, description="An upstream that loses a session again this soon is not asked a third time."),
     ] = 1.0
     log: LogLimits = field(default_factory=LogLimits)
     all_log_bytes: Annotated[
-        int, Meta(ge=1, description="What the logs of all sessions may hold together.")
+        int, Meta(ge=1, description="How much the stream logs of all sessions may hold together.")
     ] = 512 * 1024 * 1024
     call_s: Annotated[
         _Span,
@@ -50,7 +48,7 @@ class SessionLimits(Struct, frozen=True):
     ] = 300.0
     server_request_s: Annotated[
         _Span,
-        Meta(description="How long a request of the server's waits for the client to come and answer it."),
+        Meta(description="How long a request from the server waits for the client to come and answer it."),
     ] = 600.0
     linger_s: Annotated[
         float,
@@ -61,7 +59,10 @@ class SessionLimits(Struct, frozen=True):
     ] = 60.0
     upgrade_after_s: Annotated[
         Annotated[float, Meta(ge=0)] | None,
-        Meta(description="Answer a longer call as a stream, which a 2025-11-25 client can resume."),
+        Meta(
+            description="Answer calls that take longer than this as a stream, which 2025-11-25 clients can "
+            "resume."
+        ),
     ] = None
 
 

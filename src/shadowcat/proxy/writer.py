@@ -29,17 +29,18 @@ _MAX_BYTES = 4 * 1024 * 1024
 
 
 class Durability(Struct, frozen=True):
-    strict: Annotated[
-        bool, Meta(description="Each event is in the store before its first byte leaves for the client.")
-    ] = False
+    strict: Annotated[bool, Meta(description="Store each event before sending any of it to the client.")] = (
+        False
+    )
     gather_s: Annotated[
-        float, Meta(ge=0, description="How long changes wait for company, where nobody waits for them.")
+        float,
+        Meta(ge=0, description="How long changes wait to be written together, if nobody waits for them."),
     ] = 0.005
     patience_s: Annotated[
-        float, Meta(gt=0, description="A store that takes longer for a write is treated as one that failed.")
+        float, Meta(gt=0, description="A write that takes the store longer counts as failed.")
     ] = 2.0
     retry_first_s: Annotated[
-        float, Meta(gt=0, description="The pause after a first failure; each one doubles it.")
+        float, Meta(gt=0, description="The pause after the first failure; each further failure doubles it.")
     ] = 0.1
     retry_cap_s: Annotated[float, Meta(gt=0, description="The longest pause.")] = 2.0
 

@@ -16,38 +16,47 @@ class RecordOptions(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             title="the path of a directory",
             min_length=1,
-            description="Write what passes to tapes in this directory, without secrets. It is made, for its owner "
-            "alone, if it is not there.",
+            description="Record messages to tapes in this directory, with secrets cut out. If it does not "
+            "exist, it is created for its owner alone.",
         ),
     ]
     redact_keys: Annotated[
-        tuple[str, ...], Meta(description="Keys whose values are secrets, beside the usual ones.")
+        tuple[str, ...], Meta(description="Keys whose values are secrets, in addition to the usual ones.")
     ] = ()
     part_bytes: Annotated[
-        int, Meta(ge=1024, description="A tape that has grown to this is ended, and another one begun.")
+        int, Meta(ge=1024, description="The size at which a tape is closed and the next one begun.")
     ] = 64 * _MIB
-    part_s: Annotated[float, Meta(gt=0, description="The same for its age.")] = 3_600.0
+    part_s: Annotated[
+        float, Meta(gt=0, description="The age at which a tape is closed and the next one begun.")
+    ] = 3_600.0
     total_bytes: Annotated[
         int,
-        Meta(ge=2048, description="All tapes in the directory; the oldest ones are removed to keep to it."),
+        Meta(
+            ge=2048,
+            description="The size of all tapes in the directory; the oldest are removed to stay below it.",
+        ),
     ] = 1024 * _MIB
     queue_bytes: Annotated[
         int,
-        Meta(
-            ge=1024, description="How much may wait to be written; what comes then is left out and counted."
-        ),
+        Meta(ge=1024, description="How much may wait to be written; anything more is left out and counted."),
     ] = 64 * _MIB
     ring_s: Annotated[
         float,
-        Meta(ge=0, description="If set, what passed this lately is written only when something goes wrong."),
+        Meta(
+            ge=0,
+            description="If set, keep this many seconds of messages in memory, and write them only when "
+            "something goes wrong.",
+        ),
     ] = 0.0
     ring_bytes: Annotated[
-        int, Meta(ge=1024, description="What is held for that at most, the newest of it.")
+        int, Meta(ge=1024, description="How much memory that may take; the oldest messages are dropped.")
     ] = 32 * _MIB
     slow_call_s: Annotated[
         float,
         Meta(
-            ge=0, description="With a ring: an answer that took longer is something gone wrong; 0 for never."
+            ge=0,
+            description="With a ring: an answer that takes longer counts as something going wrong; 0 for "
+            "never.",
         ),
     ] = 0.0
 
