@@ -171,7 +171,7 @@ def _recorded(read: Callable[[RecordNumbers], float]) -> Callable[[Watching], fl
 
 _PROXY = (
     Number("shadowcat_phase", Type.GAUGE, ("phase",), "1 for the phase that the proxy is in", _phases),
-    _gauge("ready", "whether `/ready` says yes", lambda now: readiness(now.proxy.shared).is_ready),
+    _gauge("ready", "1 if `/ready` says 200", lambda now: readiness(now.proxy.shared).is_ready),
     _gauge(
         "event_loop_lag_seconds",
         "the longest that the event loop was held up in the last 15 s",
@@ -180,22 +180,26 @@ _PROXY = (
     _gauge("admin_viewers", "open event feeds of the admin listener", lambda now: now.viewers()),
 )
 _HTTP = (
-    _gauge("http_connections", "clients' connections", lambda now: now.proxy.server.statistics().connections),
+    _gauge(
+        "http_connections",
+        "open connections from clients",
+        lambda now: now.proxy.server.statistics().connections,
+    ),
     _gauge(
         "http_body_bytes",
-        "held of the bodies of requests that arrive or wait for their answer",
+        "bytes held of request bodies that are arriving or waiting for an answer",
         lambda now: now.proxy.server.statistics().body_bytes,
     ),
     _counter(
         "http_requests_total",
-        "requests that were read whole",
+        "requests read completely",
         lambda now: now.proxy.server.statistics().requests,
     ),
     Number(
         "shadowcat_http_error_responses_total",
         Type.COUNTER,
         ("status",),
-        "answers with a status from 400 on; in a session, what a server did wrong is told with 200",
+        "answers with status 400 or higher; in a session, a server's errors have status 200",
         _error_responses,
     ),
     _counter(
@@ -205,18 +209,28 @@ _HTTP = (
     ),
 )
 _SESSIONS = (
-    Number("shadowcat_sessions", Type.GAUGE, ("state",), "sessions that live here", _sessions),
-    _gauge("sessions_limit", "how many there may be", lambda now: now.proxy.shared.limits.max_sessions),
+    Number("shadowcat_sessions", Type.GAUGE, ("state",), "sessions in this process", _sessions),
+    _gauge(
+        "sessions_limit", "how many sessions there may be", lambda now: now.proxy.shared.limits.max_sessions
+    ),
     _counted("sessions_opened_total", "sessions opened", "sessions_opened"),
     _counted("sessions_ended_total", "sessions ended, for whatever reason", "sessions_ended"),
-    _counted("sessions_expired_total", "those of them that were idle for too long", "sessions_expired"),
+    _counted(
+        "sessions_expired_total",
+        "sessions that ended because they were idle for too long",
+        "sessions_expired",
+    ),
     _counted("sessions_refused_total", "sessions refused because there were too many", "sessions_refused"),
     _counted("sessions_revived_total", "sessions taken up from the store", "sessions_revived"),
     _counted("sessions_lost_total", "sessions that another process took over, or ended", "sessions_lost"),
     _counted(
         "session_recoveries_total", "upstream sessions opened again after the server lost them", "recoveries"
     ),
-    _counted("session_recoveries_failed_total", "attempts at that which failed", "recoveries_failed"),
+    _counted(
+        "session_recoveries_failed_total",
+        "failed attempts to open an upstream session again",
+        "recoveries_failed",
+    ),
     _counted(
         "session_promises_shrunk_total",
         "sessions ended because the server came back with less",
@@ -224,72 +238,84 @@ _SESSIONS = (
     ),
 )
 _CALLS = (
-    _counted("exchanges_total", "requests of clients, but for the opening of sessions", "exchanges"),
-    _counted("messages_dropped_total", "messages that were for nobody", "dropped_messages"),
+    _counted("exchanges_total", "requests from clients, without those that open sessions", "exchanges"),
+    _counted("messages_dropped_total", "messages dropped because they were for nobody", "dropped_messages"),
     _counted(
         "server_requests_expired_total",
-        "questions of servers that no client answered in time",
+        "questions from servers that no client answered in time",
         "server_requests_expired",
     ),
     Number(
         "shadowcat_interceptor_failures_total",
         Type.COUNTER,
         ("interceptor", "how"),
-        "messages that an interceptor or a tap failed on; what interceptors fail on is refused, unless they fail open",
+        "messages an interceptor or tap failed on; an interceptor's are refused, unless it fails open",
         _interceptor_failures,
     ),
 )
 _STREAMS = (
     _gauge(
-        "stream_log_bytes", "held for clients that come back", lambda now: now.proxy.shared.log_budget.used
+        "stream_log_bytes",
+        "bytes held for clients that come back",
+        lambda now: now.proxy.shared.log_budget.used,
     ),
-    _gauge("stream_log_bytes_limit", "how much may be held", lambda now: now.proxy.shared.log_budget.limit),
-    _gauge("stream_log_events", "events held", lambda now: now.proxy.shared.log_budget.events),
+    _gauge(
+        "stream_log_bytes_limit", "how many bytes may be held", lambda now: now.proxy.shared.log_budget.limit
+    ),
+    _gauge(
+        "stream_log_events",
+        "events held for clients that come back",
+        lambda now: now.proxy.shared.log_budget.events,
+    ),
     _counter(
         "stream_log_evicted_events_total",
-        "events let go of before their time because room was short",
+        "events dropped before their time to make room",
         lambda now: now.proxy.shared.log_budget.evicted,
     ),
     _counted("client_resumes_total", "streams that clients came back to", "client_resumes"),
-    _counted("client_resume_gaps_total", "those of them whose rest was no longer held", "gaps"),
+    _counted(
+        "client_resume_gaps_total",
+        "streams that clients came back to, but whose rest was no longer held",
+        "gaps",
+    ),
     _counted("streams_abandoned_total", "calls ended because nobody read their stream", "streams_abandoned"),
 )
 _STORE = (
-    _gauge("store_failing", "whether the store fails", _stored(lambda writer: writer.is_failing)),
+    _gauge("store_failing", "1 while the store fails", _stored(lambda writer: writer.is_failing)),
     _gauge(
         "store_waiting_sessions",
-        "sessions with something that the store does not have yet",
+        "sessions with changes that the store does not have yet",
         _stored(len),
     ),
     _gauge(
         "store_set_aside_sessions",
-        "those of them that the store refuses while it takes others; each is offered again every 30 s",
+        "waiting sessions that the store refuses while it takes others; each is tried again every 30 s",
         _stored(lambda writer: writer.set_aside),
     ),
     _counter(
         "store_sessions_given_up_total",
-        "sessions that cannot be stored at all, and go on without",
+        "sessions that cannot be stored at all, and go on without the store",
         _stored(lambda writer: writer.given_up),
     ),
     _counter(
         "store_changes_written_total",
-        "changes of sessions written",
+        "changes to sessions written",
         _stored(lambda writer: writer.changes_written),
     ),
     _counter("store_write_failures_total", "writes that failed", _stored(lambda writer: writer.failures)),
-    _counted("store_read_failures_total", "other calls of the store that failed", "store_failures"),
+    _counted("store_read_failures_total", "other calls to the store that failed", "store_failures"),
 )
 _RECORDING = (
-    _gauge("recording_failing", "whether nothing can be recorded", _recorded(lambda found: found.is_failing)),
+    _gauge("recording_failing", "1 while nothing can be recorded", _recorded(lambda found: found.is_failing)),
     _counter("recorded_messages_total", "messages recorded", _recorded(lambda found: found.recorded)),
     _counter(
         "recorded_messages_redacted_total",
-        "those of them that something was cut out of",
+        "recorded messages from which something was cut out",
         _recorded(lambda found: found.redacted),
     ),
     _counter(
         "record_dropped_messages_total",
-        "messages that came too fast to be recorded, or that could not be written",
+        "messages not recorded because they came too fast or could not be written",
         _recorded(lambda found: found.dropped),
     ),
 )
@@ -298,55 +324,66 @@ _UPSTREAMS = (
         "shadowcat_upstream_in_trouble",
         Type.GAUGE,
         ("upstream",),
-        "1 from when something went wrong until it answers again",
+        "1 from when something goes wrong until the server answers again",
         _in_trouble,
     ),
     Number(
         "shadowcat_upstream_faults_total",
         Type.COUNTER,
         ("upstream", "kind"),
-        "what went wrong with it, by kind of fault",
+        "what went wrong with the server, by kind of fault",
         _faults,
     ),
     Number(
         "shadowcat_upstream_connections",
         Type.GAUGE,
         ("upstream", "state"),
-        "connections to its host and port; upstreams that share those share them",
+        "connections to the server's host and port; upstreams with the same host and port share them",
         _connections,
     ),
-    _upstream(Type.GAUGE, "streams", "event streams of it that are read", "streams_open"),
+    _upstream(Type.GAUGE, "streams", "open event streams from the server", "streams_open"),
     _upstream(Type.COUNTER, "streams_opened_total", "event streams opened", "streams_opened"),
     _upstream(
         Type.COUNTER,
         "stream_seconds_total",
-        "how long those that ended were open, together",
+        "how long the event streams that ended were open, in total",
         "stream_seconds",
     ),
+    _upstream(Type.COUNTER, "reconnect_attempts_total", "attempts to resume a stream", "reconnect_attempts"),
+    _upstream(Type.COUNTER, "reconnects_total", "streams resumed", "reconnects"),
     _upstream(
-        Type.COUNTER, "reconnect_attempts_total", "attempts to go on with a stream", "reconnect_attempts"
+        Type.COUNTER, "streams_given_up_total", "streams that could not be resumed", "streams_given_up"
     ),
-    _upstream(Type.COUNTER, "reconnects_total", "those of them that succeeded", "reconnects"),
-    _upstream(Type.COUNTER, "streams_given_up_total", "streams that could not go on", "streams_given_up"),
     _upstream(
-        Type.COUNTER, "repeated_events_total", "events sent once more by it, and dropped", "events_repeated"
+        Type.COUNTER,
+        "repeated_events_total",
+        "events that the server sent again, and that were dropped",
+        "events_repeated",
     ),
     _upstream(Type.GAUGE, "processes", "processes of a command", "processes"),
     _upstream(Type.COUNTER, "processes_started_total", "processes started", "processes_started"),
     _upstream(
-        Type.COUNTER, "processes_crashed_total", "processes that ended by themselves", "processes_crashed"
+        Type.COUNTER, "processes_crashed_total", "processes that ended on their own", "processes_crashed"
     ),
     _upstream(
         Type.GAUGE, "circuit_open", "1 while a command that keeps failing is left alone", "is_left_alone"
     ),
     _upstream(
-        Type.COUNTER, "messages_dropped_total", "messages of it that were for nobody", "messages_dropped"
+        Type.COUNTER,
+        "messages_dropped_total",
+        "messages from the server dropped because they were for nobody",
+        "messages_dropped",
     ),
-    _upstream(Type.COUNTER, "garbage_lines_total", "what it sent that was no message", "lines_of_garbage"),
+    _upstream(
+        Type.COUNTER,
+        "garbage_lines_total",
+        "lines and events from the server that were not messages",
+        "lines_of_garbage",
+    ),
     _upstream(
         Type.COUNTER,
         "reader_stalls_total",
-        "times it was not read because a client was behind",
+        "times the server was not read because a client was behind",
         "reader_stalls",
     ),
 )
