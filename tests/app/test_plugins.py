@@ -107,6 +107,12 @@ WRONG = {
         {},
         ", line 16: Refusing cannot be made: AttributeError",
     ),
+    "misspelt hook": (
+        PLUGIN.replace("on_request", "on_requests"),
+        "",
+        {},
+        "TypeError: Refusing.on_requests is no hook; did you mean on_request?",
+    ),
     "imports what is broken": (
         "import os\n\nimport broken_module",
         "",
@@ -252,3 +258,21 @@ def test_a_bad_file_of_rules_is_named(tmp_path: Path) -> None:
     write(path, RULE + RULE)
     with pytest.raises(PluginError, match=rf"rules {path}: line 5: rule 'r'"):
         load("rules", file=str(path))
+
+
+def test_a_method_that_looks_misspelt_is_said(plugin: Path, caplog: pytest.LogCaptureFixture) -> None:
+    methods = '("tool/call", "tools/list", "mine/own")'
+    write(plugin, PLUGIN.replace("Options = Options\n", f"Options = Options\n        methods = {methods}\n"))
+    load(plugin)
+    assert caplog.messages == [f"plugin {plugin}: MCP has no method tool/call; did you mean tools/call?"]
+
+
+def test_a_method_that_looks_misspelt_in_a_rule_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rules = tmp_path / "rules.toml"
+    write(rules, "[[rule]]\nname = 'a'\nmethod = ['resource/read', 'resources/*']\nblock = 'no'\n")
+    load("rules", file=str(rules))
+    assert caplog.messages == [
+        f"rules {rules}: MCP has no method resource/read; did you mean resources/read?"
+    ]

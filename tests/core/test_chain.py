@@ -67,3 +67,8 @@ def test_no_methods_at_all_want_nothing() -> None:
 def test_a_method_in_place_of_a_list_of_them_is_refused() -> None:
     with pytest.raises(TypeError, match="'tools/call'"):
         Chain([hooked(Phase.REQUEST, methods="tools/call")])  # type: ignore[arg-type]
+
+
+def test_a_hook_that_nothing_would_call_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"Hooked\.on_respons is no hook; did you mean on_response\?"):
+        type("Hooked", (Interceptor,), {"on_respons": lambda *_: PASS})

@@ -18,7 +18,8 @@ import msgspec
 from shadowcat.app.plugin_code import PluginCode
 from shadowcat.app.plugin_settings import PluginSettings
 from shadowcat.core.chain import Chain
-from shadowcat.core.interceptor import Interceptor
+from shadowcat.core.interceptor import Interceptor, Phase
+from shadowcat.core.phases import method_meant
 from shadowcat.core.rule_file import RuleFileError, read_rules
 from shadowcat.errors import PluginError
 from shadowcat.plugins.hold import HoldDesk, HoldOptions
@@ -163,9 +164,20 @@ def _made(source: _Source) -> Interceptor:
     made = source.make()
     try:
         Chain([made])
+        methods = _named_by(made)
     except Exception as error:
         raise PluginError(f"{source.label}: {error}") from error
+    for method in sorted(methods):
+        if (meant := method_meant(method)) is not None:
+            log.warning("%s: MCP has no method %s; did you mean %s?", source.label, method, meant)
     return made
+
+
+def _named_by(interceptor: Interceptor) -> set[str]:
+    if isinstance(interceptor, Rules):
+        patterns = [pattern for rule in interceptor.rules.rules for pattern in rule.match.methods]
+        return {pattern.text for pattern in patterns if pattern.is_exact}
+    return {method for phase in Phase for method in interceptor.wanted(phase) or ()}
 
 
 def _signature(file: str | None) -> tuple[int, int, int] | None:

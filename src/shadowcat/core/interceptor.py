@@ -7,8 +7,9 @@ on a line of stdio. It says what becomes of it, and the parts around it see to t
 from __future__ import annotations
 
 from collections.abc import Awaitable, Collection
+from difflib import get_close_matches
 from enum import Enum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -41,6 +42,7 @@ class Phase(Enum):
 
 
 _TO_SERVER = (Phase.REQUEST, Phase.NOTIFICATION, Phase.SERVER_RESPONSE)
+_HOOKS = tuple(f"on_{phase.value}" for phase in Phase)
 
 
 class Interceptor:
@@ -54,6 +56,14 @@ class Interceptor:
     """How long an `async` hook may take. One that does not wait cannot be interrupted."""
     fails_open: bool = False
     """Whether a message passes when a hook raises, takes too long, or gives no verdict; else it is refused."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """A misspelt hook would never be called, and what it is to refuse would pass."""
+        super().__init_subclass__(**kwargs)
+        for name in vars(cls):
+            if name.startswith("on_") and name not in _HOOKS:
+                [meant] = get_close_matches(name, _HOOKS, n=1, cutoff=0.0)
+                raise TypeError(f"{cls.__name__}.{name} is no hook; did you mean {meant}?")
 
     @property
     def name(self) -> str:

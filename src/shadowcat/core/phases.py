@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
+
 from shadowcat.core.exchange import Direction
 from shadowcat.core.interceptor import Phase
 from shadowcat.core.patterns import Patterns
@@ -29,11 +31,36 @@ _ASKED_BY_CLIENTS = frozenset(
         "completion/complete",
     }
 )
+_TOLD = frozenset(
+    {
+        Method.INITIALIZED,
+        Method.CANCELLED,
+        Method.PROGRESS,
+        Method.MESSAGE,
+        Method.ACKNOWLEDGED,
+        Method.RESOURCE_UPDATED,
+        Method.TOOLS_CHANGED,
+        Method.PROMPTS_CHANGED,
+        Method.RESOURCES_CHANGED,
+        "notifications/roots/list_changed",
+        "notifications/elicitation/complete",
+        "notifications/tasks/status",
+    }
+)
+_KNOWN = _ASKED_BY_SERVERS | _ASKED_BY_BOTH | _ASKED_BY_CLIENTS | _TOLD
+_LOOKS_LIKE = 0.85
 _MODERN_ONLY = frozenset({Method.DISCOVER, Method.LISTEN})
 
 _OF_CLIENTS = frozenset({Phase.REQUEST, Phase.RESPONSE})
 _OF_SERVERS = frozenset({Phase.SERVER_REQUEST, Phase.SERVER_RESPONSE})
 _NOTIFICATIONS = frozenset({Phase.NOTIFICATION, Phase.SERVER_NOTIFICATION})
+
+
+def method_meant(method: str) -> str | None:
+    """The one of MCP's that another is likely a misspelling of. It may be an extension's all the same."""
+    if method in _KNOWN:
+        return None
+    return next(iter(get_close_matches(method, sorted(_KNOWN), n=1, cutoff=_LOOKS_LIKE)), None)
 
 
 def phases_of(direction: Direction, methods: Patterns, era: Era | None) -> frozenset[Phase]:
