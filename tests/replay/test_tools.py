@@ -49,9 +49,12 @@ def test_list(tmp_path: Path) -> None:
         talk(traffic, "a", "b")
         request = traffic.ask(call(3))
         traffic.tell(jsonrpc.error(3, {"code": -1, "message": "no"}), request)
+        request = traffic.ask(call(4))
+        traffic.tell(answer(request, isError=True), request)
     [row] = list_tapes(str(tmp_path))
-    assert {name: row[name] for name in ("messages", "requests", "errors", "sessions", "missing", "end")} == {
-        "messages": 8, "requests": 3, "errors": 1, "sessions": 1, "missing": 0, "end": "clean",
+    names = ("messages", "requests", "errors", "tool_errors", "sessions", "missing", "end")
+    assert {name: row[name] for name in names} == {
+        "messages": 10, "requests": 4, "errors": 1, "tool_errors": 1, "sessions": 1, "missing": 0, "end": "clean",
     }  # fmt: skip
 
 
@@ -88,8 +91,38 @@ def test_show(tmp_path: Path) -> None:
     assert len(lines) == 6
     assert "-> tools/call t id=1" in lines[0]
     assert "<- notifications/message" in lines[1]
-    assert "<- result to tools/call id=1" in lines[2]
+    assert "<- result to tools/call t id=1" in lines[2]
     assert not any("\x1b" in line for line in lines)
+
+
+def test_a_tool_that_failed_is_told_from_one_that_did_not(tmp_path: Path) -> None:
+    with recording(tmp_path) as traffic:
+        for number, failed in enumerate((True, False), 1):
+            request = traffic.ask(call(number))
+            traffic.tell(answer(request, isError=failed, content=[{"text": '"isError":true'}]), request)
+    _, *lines = show_tape(str(tmp_path))
+    assert ["[tool error]" in line for line in lines] == [False, True, False, False]
+
+
+def test_what_a_message_says_comes_before_its_meta(tmp_path: Path) -> None:
+    """Which goes first in what SDKs write, and is longer than the line."""
+    with recording(tmp_path) as traffic:
+        request = traffic.ask(call(1))
+        traffic.tell(answer(request, _meta={"x": "y" * 500}, content="what is said"), request)
+    [*_, shortened] = show_tape(str(tmp_path))
+    assert shortened.endswith('{"content":"what is said"}')
+    [*_, whole] = show_tape(str(tmp_path), unshortened=True)
+    assert '"_meta"' in whole
+
+
+def test_what_can_be_read_in_two_ways_is_shown_as_it_is(tmp_path: Path) -> None:
+    with recording(tmp_path) as traffic:
+        request = traffic.ask(call(1))
+        traffic.tell(
+            jsonrpc.parse(b'{"jsonrpc":"2.0","id":1,"result":{"_meta":1,"_meta":{"isError":1}}}'), request
+        )
+    [*_, shown] = show_tape(str(tmp_path))
+    assert shown.endswith('{"_meta":1,"_meta":{"isError":1}}')
 
 
 def test_show_of_one_session_and_method(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ def list_tapes(place: str) -> Iterator[dict[str, Any]]:
             "messages": one.frames,
             "requests": one.requests,
             "errors": one.errors,
+            "tool_errors": one.tool_errors,
             "sessions": one.sessions,
             "missing": one.missing,
             "bytes": one.bytes,

@@ -22,6 +22,8 @@ class Tallied(NamedTuple):
     frames: int
     requests: int
     errors: int
+    tool_errors: int
+    """Results that say that the tool failed."""
     sessions: int
     missing: int
     """Numbers that are not there, between the first and the last."""
@@ -62,7 +64,7 @@ def tallied(path: Path, is_written: IsWritten) -> Tallied | Unreadable:
 
 
 def _tallied(path: Path, size: int, file: TapeFile, is_written: IsWritten) -> Tallied:
-    frames = requests = errors = missing = 0
+    frames = requests = errors = tool_errors = missing = 0
     sessions: set[str] = set()
     first: Frame | None = None
     last: Frame | None = None
@@ -74,12 +76,13 @@ def _tallied(path: Path, size: int, file: TapeFile, is_written: IsWritten) -> Ta
         frames += 1
         requests += frame.kind == "request" and frame.direction == tape.TO_SERVER
         errors += frame.kind == "error" and frame.direction == tape.TO_CLIENT
+        tool_errors += frame.is_tool_error
         if frame.session:
             sessions.add(frame.session)
     began_at = first.at if first is not None else file.head.started
     ended_at = last.at if last is not None else began_at
     end = end_of(file, is_written)
-    found = frames, requests, errors, len(sessions), missing, began_at, ended_at, end
+    found = frames, requests, errors, tool_errors, len(sessions), missing, began_at, ended_at, end
     return Tallied(path, size, file.head, *found)
 
 

@@ -7,10 +7,14 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
+import msgspec
+
+from shadowcat.errors import Fault
 from shadowcat.replay.files import MAX_LINE_BYTES
 from shadowcat.wire import tape
-from shadowcat.wire.jsonrpc import Message
+from shadowcat.wire.jsonrpc import Message, members
 from shadowcat.wire.mcp import NAMED_BY
 from shadowcat.wire.tape import SUFFIX, Frame, Head, Tape, TapeError
 from shadowcat.wire.text import on_one_line, printable
@@ -19,6 +23,7 @@ _MAX_REMEMBERED = 20_000
 _LOOK_S = 0.2
 _READ_BYTES = 256 * 1024
 _SHOWN_CHARS = 160
+_META = b'"_meta"'
 
 
 class Timeline:
@@ -27,47 +32,69 @@ class Timeline:
         self._session = session
         self._method = method
         self._whole = whole
-        self._methods: OrderedDict[int, str] = OrderedDict()
-        """Of the last requests, by their seq."""
+        self._asked: OrderedDict[int, _Asked] = OrderedDict()
+        """The last requests, by their seq."""
 
     def line(self, frame: Frame) -> str | None:
         """None for one that is not asked for."""
-        about = frame.method or self._methods.get(frame.request or 0, "")
-        if frame.kind == "request":
-            self._methods[frame.seq] = frame.method
-            if len(self._methods) > _MAX_REMEMBERED:
-                self._methods.popitem(last=False)
-        if not frame.session.startswith(self._session) or not self._is_wanted(frame, about):
-            return None
         message = frame.parsed()
+        asked = self._asked.get(frame.request or 0, _Asked("", ""))
+        if frame.kind == "request":
+            self._asked[frame.seq] = _Asked(frame.method, _name_in(message))
+            if len(self._asked) > _MAX_REMEMBERED:
+                self._asked.popitem(last=False)
+        if not frame.session.startswith(self._session) or not self._is_wanted(frame, asked):
+            return None
         arrow = "->" if frame.direction == tape.TO_SERVER else "<-"
         parts = [f"{frame.seq:>6} {frame.ms / 1_000:>+11.3f}s {frame.session or '-':<12} {arrow}"]
-        parts.append(_what(frame, message, about))
+        parts.append(_what(frame, message, asked))
+        if frame.is_tool_error:
+            parts.append("[tool error]")
         if frame.outcome != tape.PASSED:
             parts.append(
                 f"[{frame.outcome}{self._shortened(b' ' + bytes(frame.became)) if frame.became else ''}]"
             )
-        parts.append(self._shortened(message.raw_params or message.raw_result or message.raw_error))
+        said = message.raw_params or message.raw_result or message.raw_error
+        parts.append(self._shortened(said if self._whole else _without_meta(said)))
         return on_one_line(" ".join(part for part in parts if part))
 
-    def _is_wanted(self, frame: Frame, about: str) -> bool:
-        if not self._method:
-            return True
-        belongs = self._methods.get(frame.request or 0, "")
-        return self._method in (about, belongs)
+    def _is_wanted(self, frame: Frame, asked: _Asked) -> bool:
+        return not self._method or self._method in (frame.method, asked.method)
 
     def _shortened(self, raw: bytes) -> str:
         return printable(raw, len(raw) if self._whole else _SHOWN_CHARS)
 
 
-def _what(frame: Frame, message: Message, about: str) -> str:
+class _Asked(NamedTuple):
+    method: str
+    name: str
+    """What the request is about, such as the tool; empty where nothing says so."""
+
+
+def _what(frame: Frame, message: Message, asked: _Asked) -> str:
     if message.is_response:
-        after = f" to {about}" if about else ""
+        after = f" to {' '.join(filter(None, asked))}" if asked.method else ""
         status = f" (HTTP {frame.status})" if frame.status != 200 else ""
         return f"{message.kind.value}{after}{status} id={message.id}"
-    name = message.params().get(NAMED_BY.get(message.method, ""), "") if message.raw_params else ""
     id = f" id={message.id}" if message.is_request else ""
-    return f"{message.method}{f' {name}' if isinstance(name, str) and name else ''}{id}"
+    return " ".join(filter(None, (message.method, _name_in(message)))) + id
+
+
+def _name_in(message: Message) -> str:
+    name = message.params().get(NAMED_BY.get(message.method, ""), "") if message.raw_params else ""
+    return name if isinstance(name, str) else ""
+
+
+def _without_meta(raw: bytes) -> bytes:
+    """In the modern era it comes first and is longer than what a line has room for."""
+    if _META not in raw:
+        return raw
+    try:
+        found = members(raw)
+    except Fault:
+        return raw
+    found.pop("_meta", None)
+    return msgspec.json.encode(found)
 
 
 def head_line(head: Head) -> str:

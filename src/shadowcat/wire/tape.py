@@ -35,6 +35,8 @@ _OUTCOMES = frozenset({PASSED, REPLACED, REPLIED, REJECTED, FAILED})
 
 SUFFIX = ".tape"
 
+_IS_ERROR = b'"isError"'
+
 NOTHING = Raw(b"")
 """The one object that is left out of a line: another one without bytes would be written, as no JSON."""
 
@@ -109,6 +111,16 @@ class Frame(msgspec.Struct, kw_only=True, omit_defaults=True):
     @property
     def raw(self) -> bytes:
         return bytes(self.message) if self.message else self.text.encode()
+
+    @property
+    def is_tool_error(self) -> bool:
+        """Whether it is a result all the same, and says that the tool failed."""
+        if self.kind != "result" or _IS_ERROR not in self.raw:
+            return False
+        try:
+            return bytes(jsonrpc.members(self.parsed().raw_result).get("isError", NOTHING)) == b"true"
+        except Fault:
+            return False
 
     def parsed(self) -> Message:
         """The message. Raises `TapeError`, also where it is not of the kind and method that the line says it is."""
