@@ -6,10 +6,11 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from shadowcat.app.replay import recording_at
-from shadowcat.core.exchange import Context, Reject, Replace, Reply
+from shadowcat.core.exchange import PASS, Caller, Context, Direction, Reject, Replace, Reply
 from shadowcat.core.interceptor import Interceptor, Judgement
 from shadowcat.errors import Fault, FaultKind
 from shadowcat.plugins.recording.options import RecordOptions
@@ -20,6 +21,7 @@ from shadowcat.replay.pipe import TapePipe
 from shadowcat.replay.server import TapeServer
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Message
+from shadowcat.wire.mcp import Era
 from tests.replay.kit import played, playing, recorded
 from tests.rig.children import tool
 from tests.rig.client import client_of
@@ -230,6 +232,24 @@ async def test_modern_traffic(tmp_path: Path) -> None:
         assert (answer["id"], answer["result"]["number"]) == ("new", 1)
         reply = await client.ask("vendor/unknown")
         assert (reply.status, (await reply.json())["error"]["code"]) == (404, -32601)
+
+
+async def test_what_a_modern_server_said_on_stdio_comes_with_the_call_that_ran(tmp_path: Path) -> None:
+    """On the tape nothing says whose it was: there is one pipe for all."""
+    recorder = Recorder(RecordOptions(directory=str(tmp_path)), clients="stdio")
+    recorder.start()
+    up, down = (Context(Era.MODERN, direction, Caller(), "main") for direction in Direction)
+    for number in (1, 2):
+        request = jsonrpc.request(number, "tools/call", params(x=number))
+        recorder.saw(request, up, PASS)
+        said = jsonrpc.notification("notifications/message", {"level": "info", "data": number})
+        recorder.saw(said, down, PASS)
+        recorder.saw(jsonrpc.result(number, {}), msgspec.structs.replace(down, request=request), PASS)
+    recorder.close()
+    async with played(tmp_path) as client:
+        told, answer = await (await client.ask("tools/call", params(x=2), id="new")).messages()
+    assert told["params"]["data"] == 2
+    assert answer["id"] == "new"
 
 
 async def test_a_subscription_ends_in_form_when_the_player_is_to_stop(tmp_path: Path) -> None:

@@ -119,12 +119,12 @@ class RecordedSession:
     def _add_down(self, step: Step, message: Message) -> None:
         if message.is_request:
             self.questions[message.method] += 1
-        if step.request is None:
+        exchange = self._only_running() if step.request is None else self._by_seq.get(step.request)
+        if step.request is None and exchange is None:
             if message.is_request:
                 self._questions[step.seq] = None
             self.standalone.append(Standalone(step, self._last_up))
             return
-        exchange = self._by_seq.get(step.request)
         if exchange is None:
             return  # its request is not on the tape: nobody can ask for it
         exchange.steps.append(step)
@@ -132,7 +132,17 @@ class RecordedSession:
             self._questions[step.seq] = exchange
         elif message.is_response:
             exchange.is_answered = True
-            self._by_seq.pop(step.request, None)
+            self._by_seq.pop(exchange.step.seq, None)
+
+    def _only_running(self) -> Exchange | None:
+        """Without a session, what comes over stdio while one call runs is that call's: nothing on the line says so.
+
+        What a subscription brings names it, and is not asked about here.
+        """
+        if self.label:
+            return None
+        running = [one for one in self._by_seq.values() if one.method != Method.LISTEN]
+        return running[0] if len(running) == 1 else None
 
 
 class Recording:
