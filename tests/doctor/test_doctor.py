@@ -124,7 +124,7 @@ async def test_400_for_404() -> None:
     async with mcp_server(lost_as=(400, {"code": -32000, "message": "No valid session ID"})) as server:
         report = await doctor(server.url)
     assert report.code == 1
-    assert report.has("problem", "session", "400 in place of 404")
+    assert report.has("problem", "session", "400 instead of 404")
     assert report.has("problem", "origin")
     assert server.sessions == {}, "each session that was opened was ended"
     assert server.got("tools/call") == []
@@ -362,7 +362,7 @@ async def test_nobody_there() -> None:
         url = server.url
     report = await doctor(url)
     assert report.code == 2
-    assert report.has("problem", "reachable", "nobody listens there")
+    assert report.has("problem", "reachable", "nothing listens there")
 
 
 async def test_a_certificate_that_is_not_trusted(tmp_path: Path) -> None:
@@ -520,8 +520,8 @@ async def test_a_command_that_misbehaves() -> None:
     assert report.code == 1
     assert report.has("problem", "stdout", "starting up")
     assert report.has("note", "stderr", "a word on stderr")
-    assert report.has("note", "era", "it ends at a request that it does not know (exit code 3)")
-    assert report.has("warning", "end", "does not end when its stdin is closed")
+    assert report.has("note", "era", "it exits on a request that it does not know (exit code 3)")
+    assert report.has("warning", "end", "does not exit when its stdin is closed")
 
 
 @pytest.mark.parametrize(
@@ -530,7 +530,7 @@ async def test_a_command_that_misbehaves() -> None:
         (
             (sys.executable, "-c", "import sys; sys.exit('no configuration')"),
             "era",
-            "ended before it answered",
+            "exited before it answered",
         ),
         (("no-such-program-here",), "start", "cannot be started"),
         (("127.0.0.1:8080/mcp",), "start", "cannot be started"),

@@ -78,19 +78,19 @@ def test_all_is_well() -> None:
             {"legacy": msgspec.structs.replace(LEGACY, versions=["1999-01-01"])},
             "era",
             PROBLEM,
-            "a version that was not offered",
+            "a version that the client did not offer",
         ),
         # TLS.
         ({"is_loopback": False}, "tls", WARNING, "plain HTTP to another machine"),
         ({"is_tls": True}, "tls", OK, "trusted"),
         # Sessions.
-        ({"unknown_session_status": 400}, "session", PROBLEM, "400 in place of 404"),
-        ({"unknown_session_status": 500}, "session", PROBLEM, "500 in place of 404"),
+        ({"unknown_session_status": 400}, "session", PROBLEM, "400 instead of 404"),
+        ({"unknown_session_status": 500}, "session", PROBLEM, "500 instead of 404"),
         ({"unknown_session_status": 200}, "session", WARNING, "served all the same"),
         ({"unknown_session_status": None}, "session", PROBLEM, "gets no answer"),
         ({"missing_session_status": 200}, "session", WARNING, "without a session id is served"),
-        ({"initialized_status": 200}, "session", NOTE, "in place of 202"),
-        ({"initialized_status": 400}, "session", PROBLEM, "in place of 202"),
+        ({"initialized_status": 200}, "session", NOTE, "instead of 202"),
+        ({"initialized_status": 400}, "session", PROBLEM, "instead of 202"),
         ({"delete_status": 500}, "session", WARNING, "DELETE is answered with HTTP 500"),
         (
             {"legacy": msgspec.structs.replace(LEGACY, has_session_id=False)},
@@ -118,7 +118,7 @@ def test_all_is_well() -> None:
             {"foreign_origin_status": 400, "no_origin_status": 400},
             "origin",
             NOTE,
-            "whether Origin is checked cannot be told",
+            "cannot tell whether Origin is checked",
         ),
         # The call.
         ({"call": UnlistedTool("ecco", ["add", "echo"])}, "call", PROBLEM, "tool 'ecco'; did you mean echo?"),
@@ -129,20 +129,20 @@ def test_all_is_well() -> None:
         ({"stream": StreamSeen(405)}, "stream", NOTE, "no standalone stream"),
         ({"stream": StreamSeen(None, waited_s=3)}, "stream", WARNING, "does not come within 3 s"),
         ({"stream": StreamSeen(400)}, "stream", WARNING, "GET is answered with HTTP 400"),
-        ({"stream": StreamSeen(200, "text/html")}, "stream", PROBLEM, "text/html in place of"),
-        ({"stream": StreamSeen(200, "")}, "stream", PROBLEM, "no content type in place of"),
+        ({"stream": StreamSeen(200, "text/html")}, "stream", PROBLEM, "text/html instead of"),
+        ({"stream": StreamSeen(200, "")}, "stream", PROBLEM, "no content type instead of"),
         (
             {"stream": msgspec.structs.replace(STREAM, first_ms=None)},
             "buffering",
             NOTE,
-            "cannot be told",
+            "cannot tell",
         ),
         ({"stream": None, "call": CALL}, "buffering", OK, "one by one"),
         (
             {"call": msgspec.structs.replace(CALL, arrivals_ms=[2000.0, 2001.0, 2002.0])},
             "buffering",
             PROBLEM,
-            "3 events of a call came at once, 2.0 s after it began",
+            "3 events of a call came all at once, 2.0 s after it began",
         ),
         (
             {"call": msgspec.structs.replace(CALL, arrivals_ms=[20.0, 21.0])},
@@ -154,7 +154,7 @@ def test_all_is_well() -> None:
             {"call": msgspec.structs.replace(CALL, is_stream=False, arrivals_ms=[20.0]), "stream": None},
             "buffering",
             NOTE,
-            "cannot be told",
+            "cannot tell",
         ),
         (
             {"stream": msgspec.structs.replace(STREAM, cache_control="", accel_buffering="yes")},
@@ -181,10 +181,10 @@ def test_all_is_well() -> None:
             {"resumed": None, "event_ids": None, "stream": StreamSeen(405)},
             "resuming",
             NOTE,
-            "cannot be told",
+            "cannot tell",
         ),
         # The rest.
-        ({"latency": None}, "latency", PROBLEM, "is not answered"),
+        ({"latency": None}, "latency", PROBLEM, "gets no answer"),
         ({"latency": Latency(800, 5, "ping")}, "latency", NOTE, "800 ms"),
         (
             {"flaws": ["tools/list has a tool 'x' without inputSchema"]},
@@ -207,7 +207,7 @@ def test_one_thing_is_different(changed: dict[str, Any], topic: str, level: Leve
 @pytest.mark.parametrize(
     ("changed", "topic", "words"),
     [
-        ({"unreachable": "connection_refused", "detail": "refused"}, "reachable", "nobody listens there"),
+        ({"unreachable": "connection_refused", "detail": "refused"}, "reachable", "nothing listens there"),
         ({"unreachable": "connect_timeout"}, "reachable", "nothing answers there"),
         (
             {"unreachable": "tls_failed", "detail": "self-signed"},
@@ -227,7 +227,7 @@ def test_one_thing_is_different(changed: dict[str, Any], topic: str, level: Leve
         ({"modern": Refused(200, "text/html"), "legacy": Refused(200, "text/html")}, "era", "a web page"),
         ({"modern": Refused(501), "legacy": Refused(501)}, "era", "HTTP 501"),
         ({"modern": None, "legacy": None}, "era", "no answer to initialize"),
-        ({"modern": None, "legacy": None, "is_cut_short": True}, "era", "by the time that the run was over"),
+        ({"modern": None, "legacy": None, "is_cut_short": True}, "era", "before the run was over"),
         (
             {"modern": MOVED, "legacy": MOVED},
             "era",
@@ -266,12 +266,12 @@ def test_the_old_transport_is_named_and_left_alone() -> None:
 
 def test_what_a_person_is_told() -> None:
     findings = [
-        Finding(PROBLEM, "session", "400 in place of 404", "Clients stay lost.", "answer 404"),
+        Finding(PROBLEM, "session", "400 instead of 404", "Clients stay lost.", "answer 404"),
         Finding(OK, "era", "both"),
     ]
     assert told(findings).splitlines() == [
         "ok      era: both",
-        "problem session: 400 in place of 404",
+        "problem session: 400 instead of 404",
         "        Clients stay lost.",
         "        -> answer 404",
         "has problems: 1 ok, 1 problem",

@@ -43,7 +43,7 @@ def test_all_is_well() -> None:
             {"modern": ChildFacts(started=True, ended_early="exit code 1")},
             "era",
             NOTE,
-            "it ends at a request",
+            "it exits on a request",
         ),
         (
             {"opened": Opened(["2025-11-25"], "", ["tools"], 6000.0)},
@@ -52,14 +52,14 @@ def test_all_is_well() -> None:
             "first answer after 6.0 s",
         ),
         ({"opened": Refused(0, code=-32022)}, "era", NOTE, "no initialize"),
-        ({"garbage": 2, "garbage_sample": "Hello"}, "stdout", PROBLEM, "2 lines of no message"),
+        ({"garbage": 2, "garbage_sample": "Hello"}, "stdout", PROBLEM, "2 lines that are not messages"),
         ({"stderr_lines": 1, "stderr_sample": "ready"}, "stderr", NOTE, "1 line, the first: ready"),
-        ({"latency": None}, "latency", PROBLEM, "is not answered"),
+        ({"latency": None}, "latency", PROBLEM, "gets no answer"),
         ({"latency": None, "ended_early": "exit code 1"}, "latency", PROBLEM, "it ended (exit code 1)"),
         ({"latency": Latency(900, 5, "ping")}, "latency", NOTE, "900 ms"),
         ({"latency": Latency(0.042, 5, "ping")}, "latency", OK, "ping takes 0.042 ms"),
-        ({"closed_in_s": None}, "end", WARNING, "does not end when its stdin is closed"),
-        ({"exit": "exit code 1"}, "end", NOTE, "ends with exit code 1"),
+        ({"closed_in_s": None}, "end", WARNING, "does not exit when its stdin is closed"),
+        ({"exit": "exit code 1"}, "end", NOTE, "exits with exit code 1"),
     ],
 )
 def test_one_thing_is_different(changed: dict[str, Any], topic: str, level: Level, words: str) -> None:
@@ -78,7 +78,7 @@ NOTHING = ChildFacts(started=True)
         (ChildFacts(why_not="No such file"), "cannot be started: No such file"),
         (
             ChildFacts(started=True, ended_early="exit code 3"),
-            "ended before it answered anything (exit code 3)",
+            "exited before it answered anything (exit code 3)",
         ),
         (ChildFacts(started=True, opened=Refused(0, code=-32601, message="no")), "error -32601: no"),
         (NOTHING, "does not answer initialize"),

@@ -24,9 +24,9 @@ def judged_latency(latency: Latency | None, ending: str = "") -> Finding:
         return Finding(
             PROBLEM,
             "latency",
-            f"a harmless request is not answered{f'; it ended ({ending})' if ending else ''}",
-            "Clients take a server that does not answer pings for dead.",
-            "look at the server's log",
+            f"a harmless request gets no answer{f'; it ended ({ending})' if ending else ''}",
+            "Clients give up on a server that does not answer pings.",
+            "check the server's log",
         )
     saw = f"{latency.asked} takes {_rounded(latency.p50_ms)} ms (median of {latency.samples})"
     if latency.p50_ms < SLOW_MS:
@@ -45,5 +45,5 @@ def judged_time(*, is_cut_short: bool) -> Iterator[Finding]:
             "time",
             "the run was over before everything was asked",
             "",
-            "give it more with --deadline",
+            "allow more time with --deadline",
         )

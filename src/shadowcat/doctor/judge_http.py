@@ -13,19 +13,22 @@ from shadowcat.wire.mcp import LEGACY_VERSIONS, MODERN_VERSIONS
 OK, NOTE, WARNING, PROBLEM = Level
 
 _WHY_UNREACHABLE = {
-    "connection_refused": ("nobody listens there", "start the server, or look at host and port"),
-    "connect_timeout": ("nothing answers there", "look for a firewall, or for a wrong address"),
+    "connection_refused": ("nothing listens there", "start the server, or check host and port"),
+    "connect_timeout": ("nothing answers there", "check for a firewall or a wrong address"),
     "upstream_connection_lost": (
         "it closes the connection without an answer",
-        "look at the server's log: it has failed, lets nobody in from here, or speaks something else",
+        "check the server's log: it has failed, accepts nobody from here, or speaks another protocol",
     ),
-    "bad_http": ("what answers there is not HTTP", "look at the port: it is another program's"),
+    "bad_http": ("what answers there is not HTTP", "check the port: it belongs to another program"),
     "total": (
         "it takes the request and never answers",
-        "look whether the server hangs, or waits for something itself; start it anew",
+        "check whether the server hangs or waits for something itself; restart it",
     ),
-    "tls_failed": ("TLS fails", "see that the certificate is valid for this name, complete and trusted here"),
-    "connect_failed": ("it cannot be connected", "look at the name and the network"),
+    "tls_failed": (
+        "TLS fails",
+        "make sure the certificate is valid for this name, complete, and trusted here",
+    ),
+    "connect_failed": ("the connection fails", "check the name and the network"),
 }
 
 
@@ -54,10 +57,10 @@ def judge_http(facts: HttpFacts) -> list[Finding]:
 
 def _unreachable(facts: HttpFacts) -> Finding:
     told, do = _WHY_UNREACHABLE.get(
-        facts.unreachable, ("it is connected and then gives no answer", "look at the server's log")
+        facts.unreachable, ("it accepts the connection and then gives no answer", "check the server's log")
     )
     saw = f"{told} ({facts.unreachable}{f': {facts.detail}' if facts.detail else ''})"
-    return Finding(PROBLEM, "reachable", saw, "No client gets any further.", do, is_fatal=True)
+    return Finding(PROBLEM, "reachable", saw, "No client gets any further than this.", do, is_fatal=True)
 
 
 def _other_scheme(facts: HttpFacts) -> Finding:
@@ -70,7 +73,7 @@ def _other_scheme(facts: HttpFacts) -> Finding:
         PROBLEM,
         "reachable",
         saw,
-        "No client gets any further.",
+        "No client gets any further than this.",
         f"write the URL with {facts.speaks}://",
         is_fatal=True,
     )
@@ -84,7 +87,7 @@ def _tls(facts: HttpFacts) -> Iterator[Finding]:
             WARNING,
             "tls",
             "plain HTTP to another machine",
-            "Whoever is on the way can read and change everything, tokens included.",
+            "Anyone on the way can read and change everything, including tokens.",
             "put TLS in front of it",
         )
 
@@ -104,7 +107,7 @@ def _eras(facts: HttpFacts) -> Iterator[Finding]:
             yield Finding(
                 PROBLEM,
                 "era",
-                "initialize agrees on a version that was not offered",
+                "initialize agrees on a version that the client did not offer",
                 "Clients end the connection there.",
                 "answer with the version asked for, or the newest of your own that initialize has",
             )
@@ -117,22 +120,23 @@ def _eras(facts: HttpFacts) -> Iterator[Finding]:
             NOTE,
             "era",
             "no stateless requests (2026-07-28)",
-            "Clients that speak nothing else cannot use it; those of both eras fall back to initialize.",
+            "Clients that speak nothing else cannot use the server; clients of both eras fall back to "
+            "initialize.",
         )
     elif isinstance(modern, Opened):
         yield Finding(
             NOTE,
             "era",
             "no initialize",
-            "Clients of 2025-11-25 and older cannot use it.",
+            "Clients of 2025-11-25 and older cannot use the server.",
         )
     elif facts.is_old_transport:
         yield Finding(
             WARNING,
             "transport",
             "HTTP+SSE, the transport of 2024-11-05",
-            "Newer clients do not speak it any more, no stream can be resumed, and it was not probed any further.",
-            "put a proxy before it that speaks the newer ones: shadowcat reverse --upstream URL",
+            "Newer clients no longer speak it, and no stream can be resumed. It was not checked any further.",
+            "put a proxy in front that speaks the newer ones: shadowcat reverse --upstream URL",
         )
     else:
         yield _no_era(facts)
@@ -149,9 +153,9 @@ def _no_era(facts: HttpFacts) -> Finding:
         return Finding(
             PROBLEM,
             "era",
-            "no answer to initialize by the time that the run was over",
-            "It is slow, or hangs.",
-            "give it more with --deadline, or look at the server's log",
+            "no answer to initialize before the run was over",
+            "The server is slow, or hangs.",
+            "allow more time with --deadline, or check the server's log",
             is_fatal=True,
         )
     saw = "no answer to initialize" if status is None else f"initialize is answered with HTTP {status}"
@@ -159,7 +163,7 @@ def _no_era(facts: HttpFacts) -> Finding:
         saw += f" ({refused.message})"
     elif isinstance(refused, Refused) and refused.flaw and status in (200, *_REDIRECTS):
         saw += f" and {refused.flaw}"
-    means = "This is no MCP endpoint, or it does not let us in."
+    means = "This is not an MCP endpoint, or it does not let you in."
     match status:
         case status if isinstance(refused, Refused) and refused.location and status in _REDIRECTS:
             saw = f"initialize is answered with HTTP {status}, which leads to {refused.location}"
@@ -167,29 +171,29 @@ def _no_era(facts: HttpFacts) -> Finding:
             do = f"use that URL: {refused.location}"
         case 401 | 403:
             scheme = f" It asks for: {facts.challenge}" if facts.challenge else ""
-            means = f"It wants to know who is asking.{scheme}"
+            means = f"The server wants to know who is asking.{scheme}"
             do = "give a token with --token-from VARIABLE"
         case 404:
-            do = "look at the path: most servers use /mcp"
+            do = "check the path: most servers use /mcp"
         case 405:
-            do = "look at the path: this one takes no POST"
+            do = "check the path: this one takes no POST"
         case 406 | 415:
-            do = "the server does not take the types that MCP asks for; look for a proxy that changes headers"
+            do = "the server does not accept the content types of MCP; look for a proxy that changes headers"
         case 501:
-            means = "What answers there does not know POST: it is no MCP server."
-            do = "look at host, port and path of the URL, and at a proxy on the way"
+            means = "What answers there does not know POST: it is not an MCP server."
+            do = "check host, port and path of the URL, and any proxy on the way"
         case 200 if isinstance(refused, Refused) and refused.content_type == "text/html":
             saw = "initialize is answered with HTTP 200 and a web page"
-            means = "A web server answers there, and no MCP endpoint."
-            do = "look at the path: most servers use /mcp; where the page is a log-in, give a token with --token-from"
+            means = "A web server answers there, not an MCP endpoint."
+            do = "check the path: most servers use /mcp; if the page is a login, give a token with --token-from"
         case 200 if isinstance(refused, Refused) and refused.flaw:
-            means = "Clients take that for no answer."
-            do = "see that the URL is that of an MCP endpoint; if it is, mend what it answers to initialize"
+            means = "Clients do not accept that as an answer."
+            do = "make sure the URL is an MCP endpoint; if it is, fix its answer to initialize"
         case status if status is not None and status >= 500:
-            means = "The server, or what it needs, is down."
-            do = "look at the log of what answered"
+            means = "The server, or something it needs, is down."
+            do = "check the log of whatever answered"
         case _:
-            do = "see that the URL is that of an MCP endpoint"
+            do = "make sure the URL is an MCP endpoint"
     return Finding(PROBLEM, "era", saw, means, do, is_fatal=True)
 
 
@@ -211,8 +215,8 @@ def _sessions(facts: HttpFacts) -> Iterator[Finding]:
             NOTE,
             "session",
             "no session ids are issued",
-            "It keeps nothing between requests: it can be restarted at will, and cannot ask the client anything "
-            "outside of a call.",
+            "The server keeps nothing between requests: it can be restarted at will, but cannot ask the "
+            "client anything outside a call.",
         )
         return
     if facts.unknown_session_status is not None or not facts.is_cut_short:
@@ -222,14 +226,14 @@ def _sessions(facts: HttpFacts) -> Iterator[Finding]:
             WARNING,
             "session",
             "a request without a session id is served",
-            "A client that lost its id does not notice.",
+            "A client that has lost its id does not notice.",
             "answer 400",
         )
     if facts.initialized_status not in (None, 202):
         yield Finding(
             NOTE if 200 <= (facts.initialized_status or 0) < 300 else PROBLEM,
             "session",
-            f"notifications are answered with HTTP {facts.initialized_status} in place of 202",
+            f"notifications are answered with HTTP {facts.initialized_status} instead of 202",
             "Strict clients take that for an error.",
             "answer 202 without a body",
         )
@@ -252,25 +256,26 @@ def _unknown_session(status: int | None) -> Finding:
                 PROBLEM,
                 "session",
                 "an unknown session id gets no answer",
-                "After a restart of the server clients wait for nothing.",
+                "After a restart of the server, clients wait in vain.",
                 "answer 404",
             )
         case status if 200 <= status < 300:
             return Finding(
                 WARNING,
                 "session",
-                "ids are issued, and an unknown one is served all the same",
-                "The ids mean nothing: after a restart clients go on with a server that knows nothing of them.",
+                "ids are issued, but an unknown one is served all the same",
+                "The ids mean nothing: after a restart, clients go on with a server that knows nothing "
+                "about them.",
                 "answer 404, or issue none",
             )
         case _:
             return Finding(
                 PROBLEM,
                 "session",
-                f"an unknown session id gets {status} in place of 404",
-                "404 is what tells a client to open a new session. After a restart of the server, or when its "
-                "session expires, it fails until somebody restarts it too.",
-                "answer 404, or put shadowcat reverse before it, which opens the session anew",
+                f"an unknown session id gets {status} instead of 404",
+                "404 tells a client to open a new session. Without it, a client whose session has expired, "
+                "or whose server has restarted, fails until somebody restarts the client too.",
+                "answer 404, or put shadowcat reverse in front, which reopens the session",
             )
 
 
@@ -282,14 +287,14 @@ def _strangers(facts: HttpFacts) -> Iterator[Finding]:
     elif served_origin is False:
         yield Finding(OK, "origin", f"a foreign Origin gets {facts.foreign_origin_status}")
     elif facts.foreign_origin_status is not None:
-        saw = "whether Origin is checked cannot be told: what is asked without one is not served either"
+        saw = "cannot tell whether Origin is checked: a request without one is not served either"
         yield Finding(NOTE, "origin", saw)
     if served_host and served_origin is False:
         yield Finding(
             NOTE,
             "host",
             "a foreign Host is served on loopback",
-            "Origin is checked, which stops browsers; Host would be the second lock.",
+            "Origin is checked, which stops browsers; checking Host too would be a second lock.",
         )
 
 
@@ -300,14 +305,14 @@ def _unchecked_origin(facts: HttpFacts, *, served_host: bool | None) -> Finding:
             PROBLEM if facts.is_loopback else WARNING,
             "origin",
             "a request from any web page is served",
-            f"A page that somebody visits can use the server {here} through the browser (DNS rebinding).",
+            f"A web page that somebody visits can use the server {here} through the browser (DNS rebinding).",
             "check Origin against a list, and Host on loopback",
         )
     return Finding(
         WARNING,
         "origin",
         "Origin is not checked" if served_host is None else "Host is checked and Origin is not",
-        "The protocol asks for both.",
+        "The protocol requires both.",
         "answer 403 to an Origin that is not on a list",
     )
 
@@ -341,11 +346,11 @@ def _lists(facts: HttpFacts) -> Iterator[Finding]:
             PROBLEM,
             "lists",
             "; ".join(told),
-            "The official clients refuse such a list as a whole, or read it without end.",
-            "see that each entry has what the protocol asks for, and that the last page has no nextCursor",
+            "The official clients refuse the whole list, or never stop reading it.",
+            "make sure each entry has what the protocol requires, and the last page has no nextCursor",
         )
 
 
 def _failures(facts: HttpFacts) -> Iterator[Finding]:
     for failure in facts.failed:
-        yield Finding(NOTE, "not answered", failure, "What depends on it was not judged.")
+        yield Finding(NOTE, "not answered", failure, "Whatever depends on it was not checked.")

@@ -22,8 +22,8 @@ def judge_stdio(facts: StdioFacts) -> list[Finding]:
                 PROBLEM,
                 "start",
                 f"{facts.command} cannot be started: {legacy.why_not}",
-                "Clients say that the server does not work, and rarely why.",
-                "look at the command's name, and at the PATH that the client has; a URL begins with http",
+                "Clients report that the server does not work, but rarely say why.",
+                "check the command's name and the client's PATH; a URL begins with http",
                 is_fatal=True,
             )
         ]
@@ -57,12 +57,12 @@ def _eras(facts: StdioFacts) -> Iterator[Finding]:
             yield Finding(
                 NOTE,
                 "era",
-                f"it ends at a request that it does not know ({modern.ended_early})",
-                "A client that asks first what the server speaks has to start it a second time.",
-                "answer what is not known with error -32601",
+                f"it exits on a request that it does not know ({modern.ended_early})",
+                "A client that first asks what the server speaks has to start it a second time.",
+                "answer unknown methods with error -32601",
             )
     elif not isinstance(legacy.opened, Opened) and _is_modern(modern):
-        yield Finding(NOTE, "era", "no initialize", "Clients of 2025-11-25 and older cannot use it.")
+        yield Finding(NOTE, "era", "no initialize", "Clients of 2025-11-25 and older cannot use the server.")
     elif not isinstance(legacy.opened, Opened):
         yield _no_era(legacy)
 
@@ -77,15 +77,15 @@ def _began(opened: Opened, what: str) -> Finding:
 
 def _no_era(child: ChildFacts) -> Finding:
     if child.ended_early:
-        saw = f"it ended before it answered anything ({child.ended_early})"
-        do = f"look at its last words: {child.stderr_sample}" if child.stderr_sample else "run it by hand"
+        saw = f"it exited before it answered anything ({child.ended_early})"
+        do = f"look at its last output: {child.stderr_sample}" if child.stderr_sample else "run it by hand"
     elif isinstance(child.opened, Refused):
         saw = f"initialize is answered with error {child.opened.code}: {child.opened.message}"
-        do = "see that it is an MCP server"
+        do = "make sure it is an MCP server"
     else:
         saw = "it does not answer initialize"
-        do = "see that it is an MCP server that speaks stdio; some need an argument for that"
-    return Finding(PROBLEM, "era", saw, "No client gets any further.", do, is_fatal=True)
+        do = "make sure it is an MCP server that speaks stdio; some need an argument for that"
+    return Finding(PROBLEM, "era", saw, "No client gets any further than this.", do, is_fatal=True)
 
 
 def _stdout(child: ChildFacts) -> Iterator[Finding]:
@@ -93,16 +93,16 @@ def _stdout(child: ChildFacts) -> Iterator[Finding]:
         yield Finding(
             PROBLEM,
             "stdout",
-            f"{counted(child.garbage, 'line')} of no message, the first: {child.garbage_sample}",
-            "Only messages may stand on stdout. Strict clients end the connection there.",
-            "print to stderr, or put shadowcat forward stdio before it, which drops such lines",
+            f"{counted(child.garbage, 'line')} that are not messages, the first: {child.garbage_sample}",
+            "Only messages may appear on stdout. Strict clients end the connection when anything else does.",
+            "print to stderr, or put shadowcat forward stdio in front, which drops such lines",
         )
 
 
 def _stderr(child: ChildFacts) -> Iterator[Finding]:
     if child.stderr_lines:
         saw = f"{counted(child.stderr_lines, 'line')}, the first: {child.stderr_sample}"
-        yield Finding(NOTE, "stderr", saw, "Clients show or drop them; that is no error.")
+        yield Finding(NOTE, "stderr", saw, "Clients show or drop them; this is not an error.")
 
 
 def _end(child: ChildFacts) -> Iterator[Finding]:
@@ -112,11 +112,11 @@ def _end(child: ChildFacts) -> Iterator[Finding]:
         yield Finding(
             WARNING,
             "end",
-            "it does not end when its stdin is closed",
-            "Clients that do not kill it leave it running: processes pile up.",
-            "end at the end of stdin",
+            "it does not exit when its stdin is closed",
+            "Clients that do not kill it leave it running, and processes pile up.",
+            "exit when stdin ends",
         )
     elif child.exit != "exit code 0":
-        yield Finding(NOTE, "end", f"it ends with {child.exit} when its stdin is closed")
+        yield Finding(NOTE, "end", f"it exits with {child.exit} when its stdin is closed")
     else:
-        yield Finding(OK, "end", f"it ends {child.closed_in_s:.1f} s after its stdin is closed")
+        yield Finding(OK, "end", f"it exits {child.closed_in_s:.1f} s after its stdin is closed")

@@ -33,18 +33,16 @@ def _called(call: CallSeen | Refused | UnlistedTool | None) -> Iterator[Finding]
             "call",
             f"the server lists no tool {call.name!r}; {_meant(call)}",
             "It was not called.",
-            "name a tool of the list",
+            "name a tool from the list",
         )
     elif isinstance(call, Refused):
         saw = f"HTTP {call.status}, error {call.code}: {call.message}"
-        yield Finding(
-            PROBLEM, "call", saw, "The call that was asked for is refused.", "look at its arguments"
-        )
+        yield Finding(PROBLEM, "call", saw, "The server refused the call.", "check its arguments")
     elif call is not None:
         answer = "fails" if call.is_error else "is answered"
         how = f"{len(call.arrivals_ms) - 1} messages and the answer" if call.is_stream else "one JSON body"
         saw = f"{call.name} {answer} after {call.arrivals_ms[-1] / 1000:.1f} s, with {how}"
-        means = "The tool says so itself; its answer tells why." if call.is_error else ""
+        means = "The tool reports this itself; its answer says why." if call.is_error else ""
         yield Finding(WARNING if call.is_error else OK, "call", saw, means)
 
 
@@ -63,23 +61,24 @@ def _standalone(stream: StreamSeen | None) -> Iterator[Finding]:
         yield Finding(
             NOTE,
             "stream",
-            "there is no standalone stream",
-            "What happens outside of a call (changed lists and resources) reaches no client.",
+            "no standalone stream",
+            "Changes outside a call (to lists and resources) reach no client.",
         )
     elif stream.status is not None and stream.status != 200:
         yield Finding(
             WARNING,
             "stream",
             f"GET is answered with HTTP {stream.status}",
-            "Clients look for a stream there; 405 tells them that there is none, other answers make them try again.",
+            "Clients look for a stream there; 405 tells them there is none, other answers make them try "
+            "again.",
             "answer 405, or with an event stream",
         )
     elif stream.status == 200 and stream.content_type != "text/event-stream":
         yield Finding(
             PROBLEM,
             "stream",
-            f"GET is answered with {stream.content_type or 'no content type'} in place of text/event-stream",
-            "Clients fail on it.",
+            f"GET is answered with {stream.content_type or 'no content type'} instead of text/event-stream",
+            "Clients fail on that.",
             "answer 405, or with an event stream",
         )
     elif stream.status is None:
@@ -87,8 +86,8 @@ def _standalone(stream: StreamSeen | None) -> Iterator[Finding]:
             WARNING,
             "stream",
             f"the head of the standalone stream does not come within {stream.waited_s:g} s",
-            "The server begins it with its first event only, or something on the way holds it back: clients cannot "
-            "tell whether it is open.",
+            "The server sends nothing before its first event, or something on the way holds it back: "
+            "clients cannot tell whether the stream is open.",
             "send the head at once; in nginx: proxy_buffering off",
         )
 
@@ -99,13 +98,15 @@ def _buffering(facts: HttpFacts) -> Finding:
     if isinstance(call, CallSeen) and call.is_stream and len(call.arrivals_ms) > 1:
         gaps = [after - before for before, after in pairwise(call.arrivals_ms)]
         if max(gaps) >= APART_MS:
-            return Finding(OK, "buffering", "events of a call come one by one, while it runs")
+            return Finding(OK, "buffering", "a call's events come one by one while it runs")
         if (first_ms := call.arrivals_ms[0]) >= LONG_MS:
             return Finding(
                 PROBLEM,
                 "buffering",
-                f"{len(call.arrivals_ms)} events of a call came at once, {first_ms / 1000:.1f} s after it began",
-                "Progress and questions arrive when all is over; a question to the user is never answered.",
+                f"{len(call.arrivals_ms)} events of a call came all at once, {first_ms / 1000:.1f} s after "
+                "it began",
+                "Progress and questions arrive only when the call is over, and questions to the user go "
+                "unanswered.",
                 held,
             )
         return Finding(
@@ -119,7 +120,7 @@ def _buffering(facts: HttpFacts) -> Finding:
     return Finding(
         NOTE,
         "buffering",
-        "cannot be told: no stream said anything while it was open",
+        "cannot tell: no stream sent anything while it was open",
         "If something on the way holds events back, progress and questions arrive too late.",
         CALL,
     )
@@ -139,7 +140,7 @@ def _headers(facts: HttpFacts) -> Iterator[Finding]:
             NOTE,
             "headers",
             f"event streams come without {' and '.join(missing)}",
-            "Proxies on the way may keep or hold back what they should pass on: nginx does unless it is told not to.",
+            "Proxies on the way may cache or hold back what they should pass on, as nginx does by default.",
             "send them, or turn buffering off where it happens",
         )
     else:
@@ -148,10 +149,12 @@ def _headers(facts: HttpFacts) -> Iterator[Finding]:
 
 def _resuming(facts: HttpFacts) -> Finding:
     resumed = facts.resumed
-    lost = "A connection that breaks in the middle of a call loses its answer."
+    lost = "If a connection breaks during a call, the answer is lost."
     if resumed is not None:
         if resumed.has_answer:
-            return Finding(OK, "resuming", "events have ids, and Last-Event-ID gives what followed")
+            return Finding(
+                OK, "resuming", "events have ids, and Last-Event-ID returns the events that followed"
+            )
         saw = (
             f"events have ids, but Last-Event-ID is answered with HTTP {resumed.status}"
             if resumed.status != 200
@@ -161,7 +164,7 @@ def _resuming(facts: HttpFacts) -> Finding:
             PROBLEM,
             "resuming",
             saw,
-            f"The ids promise clients what is not kept. {lost}",
+            f"The ids make clients a promise that is not kept. {lost}",
             "keep events for a while, or send no ids",
         )
     if facts.event_ids is False:
@@ -170,14 +173,14 @@ def _resuming(facts: HttpFacts) -> Finding:
             "resuming",
             "streams that answer requests have no event ids",
             lost,
-            "put shadowcat reverse before it: the way between it and the client can then be resumed",
+            "put shadowcat reverse in front: streams between it and the client can then be resumed",
         )
     if facts.stream is not None and facts.stream.has_ids:
         return Finding(
             NOTE,
             "resuming",
-            "the standalone stream has event ids; of calls it cannot be told, nothing was answered by a stream",
+            "the standalone stream has event ids; cannot tell for calls, because no answer came as a stream",
             "",
             CALL,
         )
-    return Finding(NOTE, "resuming", "cannot be told: nothing was answered by a stream", "", CALL)
+    return Finding(NOTE, "resuming", "cannot tell: no answer came as a stream", "", CALL)
