@@ -168,7 +168,7 @@ async def test_a_change_is_loaded_whole_once_it_is_settled(
     assert await said(pipeline) == "noVERSION"
     plugins.look(pipeline)
     assert await said(pipeline) == "no2"
-    assert [record.getMessage() for record in caplog.records] == [f"plugin {plugin} is loaded anew"]
+    assert [record.getMessage() for record in caplog.records] == [f"plugin {plugin} was reloaded"]
 
 
 async def test_a_module_is_loaded_anew_too(module: str, tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ async def test_what_cannot_be_loaded_changes_nothing(
         plugins.look(pipeline)
     assert await said(pipeline) == "noVERSION"
     assert len(caplog.records) == 1
-    assert caplog.messages[0].endswith("what was loaded before stays")
+    assert caplog.messages[0].endswith("keeping what was loaded before")
     os.unlink(plugin)
     plugins.look(pipeline)
     plugins.look(pipeline)
@@ -237,7 +237,7 @@ async def test_rules_whose_file_is_gone_stay_until_it_is_back(
     assert caplog.records == [], "it may be on its way"
     for _ in range(3):
         plugins.look(pipeline)
-    assert caplog.messages == [f"rules {path}: the file is gone; what was loaded before stays"]
+    assert caplog.messages == [f"rules {path}: the file is gone; keeping what was loaded before"]
     assert await said(pipeline) == "WHY"
     write(aside, RULE.replace("WHY", "2"))
     aside.rename(path)

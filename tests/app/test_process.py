@@ -74,8 +74,8 @@ async def test_the_first_signal_lets_a_running_call_finish(server: McpServer) ->
 async def test_a_hangup_without_a_file_changes_and_ends_nothing(server: McpServer) -> None:
     async with program("reverse", "--upstream", server.url) as proxy, client_of(proxy.port) as client:
         proxy.process.send_signal(signal.SIGHUP)
-        assert "there is no file of settings to read again: --config names none\n" in await proxy.says(
-            "read again"
+        assert "there is no settings file to reload: --config names none\n" in await proxy.says(
+            "settings file"
         )
         assert "serverInfo" in await client.initialize()
 

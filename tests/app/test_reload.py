@@ -94,10 +94,10 @@ async def test_what_cannot_change_waits_for_a_restart(running: Running) -> None:
 
 async def test_a_bad_file_changes_nothing(running: Running) -> None:
     running.change("lisen = 1\nlog.level = 'loud'\n")
-    first = await running.says("stays as it was")
+    first = await running.says("configuration is unchanged")
     assert "lisen: there is no such setting; did you mean listen?" in first
     assert "log.level: 'loud' is not one of debug, info, warning, error" in await running.says(
-        "stays as it was"
+        "configuration is unchanged"
     )
     running.change("")
     assert (await running.says("read again")).endswith("read again: nothing in it has changed\n")
@@ -146,7 +146,7 @@ async def test_a_plugin_that_cannot_be_used_changes_nothing(running: Running, tm
     plugin = tmp_path / "refusing.py"
     plugin.write_text(PLUGIN % '"tools/call"')
     running.change(f"endpoint.allow_hosts = ['a.example']\nplugins.no.use = '{plugin}'\n")
-    told = await running.says("stays as it was")
+    told = await running.says("configuration is unchanged")
     assert f"plugin {plugin}: the methods that Refusing wants are a list, and not 'tools/call'" in told
     assert "fixture" in await answer_of(running)
     # What was wrong was not in the file: it is read again as it is.

@@ -39,7 +39,7 @@ PAGES = (ROOT / "docs/howto/team-server.md", ROOT / "README.md")
             ["--upstream", "http://a/mcp", "--", "cat"],
             "--upstream already names the server, and 'cat' would be another one",
         ),
-        (["--", __file__], "is no program that can be run; give its interpreter before it, or chmod +x"),
+        (["--", __file__], "is not an executable program; put its interpreter before it, or chmod +x it"),
         (["--upstream", "http://a/mcp", "--shared"], "are for a command"),
         (["--env", "NAME", "--", "cat"], "a variable is written NAME=VALUE"),
         (["--env", "1=secret", "--", "cat"], "a variable is written NAME=VALUE"),

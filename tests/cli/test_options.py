@@ -23,7 +23,7 @@ SERVER = ["--upstream", "http://127.0.0.1:3000/mcp"]
         (["--upstream", "http://127.0.0.1:99999/mcp"], "is not a URL: Port out of range"),
         (["--upstream", "http://[::1/mcp"], "is not a URL"),
         (["--upstream", "http://a/m cp"], "write spaces and other letters as %XX"),
-        (["--upstream", "http://u:p@a/mcp"], "credentials do not belong into a URL"),
+        (["--upstream", "http://u:p@a/mcp"], "credentials do not belong in a URL"),
         ([*SERVER, *SERVER], "two upstreams have one name"),
         ([*SERVER, "--listen", "8080"], "is not HOST:PORT"),
         ([*SERVER, "--listen", "::1:8080"], "in brackets"),

@@ -90,8 +90,8 @@ def test_a_directory_that_cannot_be_looked_into() -> None:
         ),
         (
             ("--", __file__, "hush"),
-            "The upstream's command cannot be started (Permission denied; it is no program that can be run: give its "
-            f"interpreter before it, or chmod +x); `shadowcat doctor -- {__file__} …` says more",
+            "The upstream's command cannot be started (Permission denied; it is not an executable program: put its "
+            f"interpreter before it, or chmod +x it); `shadowcat doctor -- {__file__} …` says more",
         ),
         (
             ("--", "false"),

@@ -86,7 +86,7 @@ async def test_a_certificate_is_renewed_without_a_file_of_settings(tmp_path: Pat
         first = await serial(proxy.port, ca_file)
         issue(authority, tmp_path)
         proxy.process.send_signal(signal.SIGHUP)
-        assert (await proxy.says("read again")).endswith("--config names none; the certificate was\n")
+        assert (await proxy.says("settings file")).endswith("--config names none; the certificate was\n")
         assert await serial(proxy.port, ca_file) != first
 
 

@@ -125,7 +125,7 @@ async def test_a_taken_port_is_said_and_another_one_used(tmp_path: Path) -> None
         await until(lambda: _takes(taken, 8080))
         async with demo(tmp_path) as running:
             assert running.printed.startswith(
-                "port 8080 is taken: using a free one (--listen chooses)\nserving "
+                "port 8080 is taken: using a free one (choose one with --listen)\nserving "
             )
             assert running.port != 8080
 

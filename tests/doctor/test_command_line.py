@@ -15,7 +15,7 @@ URL = "http://127.0.0.1:9/mcp"
     [
         ([], "Missing argument"),
         (["ftp://a/b"], "is not a URL"),
-        (["http://user:password@a/b"], "credentials do not belong into a URL"),
+        (["http://user:password@a/b"], "credentials do not belong in a URL"),
         (["--call", "x", "--", "cat"], "are for a URL"),
         (["--arguments", "{}", URL], "--arguments are those of --call"),
         (["--call", "x", "--arguments", "{", URL], "--arguments is not JSON"),

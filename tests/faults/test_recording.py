@@ -122,5 +122,5 @@ async def test_a_full_disk_stops_the_recording_and_nothing_else(tmp_path: Path) 
     frames = _frames(tmp_path)
     missing = frames[-1].seq - len(frames)
     assert missing >= 100
-    assert f"recording goes on: {missing} messages are not on the tape" in log
+    assert f"recording goes on: {missing} messages are missing from the tape" in log
     assert verify_tape(str(tmp_path)).complaints == [f"{missing} messages are missing"]

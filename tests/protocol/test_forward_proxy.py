@@ -240,7 +240,7 @@ async def test_where_a_target_leads_to_is_judged_too(caplog: pytest.LogCaptureFi
         reply = await stand.client(server.url).request("GET", path="/x")
         assert (reply.status, await reason_of(reply)) == (403, "foreign_target")
         assert not server.requests
-    assert "127.0.0.1 leads to 127.0.0.1, which is not allowed" in caplog.text
+    assert "127.0.0.1 resolves to 127.0.0.1, which is not allowed" in caplog.text
 
 
 async def test_the_proxy_itself_is_no_target() -> None:

@@ -93,6 +93,6 @@ async def test_a_line(caplog: pytest.LogCaptureFixture) -> None:
         dropped, trouble = told(caplog)
         size = 17 * len(start)
         assert dropped.startswith(
-            f"upstream speaker: what is no message is dropped ({size} bytes, larger than 16 MiB): {{"
+            f"upstream speaker: something that is not a message is dropped ({size} bytes, larger than 16 MiB): {{"
         )
         assert trouble == f"upstream speaker: {WHOLE} (answer_too_large)"

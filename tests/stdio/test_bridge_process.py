@@ -95,7 +95,7 @@ async def test_rules_and_tapes(tmp_path: Path) -> None:
         (["--upstream", "http://a/mcp", "--", "cat"], "give either --upstream or, after --, a command"),
         (["--upstream", "http://a/mcp", "--env", "A=b"], "--env and --cwd are for a command"),
         (["--upstream", "ftp://a/mcp"], "is not a URL"),
-        (["--upstream", "http://u:secret@a/mcp"], "credentials do not belong into a URL"),
+        (["--upstream", "http://u:secret@a/mcp"], "credentials do not belong in a URL"),
         (["--upstream", "http://a/1", "--upstream", "http://a/2"], "two upstreams have one name"),
         (["--upstream", "http://a/mcp", "--rules", "/no/such/file"], "cannot be read"),
     ],

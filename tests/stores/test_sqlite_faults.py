@@ -121,7 +121,7 @@ async def test_a_broken_file_is_set_aside_at_start(
     with caplog.at_level(logging.ERROR, "shadowcat"):
         assert await store.read("b") is None
     assert [record.levelname for record in caplog.records] == ["ERROR"]
-    assert "is set aside as sessions.db.corrupt-1" in caplog.text
+    assert "is moved to sessions.db.corrupt-1" in caplog.text
     assert len(content(path.with_name("sessions.db.corrupt-1"))) > 1_000_000
     assert await store.write([LATER, opening("b")]) == {"a": Refusal.MISSING}
     await store.aclose()

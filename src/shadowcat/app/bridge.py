@@ -113,9 +113,7 @@ class StdioBridge:
 
     def _session_lost(self) -> None:
         if not self._over.is_set():
-            log.error(
-                "the server cannot go on with the session as it was: it takes a new start to have another"
-            )
+            log.error("the server cannot continue the session as it was: restart to open a new one")
             self._exit_code = SESSION_LOST
             self.stop()
 

@@ -105,7 +105,7 @@ async def _proxy(
     except OSError as error:
         if listen is not None or error.errno != errno.EADDRINUSE:
             raise
-        announce(f"port {port} is taken: using a free one (--listen chooses)")
+        announce(f"port {port} is taken: using a free one (choose one with --listen)")
         proxy = await proxy_on(0).__aenter__()
     try:
         yield url_of(host, proxy.port), proxy

@@ -41,7 +41,7 @@ class ForwardProxy(ReverseProxy):
         def admits(origin: Origin, address: str) -> bool:
             admitted = self._rules.admits(origin.host, address)
             if not admitted:
-                log.warning("%s leads to %s, which is not allowed", origin.host, address)
+                log.warning("%s resolves to %s, which is not allowed", origin.host, address)
             return admitted
 
         return admits

@@ -85,7 +85,7 @@ class Plugins:
             if is_settled and signature != self._loaded[at]:
                 self._loaded[at] = signature
                 if signature is None:
-                    log.warning("%s: the file is gone; what was loaded before stays", source.label)
+                    log.warning("%s: the file is gone; keeping what was loaded before", source.label)
                 else:
                     self._reload(at, source, pipeline)
 
@@ -93,11 +93,11 @@ class Plugins:
         try:
             new = _made(source)
         except PluginError as error:
-            log.error("%s; what was loaded before stays", error)
+            log.error("%s; keeping what was loaded before", error)
         else:
             pipeline.replace(self._current[at], new)
             self._current[at] = new
-            log.info("%s is loaded anew", source.label)
+            log.info("%s was reloaded", source.label)
 
 
 def load_plugins(

@@ -74,7 +74,7 @@ class Reload:
             log.warning("%s", warning)
         if loaded.file is None:
             certificate = "" if loaded.settings.tls is None else "; the certificate was"
-            log.info("there is no file of settings to read again: --config names none%s", certificate)
+            log.info("there is no settings file to reload: --config names none%s", certificate)
             return
         told = [f"changed {', '.join(taken)}"] if (taken := list(filter(self._can_change, news))) else []
         # Compared with the beginning: what waits for a restart does so until it comes, or is taken back.
@@ -93,7 +93,7 @@ class Reload:
 
 def _stays(problems: Iterable[str]) -> None:
     for problem in problems:
-        log.error("the configuration stays as it was: %s", problem)
+        log.error("the configuration is unchanged: %s", problem)
 
 
 def _any_within(paths: Iterable[str], sections: Iterable[str]) -> bool:

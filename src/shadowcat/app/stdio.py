@@ -166,7 +166,7 @@ class StdioForward:
             async with asyncio.timeout(FLUSH_S):
                 await self._passage.server_ended(fault)
         except TimeoutError:
-            log.warning("the client does not read what is left for it")
+            log.warning("the client does not read the rest of the output")
         await self._first_word()
 
     def _say_how_it_ended(self, unanswered: int) -> None:

@@ -28,7 +28,7 @@ class ServerUrl(str):
         except ValueError as error:
             raise ValueError(f"{shown!r} is not a URL: {error}") from error
         if parts.username is not None or parts.password is not None:
-            raise ValueError("credentials do not belong into a URL")
+            raise ValueError("credentials do not belong in a URL")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"{shown!r} is not a URL, for example http://127.0.0.1:3000/mcp")
         if not text.isascii() or len(text.split()) != 1:
@@ -91,7 +91,7 @@ class UpstreamOptions(Struct, frozen=True):
         if shutil.which(where, path=None if path is None else path.reveal()) is None:
             if "/" in program and Path(where).exists():
                 raise ValueError(
-                    f"{program!r} is no program that can be run; give its interpreter before it, or chmod +x"
+                    f"{program!r} is not an executable program; put its interpreter before it, or chmod +x it"
                 )
             raise ValueError(f"there is no program {program!r}; is it installed, and on the PATH?")
 

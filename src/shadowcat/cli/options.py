@@ -273,7 +273,7 @@ class CannotStart(click.ClickException):
 
 
 def cannot_record(error: CannotRecord) -> click.ClickException:
-    return CannotStart(f"nothing can be recorded to {error}; name another directory with --record")
+    return CannotStart(f"cannot record to {error}; name another directory with --record")
 
 
 def cannot_listen(listen: str, error: OSError) -> click.ClickException:

@@ -106,7 +106,7 @@ def end(id: str, store: str | None) -> None:
     ended, node = _asked(end_session(_url(store), id))
     say(f"ended {ended}")
     if node:
-        click.echo(f"a proxy that still has it (node {node}) ends it within some seconds", err=True)
+        click.echo(f"a proxy that still has it (node {node}) ends it within a few seconds", err=True)
 
 
 def _in_a_line(row: dict[str, Any]) -> str:

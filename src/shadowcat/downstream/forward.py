@@ -199,7 +199,7 @@ def _named(request: Request) -> tuple[Target, bytes]:
     return target, rest
 
 
-_NO_TLS = "Servers that speak TLS are not reached through a forward proxy: serve them by --upstream URL"
+_NO_TLS = "A forward proxy cannot reach servers that speak TLS: use --upstream URL for them"
 
 
 def _refuse_tls(peer: Peer) -> str:

@@ -83,7 +83,7 @@ class Peers:
             return False
         if is_sealed(self._key, self._clock.wall(), _parts(request, self._own), value):
             return True
-        log.warning("a request is not as another node sealed it: is the key the same, and the time?")
+        log.warning("a request from another node has a wrong seal: do both nodes have the same key and time?")
         return False
 
     async def pass_on(

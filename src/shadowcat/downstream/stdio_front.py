@@ -199,7 +199,7 @@ class StdioFront:
             async with asyncio.timeout(END_S):
                 await self._conversation.end()
         except TimeoutError:
-            log.warning("the server has not taken the end of the session in %.0f s", END_S)
+            log.warning("the server did not end the session within %.0f s", END_S)
 
 
 def _is_modern(message: Message) -> bool:

@@ -45,7 +45,7 @@ class Origin(NamedTuple):
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("not an http(s) URL with a host")
         if parts.username is not None or parts.password is not None:
-            raise ValueError("credentials do not belong into a URL")
+            raise ValueError("credentials do not belong in a URL")
         return cls(parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
 
     @property

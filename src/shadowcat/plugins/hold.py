@@ -81,7 +81,8 @@ class HoldDesk:
             return
         self._has_told = True
         log.warning(
-            "'%s' holds messages, and nobody can release them, for there is no admin listener: each is %sd after %g s",
+            "'%s' holds messages, and nobody can release them, because there is no admin listener: "
+            "each is %sd after %g s",
             reason,
             self.options.on_timeout,
             self.options.timeout_s,

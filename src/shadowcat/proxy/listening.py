@@ -194,4 +194,4 @@ class Listening:
             await self._recovery.run(seen_epoch)
         except Fault as fault:
             session_id = self._core.record.id[:8]
-            log.info("session %s: the upstream cannot be opened again yet: %s", session_id, fault.reason)
+            log.info("session %s: cannot be reopened at the upstream yet: %s", session_id, fault.reason)

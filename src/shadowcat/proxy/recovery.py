@@ -92,7 +92,7 @@ class Recovery:
         core.shared.counters.recoveries += 1
         tell_of_changes(core)
         core.ledger.record_changed()
-        log.info("session %s: opened again on upstream %s", core.record.id[:8], upstream.name)
+        log.info("session %s: reopened on upstream %s", core.record.id[:8], upstream.name)
         core.tell(What.SESSION_REOPENED)
 
     async def _reopen(self) -> tuple[Upstream, tuple[Link, Message]]:
@@ -151,9 +151,7 @@ class Recovery:
             async with asyncio.timeout(core.shared.limits.call_s):
                 await self._set_again(link)
         except TimeoutError:
-            log.warning(
-                "session %s: not all that was set is set again: no answer in time", core.record.id[:8]
-            )
+            log.warning("session %s: not all settings were restored: no answer in time", core.record.id[:8])
 
     async def _set_again(self, link: Link) -> None:
         record = self._core.record

@@ -355,7 +355,7 @@ class Registry:
             await session.look_after()
         except Exception:
             # The others are to be looked after all the same.
-            log.exception("session %s: cannot be looked after", session.id[:8])
+            log.exception("session %s: its upkeep failed", session.id[:8])
 
     async def watch_store(self, store: SessionStore) -> None:
         """Has the store let go of the sessions that nobody came back for, for as long as it is let."""
@@ -366,7 +366,7 @@ class Registry:
                 await store.expire(idle_s)
             except Exception as error:
                 self._shared.counters.store_failures += 1
-                log.error("the store cannot let go of old sessions: %s", error)
+                log.error("the store cannot remove old sessions: %s", error)
 
     async def watch_removals(self, store: SessionStore) -> None:
         """Writes what others have removed, and is refused, for as long as it is let."""

@@ -75,7 +75,7 @@ class Revival:
                 raise error.anew()
             because = repr(error)
         self._shared.counters.store_failures += 1
-        log.error("session %s: the store cannot tell whether there is one: %s", session_id[:8], because)
+        log.error("session %s: the store cannot say whether it exists: %s", session_id[:8], because)
         if session_id in self._owners:
             return Elsewhere(self._owners[session_id])
         # Not "unknown", on which the client would give the session up.
@@ -116,13 +116,13 @@ class Revival:
                 self._undo(session)
             if not isinstance(error, kept.Unreadable):
                 raise
-            log.error("session %s: the store has it, but not readably: %s", session_id[:8], error)
+            log.error("session %s: the store has it, but it cannot be read: %s", session_id[:8], error)
         await self._give_back(stored)
         return None
 
     def _note(self, session: Session) -> None:
         self._shared.counters.sessions_revived += 1
-        log.info("session %s: taken up from the store", session.id[:8])
+        log.info("session %s: restored from the store", session.id[:8])
         upstream = session.core.record.upstream
         self._shared.news.tell(What.SESSION_REVIVED, session_id=session.id, upstream=upstream)
 

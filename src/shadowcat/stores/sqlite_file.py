@@ -218,7 +218,7 @@ def set_aside(path: Path, why: object) -> None:
     while (aside := path.with_name(f"{path.name}.corrupt-{number}")).exists():
         number += 1
     log.error(
-        "the store %s is broken (%s): it is set aside as %s, and a new one begun", path, why, aside.name
+        "the store %s is broken (%s): it is moved to %s, and a new one is started", path, why, aside.name
     )
     # The -wal goes first: left alone with the next file it could not be told from its own.
     for suffix in ("-wal", "-shm", "-journal", ""):

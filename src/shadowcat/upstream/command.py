@@ -32,7 +32,7 @@ class Command:
             return f"{told}: {error.filename}"
         if isinstance(error, FileNotFoundError):
             return f"{told}; is it installed, and on the PATH?"
-        return f"{told}; it is no program that can be run: give its interpreter before it, or chmod +x"
+        return f"{told}; it is not an executable program: put its interpreter before it, or chmod +x it"
 
     def environment(self, ours: Mapping[str, str]) -> dict[str, str]:
         passed_on = {

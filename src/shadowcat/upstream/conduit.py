@@ -204,7 +204,12 @@ class Conduit(ABC):
 
     def _garbage(self, line: bytes, why: str, fault: Fault, *, is_cut: bool = False) -> None:
         self._counters.garbage_lines += 1
-        log.warning("upstream %s: what is no message is dropped (%s): %s", self.name, why, shown(line, 200))
+        log.warning(
+            "upstream %s: something that is not a message is dropped (%s): %s",
+            self.name,
+            why,
+            shown(line, 200),
+        )
         call = self._answered_by(line, is_cut)
         if call is not None:
             self._fail(call, fault)

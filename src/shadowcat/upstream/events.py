@@ -157,7 +157,7 @@ class EventMessages:
                 raise
             self._counters.garbage += 1
             why = fault.__cause__ or fault
-            log.warning("an event that is no message is left out (%s): %s", why, shown(text, 200))
+            log.warning("an event that is not a message is dropped (%s): %s", why, shown(text, 200))
             return []
 
     def may_be_silent(self) -> None:

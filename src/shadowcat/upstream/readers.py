@@ -79,5 +79,7 @@ class Readers:
     def _shed(self, inbox: Inbox) -> None:
         gone = inbox.shed()
         if gone and isinstance(inbox, Call):
-            log.warning("upstream %s: a reader is behind; its %d oldest notifications go", self._name, gone)
+            log.warning(
+                "upstream %s: a reader is behind; its %d oldest notifications are dropped", self._name, gone
+            )
         self._counters.dropped_messages += gone

@@ -409,7 +409,7 @@ def test_a_process_that_hangs_holds_up_no_end(
         helper = helper_of(traffic.recorder)
         os.kill(helper.pid, signal.SIGSTOP)
         traffic.exchange(1)
-    assert "is not written to its end" in caplog.text
+    assert "is incomplete: writing the rest" in caplog.text
     _until(lambda: helper.is_reaped)
     assert traffic.recorder.statistics().dropped == 2
 

@@ -58,7 +58,7 @@ class Feed:
         self._wake.set()
         self._thread.join(_CLOSE_S)
         if self._thread.is_alive():
-            log.error("the recording in %s is not written to its end: it takes too long", self._directory)
+            log.error("the recording in %s is incomplete: writing the rest takes too long", self._directory)
             helper = self._helper
             if helper is not None:
                 helper.kill()
@@ -123,7 +123,7 @@ class Feed:
             return  # nobody needs it any more, and whoever killed it has said so
         self._restart_at_s = time.monotonic() + self._restart_s
         log.error(
-            "the process that writes the recording has ended (%s); the traffic goes on without, and it is "
+            "the process that writes the recording has ended (%s); traffic goes on without it, and it is "
             "started again in %g s",
             error,
             self._restart_s,
@@ -140,7 +140,7 @@ class Feed:
             self._restart_at_s = time.monotonic() + self._restart_s
             return None
         self._is_without = False
-        log.warning("recording goes on: %d messages are not on the tape", self._lost)
+        log.warning("recording goes on: %d messages are missing from the tape", self._lost)
         return self._helper
 
     def _tell_of_overflow(self) -> None:
@@ -151,4 +151,4 @@ class Feed:
         elif self._is_behind and not self.gathered.held_bytes:
             self._is_behind = False
             self._overflow_told += lost
-            log.warning("the recording has caught up: %d messages are not on the tape", lost)
+            log.warning("the recording has caught up: %d messages are missing from the tape", lost)

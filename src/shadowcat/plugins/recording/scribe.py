@@ -83,7 +83,7 @@ class Scribe:
         if progress.is_failing:
             progress.is_failing = False
             lost = progress.unwritten - self._failing_since
-            log.warning("recording goes on: %d messages are not on the tape", lost)
+            log.warning("recording goes on: %d messages are missing from the tape", lost)
 
     def _fail(self, error: OSError, now_s: float, messages: int) -> None:
         progress = self.progress
@@ -91,7 +91,7 @@ class Scribe:
             progress.is_failing = True
             self._failing_since = progress.unwritten
             why = error.strerror or error
-            log.error("cannot record to %s: %s; the traffic goes on without", self._directory, why)
+            log.error("cannot record to %s: %s; traffic goes on unrecorded", self._directory, why)
         progress.unwritten += messages
         self._retry_at_s = now_s + _RETRY_S
 
