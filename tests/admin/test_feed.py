@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
+
+import pytest
 
 from shadowcat import Admin
-from shadowcat.admin.feed import Feed, Viewer
+from shadowcat.admin.feed import REMEMBERED, Feed, Viewer
 from shadowcat.clock import ManualClock
 from shadowcat.proxy.news import News, What
 from tests.admin.kit import watched_stand
@@ -96,12 +99,30 @@ async def test_who_takes_nothing_is_cut_and_holds_up_nobody() -> None:
         await rig.client.initialize()
 
 
-async def test_news_is_not_listened_to_while_nobody_watches() -> None:
+async def test_who_comes_late_is_told_what_happened_before() -> None:
     news = News()
-    feed = Feed(news, ManualClock(), viewers=1, events=1)
+    feed = Feed(news, ManualClock(), "ab", viewers=1, events=1_000)
+    for number in range(REMEMBERED + 2):
+        news.tell(What.UPSTREAM_TROUBLE, upstream=f"u{number}")
     with feed.watched() as viewer:
-        assert news._listeners
         assert feed.is_full
-        news.tell(What.STORE_WORKS)
-        assert b"store.works" in (await viewer.next(1.0) or b"")
+        told = await viewer.next(1.0) or b""
+        assert told.startswith(b"event: happening\nid: ab.3\n")
+        assert told.count(b"id: ") == REMEMBERED
+    feed.close()
     assert not news._listeners
+
+
+@pytest.mark.parametrize(
+    ("last_id", "numbers"),
+    [("ab.2", [3]), ("ab.9", []), ("cd.2", [1, 2, 3]), ("ab.x", [1, 2, 3]), ("", [1, 2, 3])],
+)
+async def test_who_comes_back_is_told_what_it_missed(last_id: str, numbers: list[int]) -> None:
+    news = News()
+    feed = Feed(news, ManualClock(), "ab", viewers=1, events=1_000)
+    for _ in range(3):
+        news.tell(What.STORE_WORKS)
+    with feed.watched(last_id) as viewer:
+        news.tell(What.STORE_FAILING)
+        told = await viewer.next(1.0) or b""
+    assert [int(id) for id in re.findall(rb"id: ab\.([0-9]+)", told)] == [*numbers, 4]

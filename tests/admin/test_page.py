@@ -9,6 +9,7 @@ import pytest
 
 from shadowcat.proxy.news import What
 from tests.admin.kit import TOKEN, watched_stand
+from tests.admin.test_held import waiting
 from tests.rig.browser import browser
 from tests.rig.client import rpc
 from tests.rig.server import Call
@@ -61,6 +62,15 @@ async def test_what_is_going_on_at_a_glance(tmp_path: Path) -> None:
         await page.shows("not ready: no upstream reachable")
         await page.shows("connection refused for")
         reply.close()
+
+
+async def test_who_opens_it_late_sees_what_happened_and_what_waits_for_somebody(tmp_path: Path) -> None:
+    async with waiting() as held, browser(tmp_path) as chromium:
+        page = await chromium.page(held.operator.admin.url + "/")
+        await page.shows("session.opened")
+        await page.shows("because")
+        assert "canary" not in await page.text()
+        assert page.complaints == []
 
 
 async def test_its_policy_lets_nothing_in(tmp_path: Path) -> None:

@@ -85,6 +85,9 @@ _SESSION = Parameter(
     {"type": "string", "pattern": "^([0-9a-f]{8,12}|[0-9a-f]{32})$"},
     where="path",
 )
+_LAST_EVENT_ID = Parameter(
+    "Last-Event-ID", "Up to where the events are known.", {"type": "string"}, where="header"
+)
 _BAD = Reply("A parameter is not what it should be.", Problem)
 _UNKNOWN = Reply("There is none, or more than one.", Problem)
 
@@ -141,8 +144,10 @@ class Api:
                 self.list_upstreams, {200: Reply(ok, UpstreamList)},
             ),
             Operation(
-                "GET", "/api/events", "events", "What happens, as server-sent events.", self.events,
+                "GET", "/api/events", "events", "What happened lately and what happens, as server-sent events.",
+                self.events,
                 {200: Reply("The feed.", kind="text/event-stream"), 503: Reply("Too many watch.", Problem)},
+                (_LAST_EVENT_ID,),
             ),
         )  # fmt: skip
 
@@ -251,7 +256,8 @@ class Api:
     async def events(self, request: Request) -> Response:
         if self._feed.is_full:
             return problem(503, "too_many_viewers", "As many as may watch do", headers={"Retry-After": "5"})
-        return FeedResponse(self._feed, self._options.heartbeat_s)
+        last_id = request.headers.get("last-event-id", "")
+        return FeedResponse(self._feed, self._options.heartbeat_s, last_id)
 
 
 def bad_parameter(request: Request, error: Exception) -> Response:

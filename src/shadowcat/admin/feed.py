@@ -1,8 +1,9 @@
-"""What happens, as it happens, for those who watch: each within a bound, and told what it missed."""
+"""What happened lately and what happens, for those who watch: each within a bound, and told what it missed."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -13,6 +14,9 @@ from shadowcat.admin.views import EventView
 from shadowcat.clock import Clock
 from shadowcat.proxy.news import Happening, News
 from shadowcat.wire.sse import KEEPALIVE, encode_event
+
+REMEMBERED = 100
+"""Who looks only once something is wrong wants to know what led to it."""
 
 
 class Viewer:
@@ -57,14 +61,18 @@ class Viewer:
 
 
 class Feed:
-    def __init__(self, news: News, clock: Clock, *, viewers: int, events: int) -> None:
-        """At most so many viewers, and so many events that wait for each."""
+    def __init__(self, news: News, clock: Clock, epoch: str, *, viewers: int, events: int) -> None:
+        """At most so many viewers, and so many events that wait for each; `epoch` tells its ids from all others."""
         self._news = news
         self._clock = clock
+        self._epoch = epoch
         self._limit = viewers
         self._events = events
         self._viewers: set[Viewer] = set()
+        self._past: deque[tuple[int, Happening, float]] = deque(maxlen=REMEMBERED)
+        self._number = 0
         self._is_over = False
+        news.listen(self._tell)
 
     def __len__(self) -> int:
         return len(self._viewers)
@@ -74,26 +82,38 @@ class Feed:
         return self._is_over or len(self._viewers) >= self._limit
 
     @contextmanager
-    def watched(self) -> Generator[Viewer]:
+    def watched(self, last_id: str = "") -> Generator[Viewer]:
+        """By one who was told up to that event: the rest of what is remembered comes first, or all of it."""
         viewer = Viewer(self._events)
-        if not self._viewers:
-            self._news.listen(self._tell)
+        seen = self._number_of(last_id)
+        for number, happening, at in self._past:
+            if number > seen:
+                viewer.tell(self._event(number, happening, at))
         self._viewers.add(viewer)
         try:
             yield viewer
         finally:
             self._viewers.discard(viewer)
-            if not self._viewers:
-                self._news.ignore(self._tell)
+
+    def _number_of(self, id: str) -> int:
+        epoch, _, number = id.partition(".")
+        return int(number) if epoch == self._epoch and re.fullmatch("[0-9]{1,15}", number) else 0
 
     def _tell(self, happening: Happening) -> None:
-        # Once for all of them.
-        view = EventView.of(happening, self._clock.wall())
-        event = encode_event(msgspec.json.encode(view), event=b"happening")
-        for viewer in self._viewers:
-            viewer.tell(event)
+        self._number += 1
+        told = self._number, happening, self._clock.wall()
+        self._past.append(told)
+        if self._viewers:
+            event = self._event(*told)
+            for viewer in self._viewers:
+                viewer.tell(event)
+
+    def _event(self, number: int, happening: Happening, at: float) -> bytes:
+        data = msgspec.json.encode(EventView.of(happening, at))
+        return encode_event(data, event=b"happening", id=f"{self._epoch}.{number}".encode())
 
     def close(self) -> None:
         self._is_over = True
+        self._news.ignore(self._tell)
         for viewer in self._viewers:
             viewer.end()

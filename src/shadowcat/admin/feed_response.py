@@ -18,18 +18,19 @@ _BEGIN = b"retry: 3000\n\n"
 class FeedResponse(Response):
     media_type = "text/event-stream"
 
-    def __init__(self, feed: Feed, heartbeat_s: float) -> None:
+    def __init__(self, feed: Feed, heartbeat_s: float, last_id: str) -> None:
         super().__init__(headers={**SECURE, "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._feed = feed
         self._heartbeat_s = heartbeat_s
+        self._last_id = last_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         if scope["method"] == "HEAD":
             await send({"type": "http.response.body", "body": b"", "more_body": False})
             return
-        with self._feed.watched() as viewer:
+        with self._feed.watched(self._last_id) as viewer:
             feeding = asyncio.create_task(self._feed_one(viewer, send), name="admin/feed")
             leaving = asyncio.create_task(_until_gone(receive), name="admin/viewer gone")
             try:

@@ -53,6 +53,19 @@ class Holding(Protocol):
         ...
 
 
+class Nobody:
+    """Holds none: where that is so, the same can be asked all the same."""
+
+    def held(self) -> Sequence[HeldMessage]:
+        return ()
+
+    def release(self, id: int, edited: bytes | None = None) -> bool:
+        return False
+
+    def drop(self, id: int) -> bool:
+        return False
+
+
 class HeldView(msgspec.Struct, kw_only=True):
     id: int
     reason: str

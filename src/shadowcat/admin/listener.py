@@ -21,7 +21,7 @@ from shadowcat.admin.api import Api, bad_body, bad_parameter, failed, not_routed
 from shadowcat.admin.body import BadBody, require_json
 from shadowcat.admin.feed import Feed
 from shadowcat.admin.gate import Gate
-from shadowcat.admin.held import HeldApi, Holding
+from shadowcat.admin.held import HeldApi, Holding, Nobody
 from shadowcat.admin.lag import LoopLag
 from shadowcat.admin.openapi import document
 from shadowcat.admin.operations import Endpoint, Operation
@@ -63,10 +63,13 @@ class Admin:
         shared = proxy.shared
         self._listen = options.listen
         self._lag = LoopLag()
-        self._feed = Feed(shared.news, shared.clock, viewers=options.viewers, events=options.viewer_events)
-        operations = Api(proxy, self._feed, self._lag, options, recording).operations()
-        if holding is not None:
-            operations += HeldApi(holding).operations()
+        self._feed = Feed(
+            shared.news, shared.clock, shared.node, viewers=options.viewers, events=options.viewer_events
+        )
+        operations = (
+            *Api(proxy, self._feed, self._lag, options, recording).operations(),
+            *HeldApi(holding or Nobody()).operations(),
+        )
         self._server = _Server(_config(application(operations, options), options.stall_s))
         self._socket = sock
         self._closed = False
