@@ -601,7 +601,7 @@ def test_a_built_request_is_read_back(id: int | str, method: str, params: dict[s
         (b'"tools/list"', "this is no JSON-RPC message: one is an object"),
         (b"null", "this is no JSON-RPC message: one is an object"),
         (b'{"jsonrpc":2,"id":7,"method":"x"}', 'jsonrpc must be "2.0"'),
-        (b'{"jsonrpc":"2.0","id":7,"method":7}', "method must be a string"),
+        (b'{"jsonrpc":"2.0","id":7,"method":7}', "method must be a string that is not empty"),
         *(
             (
                 b'{"jsonrpc":"2.0","id":%b,"method":"x"}' % id,

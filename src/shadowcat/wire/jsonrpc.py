@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from enum import Enum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
@@ -38,9 +38,9 @@ and on the way of each message there were twenty."""
 
 
 class _Envelope(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    jsonrpc: str
+    jsonrpc: Literal["2.0"]
     id: BoundedId | UnsetType | None = UNSET
-    method: str | UnsetType = UNSET
+    method: Annotated[str, Meta(min_length=1)] | UnsetType = UNSET
     params: Raw | UnsetType = UNSET
     result: Raw | UnsetType = UNSET
     error: Raw | UnsetType = UNSET
@@ -187,11 +187,12 @@ def answer_to(request_id: RequestId | None, message: Message) -> Message | None:
 
     An error that names no request is one: servers that could not read an id write null, or nothing.
     """
-    if not message.is_response:
+    kind, id = message.kind, message.id
+    if kind is not RESULT and kind is not ERROR:
         return None
-    if message.id is None:
+    if id is None:
         return message.with_id(request_id)
-    return message if message.id == request_id and type(message.id) is type(request_id) else None
+    return message if id == request_id and id.__class__ is request_id.__class__ else None
 
 
 def parse(raw: bytes) -> Message:
@@ -271,81 +272,71 @@ def _unreadable(error: Exception) -> Fault:
 
 def _classified(envelope: _Envelope, raw: bytes) -> Message:
     """What it is. A text as long as its members need has room for nothing else; a longer one is looked through."""
-    id, method = envelope.id, envelope.method
-    if envelope.jsonrpc != "2.0":
-        raise _invalid('jsonrpc must be "2.0"')
+    id, method, params = envelope.id, envelope.method, envelope.params
     if method is UNSET:
         return _response(envelope, raw)
-    params = envelope.params
     if envelope.result is not UNSET or envelope.error is not UNSET:
         raise _invalid("a method beside a result or an error")
-    length = _LENGTH_OF_VERSION + _LENGTH_OF_METHOD + len(method)
+    length = _LENGTH_OF_METHOD + len(method)
     raw_params = b""
     if params is not UNSET:
         raw_params = bytes(params)
         if raw_params[0] != _BRACE:
             raise _invalid("params must be an object")
         length += _LENGTH_OF_PARAMS + len(raw_params)
-    if not method:
-        raise _invalid("method is empty")
-    if id is None:
+    if id is UNSET:
+        message = Message(NOTIFICATION, None, method, raw, raw_params)
+    elif id is None:
         raise _invalid("id must be a string or an integer")
-    message = (
-        Message(NOTIFICATION, None, method, raw, raw_params)
-        if id is UNSET
-        else Message(REQUEST, id, method, raw, raw_params)
-    )
-    if len(raw) != (length if id is UNSET else length + _length_of(id)):
-        _refuse_second_members(raw)
-    return message
-
-
-def _response(envelope: _Envelope, raw: bytes) -> Message:
-    id, result, error = envelope.id, envelope.result, envelope.error
-    if envelope.params is not UNSET or (result is UNSET) == (error is UNSET):
-        raise _invalid("neither a request nor a notification nor a response")
-    length = _LENGTH_OF_VERSION
-    if id is not UNSET:
-        length += _length_of(id)
-    if result is not UNSET:
-        if id is UNSET or id is None:
-            raise _invalid("a result without an id")
-        raw_result = bytes(result)
-        length += _LENGTH_OF_RESULT + len(raw_result)
-        message = Message(RESULT, id, "", raw, b"", raw_result)
     else:
-        raw_error = b"" if error is UNSET else bytes(error)
-        if raw_error[0] != _BRACE:
-            raise _invalid("error must be an object")
-        length += _LENGTH_OF_ERROR + len(raw_error)
-        message = Message(ERROR, None if id is UNSET else id, "", raw, raw_error=raw_error)
+        length += _LENGTH_OF_ID + len(str(id)) if id.__class__ is int else _LENGTH_OF_STR_ID + len(id)  # type: ignore[arg-type]
+        message = Message(REQUEST, id, method, raw, raw_params)
     if len(raw) != length:
         _refuse_second_members(raw)
     return message
 
 
-# What the members of a message take of the shortest text that has them, beside their values.
-_LENGTH_OF_VERSION = len('{"jsonrpc":"2.0"}')
-_LENGTH_OF_METHOD = len(',"method":""')
+def _response(envelope: _Envelope, raw: bytes) -> Message:
+    id, result = envelope.id, envelope.result
+    if result is UNSET or envelope.error is not UNSET or envelope.params is not UNSET:
+        return _error(envelope, raw)
+    if id is UNSET or id is None:
+        raise _invalid("a result without an id")
+    raw_result = bytes(result)
+    length = _LENGTH_OF_RESULT + len(raw_result)
+    length += _LENGTH_OF_ID + len(str(id)) if id.__class__ is int else _LENGTH_OF_STR_ID + len(id)  # type: ignore[arg-type]
+    if len(raw) != length:
+        _refuse_second_members(raw)
+    return Message(RESULT, id, "", raw, b"", raw_result)
+
+
+def _error(envelope: _Envelope, raw: bytes) -> Message:
+    """An error response, or what is nothing at all."""
+    id, error = envelope.id, envelope.error
+    if error is UNSET or envelope.result is not UNSET or envelope.params is not UNSET:
+        raise _invalid("neither a request nor a notification nor a response")
+    raw_error = bytes(error)
+    if raw_error[0] != _BRACE:
+        raise _invalid("error must be an object")
+    # A message like this is seldom, so that nothing is won by measuring it.
+    _refuse_second_members(raw)
+    return Message(ERROR, None if id is UNSET else id, "", raw, raw_error=raw_error)
+
+
+# What the shortest text that has these members takes beside their values, the version with the first two.
+_LENGTH_OF_METHOD = len('{"jsonrpc":"2.0","method":""}')
+_LENGTH_OF_RESULT = len('{"jsonrpc":"2.0","result":}')
 _LENGTH_OF_PARAMS = len(',"params":')
-_LENGTH_OF_RESULT = len(',"result":')
-_LENGTH_OF_ERROR = len(',"error":')
 _LENGTH_OF_ID = len(',"id":')
+_LENGTH_OF_STR_ID = len(',"id":""')
 _BRACE = ord("{")
-
-
-def _length_of(id: RequestId | None) -> int:
-    """Of the member, name and all."""
-    if id.__class__ is int:
-        return _LENGTH_OF_ID + len(str(id))
-    return _LENGTH_OF_ID + (4 if id is None else 2 + len(id))  # type: ignore[arg-type]
 
 
 _UNKNOWN = "Object contains unknown field `"
 _RULES = {
     "`$.jsonrpc`": 'jsonrpc must be "2.0"',
     "`$.id`": f"id must be a string of at most {MAX_ID_CHARS} characters, or an integer of at most 64 bits",
-    "`$.method`": "method must be a string",
+    "`$.method`": "method must be a string that is not empty",
 }
 
 
