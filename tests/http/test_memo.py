@@ -35,14 +35,17 @@ def test_nothing_is_recalled_before_something_was_learned() -> None:
 
 @pytest.mark.parametrize("body", [b"", b"x", b"hello", b"\r\n\r\n", b"a" * 5_000])
 def test_the_same_head_with_any_body_is_recalled(body: bytes) -> None:
-    assert learned().recall(message(body)) == ("it", b"%d" % len(body), body)
+    assert learned().recall(message(body)) == ("it", b"%d" % len(body) if len(body) != 5 else b"", body)
 
 
 def test_it_goes_on_from_the_length_it_had_last() -> None:
     memo = learned()
+    last = 5
     for length in (5, 5, 1_000, 7, 1_000, 1_000, 0, 5):
         body = b"b" * length
-        assert memo.recall(message(body)) == ("it", b"%d" % length, body)
+        digits = b"" if length == last else b"%d" % length
+        assert memo.recall(message(body)) == ("it", digits, body)
+        last = length
         assert memo.recall(message(body)[:-1] + b"GET") is None
         assert memo.recall(message(body, length + 1)) is None
 

@@ -60,10 +60,10 @@ async def test_it_leaves_at_the_end_of_the_turn() -> None:
     async with pair(turn) as one, pair(turn) as two:
         one.sender.write(b"1")
         two.sender.write(b"2")
-        assert one.sender.is_holding
+        assert one.sender.held
         assert one.arrived() + two.arrived() == b""
         assert await one.arrives(1) + await two.arrives(1) == b"12"
-        assert not one.sender.is_holding
+        assert not one.sender.held
 
 
 async def test_the_order_is_that_of_the_calls() -> None:
@@ -82,7 +82,7 @@ async def test_what_is_not_to_wait_leaves_at_once_and_in_its_order() -> None:
     async with pair(Turn()) as one:
         one.sender.write(b"a")
         one.sender.write_now(b"b")
-        assert not one.sender.is_holding
+        assert not one.sender.held
         assert one.arrived() == b"ab"
 
 
@@ -106,7 +106,7 @@ async def test_a_connection_that_broke_meanwhile_hurts_no_other() -> None:
         whole.sender.write(b"2")
         broken.transport.abort()
         assert await whole.arrives(1) == b"2"
-        assert not broken.sender.is_holding
+        assert not broken.sender.held
 
 
 async def test_short_and_long_answers_keep_their_order() -> None:

@@ -111,15 +111,17 @@ class Correlator(Generic[S]):
         """Notes a client request and returns it as the upstream gets it. Raises `Fault` for an id in flight."""
         client_id = request.id
         assert client_id is not None
-        if client_id in self._in_flight:
+        in_flight = self._in_flight
+        if client_id in in_flight:
             raise Fault(FaultKind.INVALID_REQUEST, "A request with this id is in flight")
-        if len(self._in_flight) >= MAX_IN_FLIGHT:
+        if len(in_flight) >= MAX_IN_FLIGHT:
             raise Fault(FaultKind.OVER_CAPACITY, reason="too_many_requests_in_flight")
         upstream_id = self.last_upstream_id = self.last_upstream_id + 1
         entry: InFlight[S] = InFlight(client_id, upstream_id, request.method)
+        in_flight[client_id] = entry
         if _may_ask_for_progress(request.raw_params):
             entry.unread = request.raw_params
-        self._note(entry)
+            self._unread[client_id] = entry
         return entry, request.with_id(upstream_id)
 
     def consider(self, request: Message) -> InFlight[S]:
@@ -140,10 +142,11 @@ class Correlator(Generic[S]):
 
     def finish(self, entry: InFlight[S]) -> None:
         """The request has its answer, or will get none."""
-        if self._in_flight.get(entry.client_id) is not entry:
+        client_id = entry.client_id
+        if self._in_flight.get(client_id) is not entry:
             return
-        del self._in_flight[entry.client_id]
-        if self._unread and self._unread.pop(entry.client_id, None) is not None:
+        del self._in_flight[client_id]
+        if self._unread and self._unread.pop(client_id, None) is not None:
             return
         if entry.token is not None and self._by_token.get(entry.token) is entry:
             del self._by_token[entry.token]
@@ -244,15 +247,10 @@ class Correlator(Generic[S]):
     ) -> InFlight[S]:
         """A request that an earlier process sent, and whose answer is still to come."""
         entry: InFlight[S] = InFlight(client_id, upstream_id, method, token)
-        self._note(entry)
+        self._in_flight[client_id] = entry
+        if token is not None:
+            self._by_token[token] = entry
         return entry
-
-    def _note(self, entry: InFlight[S]) -> None:
-        self._in_flight[entry.client_id] = entry
-        if entry.unread:
-            self._unread[entry.client_id] = entry
-        elif entry.token is not None:
-            self._by_token[entry.token] = entry
 
     def _read_tokens(self) -> None:
         for entry in self._unread.values():

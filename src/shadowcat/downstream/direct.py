@@ -6,8 +6,10 @@ could be refused or treated in any other way than usual is left to the endpoint;
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from collections.abc import Awaitable
+from typing import Protocol
+
+import msgspec
 
 from shadowcat.core.exchange import Caller, Piece, Rest
 from shadowcat.core.negotiate import may_claim_an_era
@@ -20,11 +22,22 @@ from shadowcat.wire.jsonrpc import REQUEST, Message, RequestId
 from shadowcat.wire.mcp import Method
 
 Outcome = Message | ClientStream | None
-Respond = Callable[[ClientSession, RequestId | None, Awaitable[Outcome]], Awaitable[Response]]
-"""The response to a request of a session's, once its outcome is known."""
 
 
-class Admission(NamedTuple):
+class Endpoint(Protocol):
+    gateway: Gateway
+    caller: Caller
+
+    def in_session(
+        self, session: ClientSession, id: RequestId | None, asking: Awaitable[Outcome]
+    ) -> Awaitable[Response]:
+        """The response to a request of a session's, once its outcome is known."""
+        ...
+
+    def events(self, piece: Piece) -> bytes: ...
+
+
+class Admission(msgspec.Struct, frozen=True):
     """What the head of a POST says, where that is nothing unusual."""
 
     session_id: str
@@ -34,16 +47,9 @@ class Admission(NamedTuple):
     """Of a stream that is all there at once; likewise."""
 
 
-def begin(
-    request: Request,
-    admission: Admission,
-    gateway: Gateway,
-    caller: Caller,
-    respond: Respond,
-    encode: Callable[[Piece], bytes],
-) -> Later | None:
+def begin(endpoint: Endpoint, request: Request, admission: Admission) -> Later | None:
     """None for what is to be looked at more closely: nothing has been done then."""
-    session = gateway.at_hand(admission.session_id, caller)
+    session = endpoint.gateway.at_hand(admission.session_id, endpoint.caller)
     if session is None:
         return None
     try:
@@ -52,23 +58,22 @@ def begin(
         return None
     if message.kind is not REQUEST or message.method == Method.INITIALIZE or may_claim_an_era(message):
         return None
-    call = _Call(session=session, id=message.id, admission=admission, respond=respond, encode=encode)
+    call = _Call(endpoint=endpoint, session=session, id=message.id, admission=admission)
     call.cancel = session.ask(message, call.answered)
     return None if call.cancel is None else call
 
 
 class _Call(Later, kw_only=True, eq=False):
+    endpoint: Endpoint
     session: ClientSession
     id: RequestId | None
     admission: Admission
-    respond: Respond
-    encode: Callable[[Piece], bytes]
 
     def answered(self, outcome: Message | Piece | Rest[Outcome]) -> None:
         if isinstance(outcome, Message):
             self.settle(Response(200, [], outcome.raw, self.admission.answer_head))
         elif isinstance(outcome, Piece):
             # Nothing comes after it, so it needs no chunks.
-            self.settle(Response(200, [], self.encode(outcome), self.admission.stream_head))
+            self.settle(Response(200, [], self.endpoint.events(outcome), self.admission.stream_head))
         else:
-            self.settle(self.respond(self.session, self.id, outcome()))
+            self.settle(self.endpoint.in_session(self.session, self.id, outcome()))

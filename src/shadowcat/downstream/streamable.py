@@ -128,12 +128,12 @@ class StreamableEndpoint:
         peers: Peers | None = None,
         route: str | None = None,
     ) -> None:
-        self._gateway = gateway
+        self.gateway = gateway
         self._guard = guard
         self._options = options
         self._peers = peers
         self._is_leaving = False
-        self._caller = Caller(ANONYMOUS, route or options.path)
+        self.caller = Caller(ANONYMOUS, route or options.path)
 
     def begin_to_leave(self) -> None:
         """Whoever is told from now on when to come back is told a time of his own."""
@@ -143,19 +143,17 @@ class StreamableEndpoint:
 
     def handle(self, request: Request) -> Later | Coroutine[Any, Any, Response]:
         notes = request.headers.notes
-        terms = self._guard.terms
         noted = None if notes is None else notes.get(self)
-        if noted is None or noted[0] is not terms:
-            noted = terms, self._admission(request)
+        if noted is None or noted[0] is not self._guard.terms:
+            noted = self._guard.terms, self._admission(request)
             if notes is not None:
                 notes[self] = noted
         admission = noted[1]
-        later = None
         if admission is not None:
-            later = direct.begin(
-                request, admission, self._gateway, self._caller, self._in_session, self._events
-            )
-        return self.respond(request) if later is None else later
+            later = direct.begin(self, request, admission)
+            if later is not None:
+                return later
+        return self.respond(request)
 
     def _admission(self, request: Request) -> Admission | None:
         """What there is to know from the head of a call that is nothing unusual."""
@@ -274,7 +272,7 @@ class StreamableEndpoint:
         assert task is not None
         request.cancel_on_disconnect(task.cancel)
         message = with_trace(message, headers)
-        answer = await self._gateway.exchange(message, self._caller, _forwarded(headers), address_of(request))
+        answer = await self.gateway.exchange(message, self.caller, _forwarded(headers), address_of(request))
         if answer.whole is not None:
             return json_response(answer.whole, answer.status)
         assert answer.stream is not None
@@ -290,9 +288,9 @@ class StreamableEndpoint:
             return accepted()
         if comes_too_late(message, request):
             return _told_in_session(proxy_stops(), message.id)
-        return await self._in_session(session, message.id, session.request(message))
+        return await self.in_session(session, message.id, session.request(message))
 
-    async def _in_session(
+    async def in_session(
         self,
         session: ClientSession,
         id: RequestId | None,
@@ -309,9 +307,9 @@ class StreamableEndpoint:
     async def _initialize(self, request: Request, message: Message) -> Response:
         require_in_time(request)
         stale = _session_id(request.headers)
-        if stale is not None and await self._gateway.find(stale, self._caller) is not None:
+        if stale is not None and await self.gateway.find(stale, self.caller) is not None:
             raise Fault(FaultKind.INVALID_REQUEST, "This session is already initialized")
-        session, answer = await self._gateway.open(message, self._caller, address_of(request))
+        session, answer = await self.gateway.open(message, self.caller, address_of(request))
         return json_response(answer, 200, _session_header(session) if session is not None else None)
 
     async def _batch(self, request: Request, version: str | None) -> Response:
@@ -351,7 +349,7 @@ class StreamableEndpoint:
         version = version_of(request.headers)
         if era_of_header(version) is Era.MODERN:
             return not_allowed(_ALLOW_MODERN)
-        await self._gateway.end(await self._session(request, version))
+        await self.gateway.end(await self._session(request, version))
         return Response(200)
 
     # Parts
@@ -361,7 +359,7 @@ class StreamableEndpoint:
             return empty_stream_response()
         return stream_response(stream, self._retry_ms, self._options.keepalive_s, _session_header(session))
 
-    def _events(self, piece: Piece) -> bytes:
+    def events(self, piece: Piece) -> bytes:
         return encode_piece(piece, self._retry_ms)
 
     def _retry_ms(self) -> int:
@@ -372,7 +370,7 @@ class StreamableEndpoint:
         session_id = _session_id(request.headers)
         if session_id is None:
             raise Fault(FaultKind.INVALID_REQUEST, "Mcp-Session-Id is missing", reason="session_id_missing")
-        session = await self._gateway.find(session_id, self._caller)
+        session = await self.gateway.find(session_id, self.caller)
         if session is None:
             raise Fault(FaultKind.SESSION_UNKNOWN)
         if isinstance(session, Elsewhere):
@@ -383,7 +381,7 @@ class StreamableEndpoint:
 
     async def _is_elsewhere(self, session_id: str) -> bool:
         try:
-            return isinstance(await self._gateway.find(session_id, self._caller), Elsewhere)
+            return isinstance(await self.gateway.find(session_id, self.caller), Elsewhere)
         except Fault:
             # Nobody can tell at the moment: what was sent to the other node is not to be sent anywhere else.
             return True

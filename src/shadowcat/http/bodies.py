@@ -19,15 +19,18 @@ class Bodies:
         self._for_large = limit - limit // _SMALL_SHARE
         self.held = 0
 
-    def has_room(self, size: int, of_body: int) -> bool:
-        """`of_body`: how large the body is with it."""
-        return self.held + size <= (self._limit if of_body <= _SMALL_BYTES else self._for_large)
+    def takes(self, size: int, of_body: int) -> bool:
+        """Whether there was room for it. `of_body`: how large the body is with it."""
+        held = self.held + size
+        if held > (self._limit if of_body <= _SMALL_BYTES else self._for_large):
+            return False
+        self.held = held
+        return True
 
     def take(self, size: int, of_body: int) -> None:
         """Raises `Refusal`."""
-        if not self.has_room(size, of_body):
+        if not self.takes(size, of_body):
             raise Refusal(503, "too much is being sent by all clients together")
-        self.held += size
 
     def give_back(self, size: int) -> None:
         self.held -= size

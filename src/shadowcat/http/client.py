@@ -220,7 +220,7 @@ class Client:
         if granted is None:
             self._carry_out(pool.drop())
         else:
-            self._give_back(pool, granted)
+            self.freed(pool, granted, True)
 
     async def _open(self, origin: Origin, pool: ConnectionPool, connect_s: float) -> OutgoingConnection:
         try:
@@ -279,19 +279,14 @@ class Client:
         return self._tls
 
     def freed(self, pool: ConnectionPool, connection: OutgoingConnection, reusable: bool) -> None:
-        if reusable and not self._closed:
-            self._give_back(pool, connection)
-        else:
+        if not reusable or self._closed:
             self._connections.discard(connection)
             self._carry_out(pool.drop())
-
-    def _give_back(self, pool: ConnectionPool, connection: OutgoingConnection) -> None:
-        outcome = pool.give_back(connection, connection.idle_since + connection.keep_s)
-        if outcome is None:
             return
+        outcome = pool.give_back(connection, connection.idle_since + connection.keep_s)
         if isinstance(outcome, Grant):
             self._carry_out(outcome)
-        else:
+        elif outcome is not None:
             self._retire(outcome)
 
     def _carry_out(self, grant: Grant[OutgoingConnection, asyncio.Future[_Granted]] | None) -> None:

@@ -25,7 +25,6 @@ from shadowcat.http.turn import Sender
 
 log = logging.getLogger("shadowcat.http")
 
-_NEVER = float("inf")
 _JOIN_BELOW = 64 * 1024
 _PARTING_S = 1.0
 """While draining, how long after its last answer a client that was told of no end has for what it is sending: whoever
@@ -35,10 +34,11 @@ still stands."""
 
 class Connection(asyncio.Protocol):
     __slots__ = (
+        "_close_by",
         "_closing",
-        "_deadline",
         "_gate",
         "_is_late",
+        "_is_parting",
         "_keep_alive",
         "_later",
         "_loop",
@@ -65,7 +65,7 @@ class Connection(asyncio.Protocol):
         self._gate = WriteGate(self._loop)
         self._reader = RequestReader(
             serving.limits,
-            self._deliver,
+            self._take,
             self._send_continue,
             bodies=serving.bodies,
             forward=serving.forwarding is not None,
@@ -80,9 +80,11 @@ class Connection(asyncio.Protocol):
         self._streamed: Response | None = None
         self._spoke_at = 0.0
         self._closing = False
+        self._close_by = 0.0
         self._lost = False
+        self._is_parting = False
         self._silent_since = self._loop.time()
-        self._deadline = self._silent_since + serving.limits.head_wait_s
+        """While nothing runs: since when the client owes a head, a body, or nothing."""
 
     # The transport's callbacks.
 
@@ -110,10 +112,8 @@ class Connection(asyncio.Protocol):
         reader.feed(data)
         if self._running is not None:
             return
-        if reader.in_body and not was_in_body:
-            self._deadline = self._loop.time() + self._serving.limits.body_wait_s
-        elif reader.in_head and not (was_in_head or was_in_body):
-            self._deadline = self._loop.time() + self._serving.limits.head_wait_s
+        if (reader.in_body and not was_in_body) or (reader.in_head and not (was_in_head or was_in_body)):
+            self._silent_since = self._loop.time()
 
     def eof_received(self) -> bool:
         # A half-closed client is a gone one: nothing tells it from a client that closed, and most have.
@@ -143,22 +143,21 @@ class Connection(asyncio.Protocol):
 
     # What the reader hands over.
 
-    def _deliver(self, item: Request | Refusal, keep_alive: bool) -> None:
-        if self._running is not None:
-            self._queue.append((item, keep_alive))
-            if len(self._queue) >= self._serving.limits.pipelined:
-                self._transport.pause_reading()
-            return
-        self._start(item, keep_alive)
-
     def _send_continue(self) -> None:
         # Behind a running request the client would take it for that one's; it sends its body after a while anyway.
         if self._running is None:
             self._sender.write(framing.CONTINUE)
 
-    def _start(self, item: Request | Refusal, keep_alive: bool) -> None:
+    def _take(self, item: Request | Refusal, keep_alive: bool) -> None:
+        """Answers it, or has it wait behind the one that is being answered."""
+        serving = self._serving
+        if self._running is not None:
+            self._queue.append((item, keep_alive))
+            if len(self._queue) >= serving.limits.pipelined:
+                self._transport.pause_reading()
+            return
         if isinstance(item, Refusal):
-            forwarding = self._serving.forwarding
+            forwarding = serving.forwarding
             if isinstance(item, SpokeTls) and forwarding is not None and self._peer.tunnel is not None:
                 item = SpokeTls(forwarding.refuse_tls(self._peer))
             self._refuse(item)
@@ -166,15 +165,14 @@ class Connection(asyncio.Protocol):
         item.peer = self._peer
         self._running = item
         self._keep_alive = keep_alive
-        self._deadline = _NEVER
-        self._serving.requests += 1
+        serving.requests += 1
         try:
-            outcome = self._serving.handler(item)
+            outcome = serving.handler(item)
         except Exception as error:
             outcome = _raised(error)
         if isinstance(outcome, Later):
             self._later = outcome
-            outcome.deliver_to(self._settle)
+            outcome.deliver = self._settle
         else:
             self._in_task(self._respond(item, outcome))
 
@@ -208,6 +206,7 @@ class Connection(asyncio.Protocol):
             await self._write_gate_open(request)
             keep_alive = self._keep_alive
         finally:
+            self.task = None
             self._finished(keep_alive)
 
     async def _write_gate_open(self, request: Request) -> None:
@@ -246,37 +245,29 @@ class Connection(asyncio.Protocol):
                 else:
                     self._refuse(Refusal(500, "internal error"))
         finally:
+            self.task = None
+            self._streaming = False
+            self._streamed = None
             self._finished(keep_alive)
 
     def _finished(self, keep_alive: bool) -> None:
+        serving = self._serving
         if self._running is not None:
-            self._serving.bodies.held -= len(self._running.body)
-        self._running = None
-        self.task = None
-        self._streaming = False
-        self._streamed = None
+            serving.bodies.held -= len(self._running.body)
+            self._running = None
         if self._lost:
-            self._serving.forget(self)
+            serving.forget(self)
             return
         if not keep_alive:
             self._close()
             return
         queue = self._queue
         if queue:
-            if len(queue) == self._serving.limits.pipelined:
+            if len(queue) == serving.limits.pipelined:
                 self._transport.resume_reading()
-            self._start(*queue.popleft())
+            self._take(*queue.popleft())
         else:
-            reader = self._reader
-            limits = self._serving.limits
             self._silent_since = self._loop.time()
-            self._deadline = self._silent_since + (
-                limits.head_wait_s
-                if reader.in_head
-                else limits.body_wait_s
-                if reader.in_body
-                else self._idle_s
-            )
 
     def _write_whole(self, request: Request, response: Response, body: bytes, keep_alive: bool) -> bool:
         date = self._serving.date
@@ -366,7 +357,7 @@ class Connection(asyncio.Protocol):
         if lingers and self._transport.can_write_eof() and not self._transport.is_closing():
             # From here on the gate is closed while anything is unsent, and only then; see sweep.
             self._transport.set_write_buffer_limits(0)
-            self._deadline = self._loop.time() + limits.linger_s
+            self._close_by = self._loop.time() + limits.linger_s
             self._transport.resume_reading()
             try:
                 self._transport.write_eof()
@@ -375,7 +366,7 @@ class Connection(asyncio.Protocol):
                 self._transport.abort()
         else:
             # TLS lingers by itself, for the other end's goodbye, and does not show what it has yet to send.
-            self._deadline = self._loop.time() + limits.stall_s
+            self._close_by = self._loop.time() + limits.stall_s
             self._transport.close()
 
     def _drop_queued(self) -> None:
@@ -384,19 +375,12 @@ class Connection(asyncio.Protocol):
                 self._serving.bodies.give_back(len(item.body))
         self._queue.clear()
 
-    @property
-    def _idle_s(self) -> float:
-        """How long it may be silent between two requests."""
-        idle_s = self._serving.limits.idle_s
-        return min(idle_s, _PARTING_S) if self._serving.draining else idle_s
-
     def drain(self) -> None:
         """Soon ends one on which nothing is asked any more; what is asked is answered first, and told that it is last.
 
         Closed at once, it would be reset under a request that is on its way, of which nobody could say what became.
         """
-        if self._running is None and not self._queue and self._reader.is_idle:
-            self._deadline = min(self._deadline, self._silent_since + self._idle_s)
+        self._is_parting = True
 
     def abort(self) -> None:
         self._closing = True
@@ -420,12 +404,17 @@ class Connection(asyncio.Protocol):
         if sending and self._gate.has_stalled(self._transport.get_write_buffer_size(), now, limits.stall_s):
             self._serving.slow_closed += 1
             self.abort()
-        elif now < self._deadline:
-            self._fill_silence(now)
-        elif self._closing and sending:
-            self._deadline = now + limits.linger_s
         elif self._closing:
-            self.abort()
+            if now < self._close_by:
+                return
+            if sending:
+                self._close_by = now + limits.linger_s
+            else:
+                self.abort()
+        elif self._running is not None:
+            self._fill_silence(now)
+        elif now < self._silent_since + self._patience_s:
+            return
         elif self._reader.is_idle:
             # A timer may be called before the sockets are looked at, and a busy loop is late for both.
             if not has_arrived(self._transport):
@@ -434,6 +423,17 @@ class Connection(asyncio.Protocol):
         else:
             self._reader.end()
             self._refuse(Refusal(408, "the request did not arrive in time"))
+
+    @property
+    def _patience_s(self) -> float:
+        """How long what the client owes may be in coming; where it owes nothing, how long it may be idle."""
+        reader, limits = self._reader, self._serving.limits
+        if reader.in_body:
+            return limits.body_wait_s
+        if reader.in_head:
+            return limits.head_wait_s
+        idle_s = limits.idle_s if reader.delivered else limits.head_wait_s
+        return min(idle_s, _PARTING_S) if self._is_parting else idle_s
 
     def _fill_silence(self, now: float) -> None:
         response = self._streamed

@@ -12,32 +12,28 @@ from typing import Any
 class WriteGate:
     """Closed while the transport holds more unsent bytes than it likes; producers wait before it."""
 
-    __slots__ = ("_closed", "_loop", "_waiter", "stalled_bytes", "stalled_since")
+    __slots__ = ("_loop", "_waiter", "is_closed", "stalled_bytes", "stalled_since")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._closed = False
+        self.is_closed = False
         self._waiter: asyncio.Future[None] | None = None
         self.stalled_bytes = 0
         self.stalled_since = 0.0
 
-    @property
-    def is_closed(self) -> bool:
-        return self._closed
-
     def close(self, unsent: int) -> None:
-        self._closed = True
+        self.is_closed = True
         self.stalled_bytes = unsent
         self.stalled_since = self._loop.time()
 
     def open(self) -> None:
-        self._closed = False
+        self.is_closed = False
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     def has_stalled(self, unsent: int, now: float, limit_s: float) -> bool:
         """Whether the peer has accepted nothing for `limit_s`; call it now and then while the gate is closed."""
-        if not self._closed:
+        if not self.is_closed:
             return False
         if unsent != self.stalled_bytes:
             self.stalled_bytes = unsent
@@ -45,7 +41,7 @@ class WriteGate:
         return now - self.stalled_since >= limit_s
 
     async def wait_open(self) -> None:
-        while self._closed:
+        while self.is_closed:
             self._waiter = self._loop.create_future()
             try:
                 await self._waiter

@@ -114,12 +114,8 @@ class ClientResponse(msgspec.Struct, eq=False):
             return b""
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def whole(self) -> bytes | None:
-        """The body, where all of it is here already; it stays to be read."""
-        return self.so_far() if self.complete else None
-
     def so_far(self) -> bytes:
-        """What of the body is here and was not taken; likewise."""
+        """What of the body is here and was not taken; it stays to be read."""
         pieces = self._pieces
         if pieces is None:
             return b""
@@ -189,7 +185,9 @@ class ClientResponse(msgspec.Struct, eq=False):
         """Tells of a read whoever asked, once, or reads. Whatever runs for that may use the connection again."""
         on_news = self._on_news
         if on_news is not None:
-            self._listen_no_more()
+            self._on_news = None
+            if self._patience is not None:
+                self._listen_no_more()
             on_news(self)
         elif self._waiter is not None and self._pieces is not None:
             reader = self._reader

@@ -17,17 +17,14 @@ class Later(msgspec.Struct, eq=False):
 
     cancel: Callable[[], object] | None = None
     """Set by who makes it, for the engine to call when the server ends: then it is not settled any more."""
-    _deliver: Callable[[Response | Awaitable[Response]], object] | None = None
+    deliver: Callable[[Response | Awaitable[Response]], object] | None = None
+    """Set by the engine."""
 
     def settle(self, outcome: Response | Awaitable[Response]) -> None:
         """Not before the handler has returned: requests that wait behind this one would be answered in its frame."""
-        deliver = self._deliver
+        deliver = self.deliver
         assert deliver is not None
         # Who cancels it is most often who settles it. In a circle both, and the bodies they hold, would stay until the
         # garbage collector comes by.
-        self._deliver = self.cancel = None
+        self.deliver = self.cancel = None
         deliver(outcome)
-
-    def deliver_to(self, deliver: Callable[[Response | Awaitable[Response]], object]) -> None:
-        """For the engine."""
-        self._deliver = deliver

@@ -41,17 +41,20 @@ class HeadMemo(Generic[T]):
             self._value = value
 
     def keep(self, value: T) -> None:
-        """What was made of the head with the length that it had last."""
+        """What is made of the head with the length that it has now."""
         self._value = value
 
     def recall(self, data: bytes) -> tuple[T, bytes, bytes] | None:
-        """What was made of this head, the digits of the length, and the body; None if this is anything else."""
+        """What was made of this head, the digits of the length and the body; None if this is anything else.
+
+        No digits where the length is the last one's, which is usual: then nothing about the head is another.
+        """
         value = self._value
         if value is None:
             return None
         head, start = self._head, self._digits_at
         if len(data) == self._length and data.startswith(head):
-            return value, head[start : self._digits_end], data[len(head) :]
+            return value, b"", data[len(head) :]
         if data[:start] != head[:start]:
             return None
         end = data.find(b"\r", start)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol, cast
 
 import httptools
@@ -23,6 +24,7 @@ from shadowcat.http.pool import Pool
 from shadowcat.http.turn import Sender, Turn
 
 _FOREVER = float("inf")
+_NO_TIMEOUTS = Timeouts()
 _TRUSTED_S = 0.5
 """Servers do not close connections this soon, but for those that never keep one; the look costs 2 µs."""
 _HEAR_OUT_S = 1.0
@@ -50,8 +52,8 @@ class OutgoingConnection(asyncio.Protocol):
         "_eof_ends_body",
         "_fed",
         "_fields",
-        "_gap_s",
         "_gate",
+        "_heard_at",
         "_in_head",
         "_informational",
         "_is_heard_out",
@@ -60,11 +62,11 @@ class OutgoingConnection(asyncio.Protocol):
         "_owner",
         "_parser",
         "_paused",
-        "_phase_deadline",
         "_pool",
         "_read_bytes",
         "_response",
         "_sender",
+        "_timeouts",
         "_total_deadline",
         "_transport",
         "_turn",
@@ -98,9 +100,11 @@ class OutgoingConnection(asyncio.Protocol):
         self._was_kept = False
         """Whether the server left it open after a response before."""
         self._paused = False
-        self._gap_s = _FOREVER
-        self._phase_deadline = _FOREVER
+        self._reset_head()
+        self._timeouts = _NO_TIMEOUTS
         self._total_deadline = _FOREVER
+        self._heard_at = 0.0
+        """When it was asked, or something of the answer came, or its reader wanted more."""
 
     @property
     def is_closed(self) -> bool:
@@ -136,11 +140,11 @@ class OutgoingConnection(asyncio.Protocol):
         on_head: Callable[[ClientResponse], object],
     ) -> ClientResponse:
         """Sends one request; `on_head` is called when the head of its response is here, or will never be."""
-        now = self.loop.time()
-        self._gap_s = timeouts.gap_s or _FOREVER
-        self._phase_deadline = now + (timeouts.head_s or _FOREVER)
-        self._total_deadline = now + (timeouts.total_s or _FOREVER)
-        self._reset_head()
+        now = self._heard_at = self.loop.time()
+        self._timeouts = timeouts
+        self._total_deadline = now + timeouts.total_s if timeouts.total_s else _FOREVER
+        if self._fed or not self._in_head:
+            self._reset_head()
         self._is_heard_out = False
         response = self._response = ClientResponse(self, on_head)
         if len(body) < 65536:
@@ -162,13 +166,16 @@ class OutgoingConnection(asyncio.Protocol):
             # Nobody asked: the server says something between requests, most often that it closes.
             self.abort()
             return
-        if self._sender.is_holding:
+        if self._sender.held:
             # Said before the request has left, it cannot be the answer: most often the server is about to close.
             self._fail(_not_sent())
             return
-        starts = self._in_head and self._fed == 0
-        if (starts and self._recall(response, data)) or self._parse(response, data, starts):
-            # The last thing that is done: from here on the connection may be another request's.
+        starts = self._in_head and not self._fed
+        # To announce it is the last thing that is done: from then on the connection may be another request's.
+        if starts and self._recall(response, data):
+            response.announce()
+            return
+        if self._parse(response, data, starts):
             response.announce()
             if response.held_bytes > self._limits.buffered_bytes and self._response is response:
                 self.pause_reading()
@@ -205,7 +212,7 @@ class OutgoingConnection(asyncio.Protocol):
                 self._memo.learn(data, (response.status, response.headers))
             return True
         if not self._paused:
-            self._phase_deadline = self.loop.time() + self._gap_s
+            self._heard_at = self.loop.time()
         if self._fed > self._limits.head_bytes:
             # Nothing but chunk extensions or trailers, which httptools keeps without limit.
             self._fail(Fault(FaultKind.UPSTREAM_INVALID, reason="bad_http", sent=True))
@@ -217,10 +224,10 @@ class OutgoingConnection(asyncio.Protocol):
         if recalled is None:
             return False
         (response.status, headers), digits, body = recalled
-        known = response.headers = headers.with_length(digits)
-        if known is not headers:
-            self._memo.keep((response.status, known))
-        self._in_head = False
+        if digits:
+            headers = headers.with_length(digits)
+            self._memo.keep((response.status, headers))
+        response.headers = headers
         if body:
             response.feed(body)
         self._complete(reusable=not self._transport.get_write_buffer_size())
@@ -243,7 +250,7 @@ class OutgoingConnection(asyncio.Protocol):
         self._closed = True
         if self._response is None:
             self._owner.idle_lost(self._pool, self)
-        elif self._sender.is_holding:
+        elif self._sender.held:
             self._fail(_not_sent(), exc)
         else:
             self._fail(Fault(FaultKind.OUTCOME_UNKNOWN, reason="upstream_connection_lost", sent=True), exc)
@@ -313,9 +320,11 @@ class OutgoingConnection(asyncio.Protocol):
     # How a request ends.
 
     def _complete(self, *, reusable: bool) -> None:
-        response = self._end()
+        response, self._response = self._response, None
         if response is None:
             return
+        if self._paused:
+            self.resume_reading()
         response.finish()
         reusable = reusable and not self._closed
         self.idle_since = self.loop.time()
@@ -329,24 +338,17 @@ class OutgoingConnection(asyncio.Protocol):
         self._owner.freed(self._pool, self, reusable)
 
     def _fail(self, fault: Fault, cause: BaseException | None = None) -> None:
-        response = self._end()
+        response, self._response = self._response, None
         if response is None:
             # It said more than it was asked: what follows would be taken for the answer to the next request.
             self.abort()
             return
+        self._closed = True
         fault.__cause__ = cause
         response.finish(fault)
-        self._closed = True
         self._transport.abort()
         self._owner.freed(self._pool, self, False)
         response.announce()
-
-    def _end(self) -> ClientResponse | None:
-        response, self._response = self._response, None
-        self._phase_deadline = self._total_deadline = _FOREVER
-        if self._paused:
-            self.resume_reading()
-        return response
 
     def _note_keep_alive(self, value: bytes) -> None:
         for part in value.split(b","):
@@ -365,7 +367,7 @@ class OutgoingConnection(asyncio.Protocol):
         if self._paused and not self._closed:
             self._paused = False
             # The pause was our reader's: the server's time starts anew.
-            self._phase_deadline = self.loop.time() + self._gap_s
+            self._heard_at = self.loop.time()
             self._transport.resume_reading()
 
     def hear_out(self) -> None:
@@ -379,7 +381,7 @@ class OutgoingConnection(asyncio.Protocol):
         return self._is_heard_out and self._response is not None and self._pool is pool
 
     def lift_gap(self) -> None:
-        self._gap_s = self._phase_deadline = _FOREVER
+        self._timeouts = replace(self._timeouts, gap_s=None)
 
     def abort(self) -> None:
         if self._response is not None:
@@ -393,9 +395,11 @@ class OutgoingConnection(asyncio.Protocol):
             return
         if now >= self._total_deadline:
             self._fail(Fault(FaultKind.DEADLINE, reason="total", sent=True))
-        elif now >= self._phase_deadline and not self._paused:
-            # While it is paused the wait is our reader's, not the server's.
-            self._fail(Fault(FaultKind.DEADLINE, reason="head" if self._in_head else "gap", sent=True))
+            return
+        phase, within_s = ("head", self._timeouts.head_s) if self._in_head else ("gap", self._timeouts.gap_s)
+        # While it is paused the wait is our reader's, not the server's.
+        if within_s and now >= self._heard_at + within_s and not self._paused:
+            self._fail(Fault(FaultKind.DEADLINE, reason=phase, sent=True))
 
 
 def _not_sent() -> Fault:

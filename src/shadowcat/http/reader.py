@@ -42,7 +42,6 @@ class RequestReader:
         "_body",
         "_body_missing",
         "_deliver",
-        "_delivered",
         "_fed",
         "_fields",
         "_forward",
@@ -56,6 +55,7 @@ class RequestReader:
         "_taken",
         "_target",
         "closed",
+        "delivered",
         "in_body",
         "in_head",
     )
@@ -81,7 +81,8 @@ class RequestReader:
         self._head: Head | None = None
         """The last head, if it may come again."""
         self._refusal: Refusal | None = None
-        self._delivered = 0
+        self.delivered = 0
+        """Requests; those whose head was the last one's are not counted."""
         self._bodies = bodies or Bodies(limits.bodies_bytes)
         self._taken = 0
         """Of the body that is being read."""
@@ -105,16 +106,18 @@ class RequestReader:
         return not (self.in_head or self.in_body)
 
     def feed(self, data: bytes) -> None:
+        if not (self.in_head or self.in_body or self.closed) and self._recall(data):
+            return
         if len(data) > _SLICE_BYTES:
             view = memoryview(data)
             for start in range(0, len(data), _SLICE_BYTES):
                 self._feed(view[start : start + _SLICE_BYTES])
         elif self.in_head or self.in_body or self.closed:
             self._feed(data)
-        elif not self._recall(data):
-            before = self._delivered
+        else:
+            before = self.delivered
             self._feed(data)
-            if self._delivered == before + 1 and not self.in_head and self._head is not None:
+            if self.delivered == before + 1 and not self.in_head and self._head is not None:
                 self._learn(self._head, data)
         if self._parser is not None and self.is_idle:
             self._parser = None
@@ -125,14 +128,13 @@ class RequestReader:
         if recalled is None:
             return False
         (method, target, headers), digits, body = recalled
+        if digits:
+            headers = headers.with_length(digits)
+            self._memo.keep((method, target, headers))
         size = len(body)
-        if size > self._limits.body_bytes or not self._bodies.has_room(size, size):
+        if size > self._limits.body_bytes or not self._bodies.takes(size, size):
             return False
-        self._bodies.held += size
-        known = headers.with_length(digits)
-        if known is not headers:
-            self._memo.keep((method, target, known))
-        self._deliver(Request(method, target, known, body), True)
+        self._deliver(Request(method, target, headers, body), True)
         return True
 
     def _learn(self, head: Head, data: bytes) -> None:
@@ -300,7 +302,7 @@ class RequestReader:
             self._memo = HeadMemo()
         elif not keep_alive:
             self.closed = True
-        self._delivered += 1
+        self.delivered += 1
         self._deliver(request, keep_alive)
 
 

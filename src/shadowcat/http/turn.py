@@ -18,21 +18,13 @@ _MAX_WAITING = 64
 class Turn:
     """What the connections of one server, or of one client, have to send."""
 
-    __slots__ = ("_waiting",)
+    __slots__ = ("waiting",)
 
     def __init__(self) -> None:
-        self._waiting: list[Sender] = []
+        self.waiting: list[Sender] = []
 
-    def add(self, sender: Sender, loop: asyncio.AbstractEventLoop) -> None:
-        waiting = self._waiting
-        waiting.append(sender)
-        if len(waiting) == 1:
-            loop.call_soon(self._end)
-        elif len(waiting) >= _MAX_WAITING:
-            self._end()
-
-    def _end(self) -> None:
-        waiting, self._waiting = self._waiting, []
+    def end(self) -> None:
+        waiting, self.waiting = self.waiting, []
         for sender in waiting:
             sender.flush()
 
@@ -40,34 +32,36 @@ class Turn:
 class Sender:
     """One connection's way out. It holds one message at the most, and its order is that of the calls."""
 
-    __slots__ = ("_held", "_loop", "_transport", "_turn")
+    __slots__ = ("_loop", "_transport", "_turn", "held")
 
     def __init__(self, transport: asyncio.Transport, turn: Turn, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
         self._turn = turn
         self._loop = loop
-        self._held = b""
-
-    @property
-    def is_holding(self) -> bool:
-        """Whether nothing of what was written last has left."""
-        return bool(self._held)
+        self.held = b""
+        """What was written last, where nothing of it has left."""
 
     def write(self, data: bytes) -> None:
-        if self._held or len(data) > _MAX_BYTES:
+        if self.held or len(data) > _MAX_BYTES:
             self.write_now(data)
-        else:
-            self._held = data
-            self._turn.add(self, self._loop)
+            return
+        self.held = data
+        turn = self._turn
+        waiting = turn.waiting
+        if not waiting:
+            self._loop.call_soon(turn.end)
+        waiting.append(self)
+        if len(waiting) >= _MAX_WAITING:
+            turn.end()
 
     def write_now(self, data: bytes) -> None:
         """With what is held, and for what should not arrive together with what follows.
 
         The TypeScript SDK's client loses progress that it reads in one piece with the answer.
         """
-        held = self._held
+        held = self.held
         if held:
-            self._held = b""
+            self.held = b""
             data = held + data
         self._transport.write(data)
 
@@ -77,6 +71,9 @@ class Sender:
         self._transport.writelines((first, second))
 
     def flush(self) -> None:
-        held, self._held = self._held, b""
-        if held and not self._transport.is_closing():
-            self._transport.write(held)
+        held = self.held
+        if held:
+            self.held = b""
+            transport = self._transport
+            if not transport.is_closing():
+                transport.write(held)

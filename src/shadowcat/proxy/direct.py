@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -25,36 +25,41 @@ from shadowcat.proxy.pipeline import Undecided
 from shadowcat.proxy.reader import Reader
 from shadowcat.proxy.streams import Stream
 from shadowcat.wire.jsonrpc import Message
-from shadowcat.wire.mcp import Method
+from shadowcat.wire.mcp import PRIMING_VERSIONS, Method
 
 Outcome = Message | Reader | None
 Judged = Message | Reply | Undecided
-GoOn = Callable[[Message, InFlight[Stream], int, Rest[Answer]], Coroutine[Any, Any, Outcome]]
-"""Waits for what an answer, asked for in that epoch, comes to."""
-Ask = Callable[[Message, Judged], Coroutine[Any, Any, Outcome]]
-"""Waits for what a request comes to of which interceptors have made that, or are about to."""
-
 Then = Callable[[Message | Piece | Rest[Outcome]], object]
 
 _NOT_JUST_PASSED_ON = frozenset({Method.PING, *REMEMBERED})
 
 
-def ask(
-    core: SessionCore,
-    message: Message,
-    go_on: GoOn,
-    ask: Ask,
-    then: Then,
-) -> Callable[[], object] | None:
+class Waiting(Protocol):
+    """A session, for whatever does have to be waited for."""
+
+    core: SessionCore
+
+    def ask_judged(self, message: Message, judged: Judged) -> Coroutine[Any, Any, Outcome]: ...
+
+    def conclude(
+        self, message: Message, entry: InFlight[Stream], seen: int, asking: Rest[Answer]
+    ) -> Coroutine[Any, Any, Outcome]: ...
+
+
+def ask(session: Waiting, message: Message, then: Then) -> Callable[[], object] | None:
     """See `core.ports.ClientSession.ask`."""
+    core = session.core
+    shared = core.shared
     link = core.direct
     if link is None or message.method in _NOT_JUST_PASSED_ON or core.ledger.refuses:
         return None
-    pipeline = core.shared.pipeline
+    if shared.limits.upgrade_after_s is not None and core.record.version in PRIMING_VERSIONS:
+        return None
+    pipeline = shared.pipeline
     if not pipeline.is_used:
-        return _sent(core, link, message, go_on, then)
+        return _sent(session, link, message, then)
     if not pipeline.judges:
-        give_up = _sent(core, link, message, go_on, then)
+        give_up = _sent(session, link, message, then)
         if give_up is not None:
             # Whoever else sends it tells of it.
             tap = core.tap if core.taps_of is pipeline.taps else core.fresh_tap()
@@ -70,13 +75,13 @@ def ask(
         return _left(partial(_raised, fault), then)
     # It was judged, once: whatever stops it from here on, nobody begins with it anew.
     if isinstance(judged, Undecided):
-        cancel = _left(partial(ask, message, judged), then)
+        cancel = _left(partial(session.ask_judged, message, judged), then)
         return lambda: (cancel(), judged.let_go())
     if isinstance(judged, Message) and judged.method not in _NOT_JUST_PASSED_ON:
-        give_up = _sent(core, link, judged, go_on, then)
+        give_up = _sent(session, link, judged, then)
         if give_up is not None:
             return give_up
-    return _left(partial(ask, message, judged), then)
+    return _left(partial(session.ask_judged, message, judged), then)
 
 
 def _left(rest: Rest[Outcome], then: Then) -> Callable[[], object]:
@@ -84,21 +89,17 @@ def _left(rest: Rest[Outcome], then: Then) -> Callable[[], object]:
     return asyncio.get_running_loop().call_soon(then, rest).cancel
 
 
-def _sent(
-    core: SessionCore,
-    link: DirectLink,
-    message: Message,
-    go_on: GoOn,
-    then: Then,
-) -> Callable[[], object] | None:
+def _sent(session: Waiting, link: DirectLink, message: Message, then: Then) -> Callable[[], object] | None:
+    core = session.core
+    correlator = core.correlator
     try:
-        entry, outgoing = core.correlator.begin(message)
+        entry, outgoing = correlator.begin(message)
     except Fault:
         return None
-    call = _Call(core, message, entry, core.correlator.epoch, go_on, then)
+    call = _Call(session, core, message, entry, correlator.epoch, then)
     give_up = link.ask(outgoing, call.answered)
     if give_up is None:
-        core.correlator.finish(entry)
+        correlator.finish(entry)
         return None
     call.give_up = give_up
     entry.interrupt = call.stopped
@@ -109,11 +110,11 @@ def _sent(
 class _Call(msgspec.Struct, eq=False):
     """In flight it keeps its session as busy as a visitor would."""
 
+    session: Waiting
     core: SessionCore
     request: Message
     entry: InFlight[Stream]
     epoch: int
-    go_on: GoOn
     then: Then
     give_up: Callable[[], object] | None = None
 
@@ -121,7 +122,7 @@ class _Call(msgspec.Struct, eq=False):
         entry = self.entry
         entry.interrupt = None
         if not isinstance(outcome, Answer):
-            self.then(partial(self.go_on, self.request, entry, self.epoch, outcome))
+            self.then(partial(self.session.conclude, self.request, entry, self.epoch, outcome))
             return
         told = self._told(outcome)
         if isinstance(told, Reader):

@@ -117,7 +117,10 @@ class SessionLedger:
 
     @property
     def refuses(self) -> bool:
-        return self._writer is not None and (self._writer.refuses or (self._is_set_aside and self.is_strict))
+        writer = self._writer
+        if writer is None or not writer.durability.strict:
+            return False
+        return writer.refuses or self._is_set_aside
 
     @property
     def is_written(self) -> bool:

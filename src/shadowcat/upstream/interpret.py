@@ -57,11 +57,12 @@ def error_of(answer: Message) -> dict[str, Any]:
 
 def whole_answer(request: Message, response: ClientResponse) -> Answer | None:
     """The answer that is all here, and nothing but an answer; None for whatever needs a closer look."""
-    body = response.whole()
-    if body is None or response.status != 200 or media_type(response.headers.get(b"content-type")) != JSON:
+    if not response.complete or response.status != 200:
+        return None
+    if media_type(response.headers.get(b"content-type")) != JSON:
         return None
     try:
-        message = jsonrpc.parse(body)
+        message = jsonrpc.parse(response.so_far())
     except Fault:
         return None
     answer = jsonrpc.answer_to(request.id, message)
