@@ -93,8 +93,9 @@ class Connection(asyncio.StreamReaderProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._transport = cast(asyncio.Transport, transport)
-        self._writer = asyncio.StreamWriter(self._transport, self, self._reader, asyncio.get_running_loop())
+        # Under a name of its own: the base class lets go of its `_transport` when the connection is lost.
+        self._outlet = cast(asyncio.Transport, transport)
+        self._writer = asyncio.StreamWriter(self._outlet, self, self._reader, asyncio.get_running_loop())
         self._listener.connections.add(self)
         self.task = asyncio.get_running_loop().create_task(self._serve())
 
@@ -127,7 +128,7 @@ class Connection(asyncio.StreamReaderProtocol):
         except Exception as error:
             self._listener.failures.append(error)
         finally:
-            self._transport.close()
+            self._outlet.close()
 
     async def _read(self) -> Seen:
         raw = await self._reader.readuntil(b"\r\n\r\n")
@@ -145,9 +146,9 @@ class Connection(asyncio.StreamReaderProtocol):
         await self._writer.drain()
 
     def reset(self) -> None:
-        sock: socket.socket = self._transport.get_extra_info("socket")
+        sock: socket.socket = self._outlet.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._transport.abort()
+        self._outlet.abort()
         self.lost.set()
 
 
