@@ -50,9 +50,16 @@ SERVER = ["--upstream", "http://127.0.0.1:3000/mcp"]
             [*SERVER, "--tls-cert", __file__, "--tls-key", "/no/key"],
             "tls: /no/key cannot be read: No such file",
         ),
-        ([*SERVER, "--tls-cert", __file__, "--tls-key", __file__], f"in {__file__} are not in PEM"),
+        (
+            [*SERVER, "--tls-cert", __file__, "--tls-key", __file__],
+            f"there is no certificate in PEM in {__file__}",
+        ),
         ([*SERVER, "--upstream-ca", "/no/ca"], "upstream_tls: /no/ca cannot be read: No such file"),
         ([*SERVER, "--upstream-ca", __file__], f"there is no certificate in PEM in {__file__}"),
+        ([*SERVER, "--listen", "127.0.0.1:9901", "--admin", "127.0.0.1:9901"], "choose another with --admin"),
+        ([*SERVER, "--port", "9901"], "No such option '--port'. Did you mean '--listen'?"),
+        (["--", "python", "server.py"], "did you mean shadowcat forward http -- python …?"),
+        (["http://127.0.0.1:3000/mcp"], "did you mean --upstream http://127.0.0.1:3000/mcp?"),
         ([*SERVER, "--max-body", "0"], "--max-body: '0' is not a whole number of 1 or more"),
     ],
 )

@@ -105,3 +105,11 @@ def test_a_key_of_another_certificate_is_told_as_that(tmp_path: Path) -> None:
     _, other = issue(trustme.CA(), tmp_path / "other")
     with pytest.raises(ValueError, match=f"in {cert} and {other} do not belong together"):
         ServerTls(cert, other).context()
+
+
+def test_a_key_in_place_of_the_certificate_is_told_as_that(tmp_path: Path) -> None:
+    cert, key = issue(trustme.CA(), tmp_path)
+    with pytest.raises(ValueError, match=f"no certificate in PEM in {key}; are the two swapped"):
+        ServerTls(key, cert).context()
+    with pytest.raises(ValueError, match=f"no key in PEM in {cert}"):
+        ServerTls(cert, cert).context()

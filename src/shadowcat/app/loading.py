@@ -17,6 +17,7 @@ from shadowcat.downstream.peers import SILENCE_S
 from shadowcat.errors import PluginError, StoreUnusable
 from shadowcat.http.tls import trouble
 from shadowcat.stores.urls import store_of
+from shadowcat.wire.hosts import is_reached_by
 
 
 def load_settings(
@@ -39,6 +40,9 @@ def _problems(settings: Settings, profile: str) -> Iterator[str]:
                 f"upstreams.{name}: {upstream.url.shown()} is this proxy itself, which listens on "
                 f"{settings.listen}: name the server, or choose another address with --listen"
             )
+    admin = settings.admin.listen
+    if admin.is_on and admin.port and is_reached_by(settings.listen, admin.host, admin.port):
+        yield f"admin.listen: {admin} is where clients are served: choose another with --admin"
     if settings.cluster is not None and not (settings.store or "").startswith("redis"):
         yield "cluster: it is for nodes that share a Redis: give --store redis://HOST too"
     if settings.store is not None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import click
+from click.exceptions import NoSuchOption
 
 from shadowcat.cli.said import say
 from shadowcat.errors import CannotAdminister, CannotRecord, CannotTrace, PluginError, StoreUnusable
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Tree: TypeAlias = "Callable[[], type[Struct]]"
 
+_MEANT = {"--port": "--listen", "--host": "--listen", "--bind": "--listen", "--url": "--upstream"}
+"""What other programs call it, where it reads like nothing that there is."""
 _UNITS = {"_s": "SECONDS", "_ms": "MILLISECONDS", "_bytes": "BYTES", "_file": "FILE"}
 
 
@@ -148,7 +151,14 @@ class SettingsCommand(click.Command):
         if args[-1:] == ["--"]:
             # A variable was empty: without its command this would mean something else.
             raise click.UsageError("there is no command after --", ctx)
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except NoSuchOption as error:
+            meant = _MEANT.get(error.option_name)
+            if meant is None:
+                raise
+            told = f"No such option {error.option_name!r}. Did you mean {meant!r}?"
+            raise click.UsageError(told, ctx) from None
 
     def invoke(self, ctx: click.Context) -> Any:
         ctx.params["flags"] = list(_written(self._flags, ctx.params))

@@ -13,9 +13,13 @@ if TYPE_CHECKING:
     from shadowcat.config.load import Flag
 
 
-@click.command(cls=with_flags(UPSTREAM, *STORING, *SERVING, profile="reverse"))
+@click.command(
+    cls=with_flags(UPSTREAM, *STORING, *SERVING, profile="reverse"),
+    context_settings={"allow_extra_args": True},
+)
 @config_option
-def reverse(config: Path | None, flags: list[Flag]) -> None:
+@click.pass_context
+def reverse(ctx: click.Context, config: Path | None, flags: list[Flag]) -> None:
     """Serve MCP clients in front of one or more HTTP servers.
 
     \b
@@ -24,4 +28,8 @@ def reverse(config: Path | None, flags: list[Flag]) -> None:
       shadowcat reverse --upstream a=http://127.0.0.1:3001/mcp --upstream b=http://127.0.0.1:3002/mcp
       shadowcat reverse --config shadowcat.toml
     """
+    if ctx.args:
+        given = ctx.args[0]
+        meant = f"--upstream {given}" if "://" in given else f"shadowcat forward http -- {given} …"
+        raise click.UsageError(f"{given!r} is no option; did you mean {meant}?")
     serve("reverse", config, flags)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import ssl
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 from msgspec import Meta, Struct
 
+_CERTIFICATE, _KEY = b"CERTIFICATE-----", b"PRIVATE KEY-----"
 _File = Annotated[str, Meta(title="the path of a file")]
 
 
@@ -86,7 +88,17 @@ def _show(context: ssl.SSLContext, cert_file: str, key_file: str | None) -> None
         context.load_cert_chain(cert_file, key_file, password=no_password)
     except ssl.SSLError as error:
         told = "do not belong together" if error.reason == "KEY_VALUES_MISMATCH" else "are not in PEM"
-        raise ValueError(f"the certificate and the key in {' and '.join(files)} {told}") from error
+        missing = _missing_in(cert_file, files[-1])
+        raise ValueError(missing or f"the certificate and the key in {' and '.join(files)} {told}") from error
+
+
+def _missing_in(cert_file: str, key_file: str) -> str | None:
+    """OpenSSL says the same of both files swapped as of what is no PEM at all."""
+    cert, key = Path(cert_file).read_bytes(), Path(key_file).read_bytes()
+    if _CERTIFICATE not in cert:
+        swapped = "; are the two swapped?" if _CERTIFICATE in key and _KEY in cert else ""
+        return f"there is no certificate in PEM in {cert_file}{swapped}"
+    return None if _KEY in key else f"there is no key in PEM in {key_file}"
 
 
 @contextmanager
