@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shadowcat.app.logs import LogOptions, formatter
+from shadowcat.app.logs import LogOptions, as_printed, formatter
 
 TEXT = formatter(LogOptions())
 JSON = formatter(LogOptions(format="json"))
@@ -71,3 +71,10 @@ def test_colours_are_of_the_level_only() -> None:
     coloured = formatter(LogOptions(), has_colours=True).format(record("\x1b[31mred"))
     assert "\x1b[33mWARNING\x1b[0m" in coloured
     assert coloured.count("\x1b") == 2
+
+
+def test_what_is_printed_has_the_form_of_the_log() -> None:
+    line = "serving http://127.0.0.1:1/mcp (Ctrl-C stops it)"
+    assert as_printed(LogOptions(), line) == line
+    told = json.loads(as_printed(LogOptions(format="json"), line))
+    assert (told["level"], told["logger"], told["message"]) == ("info", "shadowcat", line)

@@ -57,7 +57,7 @@ async def program(*arguments: str) -> AsyncIterator[Program]:
     )
     found = Program(process, 0)
     try:
-        serving = re.search(r"https?://127\.0\.0\.1:(\d+)", await found.prints("^serving "))
+        serving = re.search(r"https?://127\.0\.0\.1:(\d+)", await found.prints('(^|")serving '))
         assert serving
         found.port = int(serving[1])
         yield found

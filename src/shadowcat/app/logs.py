@@ -74,6 +74,15 @@ def formatter(options: LogOptions, *, has_colours: bool = False, is_short: bool 
     return TextFormatter(has_colours=has_colours, is_short=is_short)
 
 
+def as_printed(options: LogOptions, line: str) -> str:
+    """What a program prints of itself, in the form of its log: whoever collects both reads one form."""
+    if options.format == "text":
+        return line
+    return formatter(options).format(
+        logging.makeLogRecord({"name": log.name, "levelname": "INFO", "msg": line})
+    )
+
+
 def set_up(options: LogOptions) -> None:
     """May be called again, with other options."""
     root = logging.getLogger()

@@ -263,7 +263,7 @@ def serve(profile: str, config: Path | None, flags: Iterable[Flag]) -> None:
     for warning in loaded.warnings:
         logs.log.warning("%s", warning)
     try:
-        run(serve_reverse(settings, say, load, inherited))
+        run(serve_reverse(settings, lambda line: say(logs.as_printed(settings.log, line)), load, inherited))
     except PluginError as error:
         raise CannotStart(str(error)) from error
     except StoreUnusable as error:
