@@ -70,7 +70,7 @@ async def test_a_session_that_cannot_go_on_is_said_and_is_an_exit_code() -> None
         assert (await client.call(2, "t"))["error"]["code"] == -32600
         code, _, err = await client.ended()
     assert code == 1
-    assert b"ERROR: the server cannot go on with the session" in err
+    assert b"ERROR: the server cannot continue the session" in err
 
 
 async def test_rules_and_tapes(tmp_path: Path) -> None:
