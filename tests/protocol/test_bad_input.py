@@ -363,3 +363,20 @@ async def test_a_query_is_no_other_endpoint(session: Stand) -> None:
     reply = await client.request("POST", [ACCEPT, JSON, *client.in_session()], body, path="/mcp?x=1")
     assert reply.status == 200
     assert session.server.requests[0].target == "/mcp"
+
+
+async def test_a_path_that_is_none_of_ours_is_told_so_that_clients_show_it(quiet: Stand) -> None:
+    """The official Python client says "Not Found" to its user for whatever is no JSON-RPC error."""
+    from mcp import Client
+    from mcp.shared.exceptions import MCPError
+
+    url = f"http://127.0.0.1:{quiet.proxy.port}/"
+    for mode in ("legacy", "auto"):
+        with pytest.raises(BaseExceptionGroup) as caught:
+            async with Client(url, mode=mode):
+                pass
+        told = caught.value.subgroup(MCPError)
+        assert told is not None
+        assert "HTTP path not found: the MCP endpoint is /mcp" in repr(told.exceptions)
+    reply = await quiet.client.request("GET", [ACCEPT], path="/")
+    assert await reply.body() == b"not found: the MCP endpoint is /mcp\n"

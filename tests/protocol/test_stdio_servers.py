@@ -82,7 +82,7 @@ async def test_a_command_that_ends_is_told_of_in_the_log_once(caplog: pytest.Log
     async with team() as found:
         client = await found.session()
         await client.call(params=tool("die"))
-    lost = "The connection to the upstream was lost; the outcome is unknown"
+    lost = "The upstream's command ended; the outcome is unknown"
     said = [record.getMessage() for record in caplog.records if lost in record.getMessage()]
     assert said == [f"upstream speaker: {lost} (command_ended)"]
 

@@ -221,8 +221,11 @@ class StreamableEndpoint:
     async def _checked(self, request: Request) -> Response:
         try:
             if request.path != self._options.path:
-                hint = f"not found: the MCP endpoint is {self._options.path}\n".encode()
-                return Response(404, [(b"content-type", b"text/plain")], hint)
+                hint = f"not found: the MCP endpoint is {self._options.path}"
+                if request.method == "POST":
+                    # Clients show their users the sentence of a JSON-RPC error; of other text some show nothing.
+                    raise Fault(FaultKind.METHOD_NOT_FOUND, f"HTTP path {hint}", reason="not_the_endpoint")
+                return Response(404, [(b"content-type", b"text/plain")], f"{hint}\n".encode())
             match request.method:
                 case "POST":
                     return await self._post(request, version_of(request.headers))

@@ -41,7 +41,10 @@ async def _go_on_with(core: SessionCore, stream: Stream, cursor: bytes | None) -
     try:
         for client_id, known in list(stream.unanswered.items()):
             if known is None or cursor is None:
-                lost = Fault(FaultKind.OUTCOME_UNKNOWN, reason="proxy_restarted", side=Side.OURS, sent=True)
+                told = "The proxy was restarted while the call ran; the outcome is unknown"
+                lost = Fault(
+                    FaultKind.OUTCOME_UNKNOWN, told, reason="proxy_restarted", side=Side.OURS, sent=True
+                )
                 stream.append(jsonrpc.error(client_id, lost.error()), own=True)
                 continue
             request = jsonrpc.request(client_id, known.method)

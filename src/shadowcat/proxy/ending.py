@@ -19,7 +19,8 @@ PROXY_STOPPED = "proxy_stopped"
 
 def proxy_stopped() -> Fault:
     """For a call that was still running when the time to stop was over: nobody will know how it ended."""
-    return Fault(FaultKind.OUTCOME_UNKNOWN, reason=PROXY_STOPPED, side=Side.OURS, sent=True)
+    told = "The proxy stopped while the call ran; the outcome is unknown"
+    return Fault(FaultKind.OUTCOME_UNKNOWN, told, reason=PROXY_STOPPED, side=Side.OURS, sent=True)
 
 
 class Running:

@@ -31,6 +31,7 @@ class StdioCounters(ConduitCounters):
 
 class Channel(Conduit):
     ended = ENDED
+    told = "The upstream's command ended; the outcome is unknown"
 
     def __init__(
         self,

@@ -54,6 +54,8 @@ class Conduit(ABC):
 
     ended: str
     """The reason of the fault that calls under way end with."""
+    told: str | None = None
+    """What their clients are told, where it was no connection that was lost."""
 
     def __init__(self, name: str, limits: ConduitLimits, counters: ConduitCounters) -> None:
         self.name = name
@@ -379,7 +381,7 @@ class Conduit(ABC):
     def _over(self, fault: Fault | None = None) -> None:
         """Nothing is carried any more, either way. `fault`: why not, if it is not just over."""
         self._readers.read_on()
-        fault = fault or Fault(FaultKind.OUTCOME_UNKNOWN, reason=self.ended, sent=True)
+        fault = fault or Fault(FaultKind.OUTCOME_UNKNOWN, self.told, reason=self.ended, sent=True)
         for call in list(self._calls.values()):
             self._fail(call, fault)
         for party in self._parties:
