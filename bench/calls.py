@@ -1,5 +1,5 @@
-"""A call through `reverse`, the same recorded, and one through the plain relay, without sockets: what the process
-itself spends on each.
+"""A call through `reverse`, the same recorded or answered by an event stream, and one through the plain relay, without
+sockets: what the process itself spends on each.
 
 The proxy's own connections are put between transports that only keep what is written, with what `app` puts between
 them. Where Python's time is spread evenly the number of bytecodes says as much as the time, and is the same each time;
@@ -58,6 +58,8 @@ _CALL = (
     b'"_meta":{"progressToken":"b7d3f0a2-55c1-4b1e-9f6e-2f1f0c9a7e11"}}}'
 )
 _ANSWER_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+_STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+_EVENT = b"event: message\r\ndata: %b\r\n\r\n"
 _INITIALIZED = (
     b'{"jsonrpc":"2.0","id":%b,"result":{"protocolVersion":"2025-11-25","capabilities":{"tools":{}},'
     b'"serverInfo":{"name":"bench","version":"1"}}}'
@@ -119,8 +121,11 @@ servers: list[tuple[Kept, asyncio.Protocol]] = []
 class Way:
     """One client's connection, whose calls are answered at once."""
 
-    def __init__(self, handler: Handler, recorder: Recorder | None = None) -> None:
+    def __init__(
+        self, handler: Handler, recorder: Recorder | None = None, *, answers_by_stream: bool = False
+    ) -> None:
         self._recorder = recorder
+        self._answers_by_stream = answers_by_stream
         self._client = Kept()
         serving = Serving(handler, ServerLimits(), date=b"date: now\r\n")
         self._connection = Connection(serving, is_late=False)
@@ -172,7 +177,14 @@ class Way:
         asked = transport.take()
         at = asked.index(b'"id":') + 5
         body = answer % asked[at : asked.index(b",", at)]
-        connection.data_received(_ANSWER_HEAD % len(body) + body)
+        if not self._answers_by_stream or answer is not _CALLED:
+            connection.data_received(_ANSWER_HEAD % len(body) + body)
+            return
+        # As the official SDKs' servers do: the head, the answer, the end.
+        event = _EVENT % body
+        connection.data_received(_STREAM_HEAD)
+        connection.data_received(b"%x\r\n%b\r\n" % (len(event), event))
+        connection.data_received(b"0\r\n\r\n")
 
 
 async def _until(is_so: Callable[[], bool]) -> None:
@@ -195,7 +207,11 @@ async def recorded(stack: ExitStack) -> Way:
     return await _reverse(recorder)
 
 
-async def _reverse(recorder: Recorder | None) -> Way:
+async def answered_by_stream(_: ExitStack) -> Way:
+    return await _reverse(None, answers_by_stream=True)
+
+
+async def _reverse(recorder: Recorder | None, *, answers_by_stream: bool = False) -> Way:
     shared = Shared(
         upstreams=Upstreams([StreamableUpstream("main", f"http://127.0.0.1:{_PORT}/mcp", Client())]),
         store=None,
@@ -203,7 +219,8 @@ async def _reverse(recorder: Recorder | None) -> Way:
         clock=SystemClock(),
         limits=SessionLimits(),
     )
-    way = Way(StreamableEndpoint(Relay(shared), EndpointOptions(), Guard(loopback=True)).handle, recorder)
+    endpoint = StreamableEndpoint(Relay(shared), EndpointOptions(), Guard(loopback=True))
+    way = Way(endpoint.handle, recorder, answers_by_stream=answers_by_stream)
     await way.open_session()
     return way
 
@@ -217,6 +234,7 @@ async def relay(_: ExitStack) -> Way:
 WAYS: dict[str, Callable[[ExitStack], Awaitable[Way]]] = {
     "reverse": reverse,
     "reverse, recorded": recorded,
+    "reverse, answered by a stream": answered_by_stream,
     "relay": relay,
 }
 

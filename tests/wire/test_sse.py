@@ -16,6 +16,7 @@ from shadowcat.wire.sse import (
     encode_event,
     encode_messages,
     encode_priming,
+    only_message,
 )
 from tests.wire import texts
 
@@ -192,6 +193,41 @@ def test_one_that_is_different_among_usual_events(odd: bytes, place: int) -> Non
     blocks.insert(place, odd)
     stream = b"".join(blocks)
     assert decode(stream) == reference(stream)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"event: message\r\ndata: {}\r\n\r\n",
+        b"id: 7\r\nevent: message\r\ndata: {}\r\n\r\n",
+        b"event: message\ndata: {}\n\n",
+        b"event: message\nid: 7_x\ndata: {}\n\n",
+    ],
+)
+def test_one_message_as_the_official_servers_write_it(said: bytes) -> None:
+    assert only_message(said) == b"{}"
+    assert only_message(said + said) is None
+    assert only_message(said[:-1]) is None
+
+
+_written = st.builds(
+    lambda before, after, data, end: b"".join(
+        [before, b"event: message", end, after, b"data: ", data, end, end]
+    ),
+    st.sampled_from([b"", b"id: 7\n", b"id: \0\r\n", b"id:7\n", b"\n", b": \n"]),
+    st.sampled_from([b"", b"id: 7\n", b"event: x\n", b"data: y\n", b"retry: 7\n"]),
+    st.binary(max_size=6),
+    st.sampled_from([b"\n", b"\r\n", b"\r"]),
+)
+
+
+@given(st.one_of(streams, _written))
+def test_one_message_is_what_the_decoder_makes_of_it(stream: bytes) -> None:
+    only = only_message(stream)
+    if only is not None:
+        decoder = SseDecoder()
+        assert [(event.event, event.data) for event in decoder.feed(stream)] == [(b"message", only)]
+        assert not decoder.has_begun
 
 
 def test_no_object_is_made_of_the_usual_ones_in_front() -> None:

@@ -135,6 +135,11 @@ class EventId(NamedTuple):
         return cls(found[1].decode("ascii"), int(found[2]), int(found[3]))
 
 
+def ids_of(epoch: str, stream: int) -> bytes:
+    """What the ids of a stream's events begin with; their numbers follow."""
+    return f"{epoch}.{stream}.".encode("ascii")
+
+
 _EVENT_ID = re.compile(rb"([A-Za-z0-9_-]{1,32})\.([0-9]{1,15})\.([0-9]{1,15})")
 
 
@@ -185,13 +190,10 @@ class StreamLog:
         """The ids of requests to the client, by the numbers of their events; few streams have any."""
         self._first = first_seq
         """The number of the oldest event that is held, or of the next one where none is."""
-        for seq, (data, request_id) in enumerate(held, first_seq):
-            self._events.append(data)
-            if request_id is not None:
-                self._note_question(seq, request_id)
-        self._held = _cost(self._events)
-        budget.charge(self._held, len(self._events))
-        self.last_seq = first_seq - 1 + len(self._events)
+        self._held = 0
+        self.last_seq = first_seq - 1
+        if held:
+            self._restore(held)
         self._handed_out = self.last_seq
         self._ahead = 0
         """What is held of the events after that one."""
@@ -200,6 +202,14 @@ class StreamLog:
         """Whether events that a client may have seen are yet to come again, under the numbers they had."""
         self.replaced_from = 0
         """From that event on, in a log that is closed, a client may have seen others under these numbers."""
+
+    def _restore(self, held: Iterable[Logged]) -> None:
+        for data, request_id in held:
+            self._events.append(data)
+            self.last_seq += 1
+            if request_id is not None:
+                self._note_question(self.last_seq, request_id)
+        self._charge(_cost(self._events), len(self._events))
 
     def __len__(self) -> int:
         return len(self._events)

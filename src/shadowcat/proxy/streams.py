@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from shadowcat.core.exchange import NO_EVENTS, Piece
 from shadowcat.core.kept import KeptRequest, KeptStream
 from shadowcat.core.place import Place
-from shadowcat.core.stream import EventId, Logged, StreamLog
+from shadowcat.core.stream import Logged, StreamLog, ids_of
 from shadowcat.core.withheld import NOT_STORED, Withheld
 from shadowcat.proxy.home import Home
 from shadowcat.proxy.reader import Reader
@@ -72,7 +72,7 @@ class Stream:
         self._old_at = self.heard_at
         self._old_seq = 0
         """What had been handed out then, to a client that has listened ever since."""
-        self._prefix = EventId(home.epoch, id, 0).encode()[:-1]
+        self._prefix = ids_of(home.epoch, id)
         self._reader: Reader | None = None
         self._wakeup: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
@@ -446,7 +446,7 @@ class Stream:
 
     def disown(self, epoch: str) -> None:
         """Another process has the session, which may call another stream so: by its ids this one is not found."""
-        self._prefix = EventId(epoch, self.id, 0).encode()[:-1]
+        self._prefix = ids_of(epoch, self.id)
 
     def drop_reader(self) -> None:
         self._reader = None

@@ -16,7 +16,7 @@ from shadowcat.http.incoming import ClientResponse
 from shadowcat.upstream.interpret import SSE, media_type
 from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Message
-from shadowcat.wire.sse import SseDecoder
+from shadowcat.wire.sse import SseDecoder, only_message
 
 PATIENCE_S = 0.01
 """How long a client's stream waits for what the server says first. A call that takes longer is worth the task that
@@ -61,6 +61,9 @@ def _said(begun: bytes) -> list[bytes] | None:
     """The messages up to here; None where one is not all here."""
     if not begun:
         return []
+    only = only_message(begun)
+    if only is not None:
+        return [only]
     decoder = SseDecoder()
     try:
         events = decoder.feed(begun)
