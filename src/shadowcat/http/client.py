@@ -246,11 +246,25 @@ class Client:
         return connection
 
     async def _connect(self, origin: Origin, pool: ConnectionPool) -> OutgoingConnection:
-        loop = asyncio.get_running_loop()
+        connection: OutgoingConnection | None = None
 
         def protocol() -> OutgoingConnection:
-            return OutgoingConnection(self._limits, self._turn, self, pool)
+            nonlocal connection
+            connection = OutgoingConnection(self._limits, self._turn, self, pool)
+            return connection
 
+        try:
+            return await self._connected(origin, protocol)
+        except BaseException:
+            # uvloop closes the socket of who gave up and not the TLS on it, which would go on and fail.
+            if connection is not None:
+                connection.let_go()
+            raise
+
+    async def _connected(
+        self, origin: Origin, protocol: Callable[[], OutgoingConnection]
+    ) -> OutgoingConnection:
+        loop = asyncio.get_running_loop()
         tls = self._context() if origin.scheme == "https" else None
         server_hostname = origin.host if tls is not None else None
         if origin.unix_path is not None:
@@ -266,7 +280,6 @@ class Client:
             if peer is None:
                 raise ConnectionResetError("closed as soon as it was open")
             if self._admits is not None and not self._admits(origin, peer[0]):
-                transport.abort()
                 told = "The target's name leads to an address that is not allowed"
                 raise Fault(FaultKind.FORBIDDEN, told, reason="foreign_target")
         return connection

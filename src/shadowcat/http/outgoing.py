@@ -390,6 +390,12 @@ class OutgoingConnection(asyncio.Protocol):
             self._closed = True
             self._transport.abort()
 
+    def let_go(self) -> None:
+        """Before anybody got it; perhaps it is not open yet."""
+        transport: asyncio.Transport | None = getattr(self, "_transport", None)
+        if transport is not None:
+            transport.abort()
+
     def sweep(self, now: float) -> None:
         if self._response is None:
             return
