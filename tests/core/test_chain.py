@@ -72,3 +72,8 @@ def test_a_method_in_place_of_a_list_of_them_is_refused() -> None:
 def test_a_hook_that_nothing_would_call_is_refused() -> None:
     with pytest.raises(TypeError, match=r"Hooked\.on_respons is no hook; did you mean on_response\?"):
         type("Hooked", (Interceptor,), {"on_respons": lambda *_: PASS})
+
+
+def test_a_class_in_place_of_an_interceptor_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"hand over Interceptor\(\)"):
+        Chain([Interceptor])  # type: ignore[list-item]

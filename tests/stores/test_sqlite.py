@@ -290,3 +290,9 @@ def events_in(path: Path) -> int:
     with closing(sqlite3.connect(path)) as db:
         (found,) = db.execute("SELECT coalesce(sum(count), 0) FROM event").fetchone()
     return found
+
+
+async def test_a_path_may_be_a_string(tmp_path: Path) -> None:
+    store = SqliteStore(str(tmp_path / "sessions.db"))
+    await store.check()
+    await store.aclose()

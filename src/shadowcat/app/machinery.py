@@ -41,6 +41,8 @@ class Machinery:
         taps: Sequence[TapSink] = (),
         limits: SessionLimits | None = None,
     ) -> None:
+        if isinstance(store, str):
+            raise TypeError("store: a URL is no store; shadowcat.stores.sqlite.SqliteStore(path) is one")
         self._client = client
         self._store = store
         self.shared = Shared(

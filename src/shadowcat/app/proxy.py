@@ -124,6 +124,8 @@ class ReverseProxy:
         return None
 
     def _roster(self, upstreams: Mapping[str, str | Command | Upstream], call: Timeouts) -> Roster:
+        if isinstance(upstreams, str) or not upstreams:
+            raise ValueError('there is no upstream: give names and servers, {"main": "http://host:3000/mcp"}')
         made = [self._upstream(name, server, call) for name, server in upstreams.items()]
         return Upstreams([self._spoiled(upstream) for upstream in made])
 
@@ -159,6 +161,8 @@ class ReverseProxy:
             return UrlUpstream(name, _url_of(name, server), self._client, call)
         if isinstance(server, Command):
             return StdioUpstream(name, server, limits=StdioLimits(channel=ChannelLimits(call_s=call.gap_s)))
+        if not hasattr(server, "name"):
+            raise TypeError(f"upstream {name}: {server!r} is no URL, Command or Upstream")
         if server.name != name:
             raise ValueError(f"an upstream called {server.name} is named {name} here")
         return server

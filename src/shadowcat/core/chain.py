@@ -46,6 +46,9 @@ class Chain:
     def _table(self, phase: Phase) -> _Table:
         steps: list[tuple[Step, Collection[str] | None]] = []
         for place, interceptor in enumerate(self.interceptors):
+            if isinstance(interceptor, type):
+                name = interceptor.__name__
+                raise TypeError(f"{name} is a class, and no interceptor: hand over {name}()")
             wanted = interceptor.wanted(phase)
             if isinstance(wanted, str):
                 raise TypeError(f"the methods that {interceptor.name} wants are a list, and not {wanted!r}")

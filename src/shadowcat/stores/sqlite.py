@@ -28,8 +28,8 @@ class SqliteStore:
 
     is_shared = False
 
-    def __init__(self, path: Path, clock: Clock | None = None) -> None:
-        self._file = SqliteFile(path, clock or SystemClock())
+    def __init__(self, path: Path | str, clock: Clock | None = None) -> None:
+        self._file = SqliteFile(Path(path), clock or SystemClock())
         # SQLite takes one writer at a time, so a second thread would wait for the first.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="shadowcat-store")
         self._is_closed = False
