@@ -500,7 +500,7 @@ async def test_a_command_behind_forward_stdio() -> None:
 SCRIPT = """
 import json, sys
 print("starting up")
-sys.stderr.write("a word on stderr\\n")
+sys.stderr.write("\u256d\u2500\u256e\\n\u2502 a word on stderr  \u2502\\n")
 for line in sys.stdin:
     message = json.loads(line)
     if message.get("method") == "server/discover":
@@ -519,7 +519,7 @@ async def test_a_command_that_misbehaves() -> None:
     report = await doctor("--", sys.executable, "-c", SCRIPT)
     assert report.code == 1
     assert report.has("problem", "stdout", "starting up")
-    assert report.has("note", "stderr", "a word on stderr")
+    assert report.has("note", "stderr", "2 lines, the first: a word on stderr")
     assert report.has("note", "era", "it exits on a request that it does not know (exit code 3)")
     assert report.has("warning", "end", "does not exit when its stdin is closed")
 

@@ -150,6 +150,8 @@ async def test_stderr_is_read_whatever_comes_and_cannot_forge_the_log(
         await process.write(calls("stderr", text="y" * 100_000 + "\n"))
         await until(lambda: len(heard.lines) == 3)
         await until(lambda: "y" in process.stderr_tail)
+        await process.write(calls("stderr", text="╭───╮\n│ in a box │\n╰───╯\n"))
+        await until(lambda: process.stderr_tail.endswith(" | in a box"))
         assert len(process.stderr_tail) < 20_000
     said = [record.getMessage() for record in caplog.records]
     assert said[0] == f"child[{process.pid}]: \\x1b[2Jred\\r2026 ERROR forged\\u2028\\u202e\\x00"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shadowcat.wire.text import printable
+from shadowcat.wire.text import printable, without_frame
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,17 @@ def test_no_longer_than_asked() -> None:
     assert printable(b"x" * 10, 10) == "x" * 10
     assert printable(b"x" * 11, 10) == "x" * 10 + "…"
     assert printable("é".encode() * 10_000, 10) == "é" * 10 + "…"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("  │ 19 │   r = f()  │", "19 │   r = f()"),
+        ("╭──────╮", ""),
+        ("█▀ ▄▄█", ""),
+        ("no frame", "no frame"),
+        ("", ""),
+    ],
+)
+def test_a_frame_is_no_word(line: str, said: str) -> None:
+    assert without_frame(line) == said

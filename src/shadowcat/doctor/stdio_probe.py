@@ -20,7 +20,7 @@ from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Message, RequestId
 from shadowcat.wire.lines import LineDecoder, OversizedLine
 from shadowcat.wire.mcp import LATEST_LEGACY, Method
-from shadowcat.wire.text import printable
+from shadowcat.wire.text import printable, without_frame
 
 SAMPLES = 5
 FIRST_ANSWER_S = 45.0
@@ -170,10 +170,11 @@ class _Child:
     def _heard_stderr(self, data: bytes) -> None:
         lines = self._stderr.feed(data)
         self.facts.stderr_lines += len(lines)
-        if lines and not self.facts.stderr_sample:
-            first = lines[0]
-            sample = first.start if isinstance(first, OversizedLine) else first
-            self.facts.stderr_sample = printable(sample, _SAMPLE_CHARS)
+        for line in () if self.facts.stderr_sample else lines:
+            said = without_frame(printable(line.start if isinstance(line, OversizedLine) else line))
+            if said:
+                self.facts.stderr_sample = said[:_SAMPLE_CHARS]
+                break
 
 
 def _now() -> float:

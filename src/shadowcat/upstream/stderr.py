@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 
 from shadowcat.wire.lines import LineDecoder, OversizedLine
-from shadowcat.wire.text import printable
+from shadowcat.wire.text import printable, without_frame
 
 log = logging.getLogger("shadowcat.child")
 
@@ -53,7 +53,8 @@ class Stderr:
     def _take(self, line: bytes | OversizedLine) -> None:
         is_long = isinstance(line, OversizedLine)
         text = f"{printable(line.start)}… ({line.size} bytes)" if is_long else printable(line)
-        self._tail.append(text)
+        if words := without_frame(text):
+            self._tail.append(words)
         if self._hand_on is not None:
             return
         # A child that floods its stderr must not flood the log.
