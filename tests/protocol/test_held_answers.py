@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from shadowcat import Context, Interceptor, Message, Verdict
+from shadowcat.clock import ManualClock
 from shadowcat.core.interceptor import Phase
 from shadowcat.plugins.hold import HoldDesk
 from tests.protocol.test_judged_calls import echo
@@ -168,3 +169,33 @@ async def test_a_modern_message_that_is_held_as_the_proxy_stops(
         assert (answer["id"], told(answer)) == (1, STOPPED)
         assert len(tap.failures) == (phase is Phase.RESPONSE)
         assert not desk.held()
+
+
+async def notified(call: Call) -> None:
+    stream = await call.stream()
+    await stream.notify("notifications/vendor")
+    await stream.send({"jsonrpc": "2.0", "id": call.id, "result": {"n": 1}})
+
+
+@pytest.mark.parametrize(
+    ("phase", "method", "handler"),
+    [
+        (Phase.RESPONSE, "tools/call", streamed),
+        (Phase.RESPONSE, "tools/call", notified),
+        (Phase.SERVER_NOTIFICATION, "notifications/vendor", notified),
+    ],
+)
+async def test_what_is_held_for_long_is_no_silence_of_the_servers(
+    phase: Phase, method: str, handler: Handler
+) -> None:
+    async with holding(phase, method) as (rig, desk, _):
+        clock = rig.proxy.shared.clock = ManualClock()
+        await rig.client.initialize()
+        rig.server.handlers["tools/call"] = handler
+        asking = asyncio.create_task(rig.client.begin("tools/call", CALL, 1))
+        await _is_held(desk)
+        clock.advance(rig.proxy.shared.limits.call_s + 1.0)
+        await rig.session().look_after()
+        assert desk.release(desk.held()[0].id)
+        answer = (await (await asking).messages())[-1]
+        assert answer == {"jsonrpc": "2.0", "id": 1, "result": {"n": 1}}

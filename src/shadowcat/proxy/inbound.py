@@ -135,7 +135,7 @@ async def _up_to_response(
             raise lost_with_session() from fault
         core.shared.upstreams.failed(core.record.upstream, fault)
         raise
-    return await finished(core, request, entry, response)
+    return await _decided(stream, finished(core, request, entry, response))
 
 
 def lost_with_session() -> Fault:
@@ -178,13 +178,23 @@ async def _deliver_each(
         stream.extend(passing)
         passing = []
         if not message.is_response:
-            await deliver(core, message, stream, request)
+            await _decided(stream, deliver(core, message, stream, request))
         elif (answer := jsonrpc.answer_to(entry.upstream_id, message)) is not None:
             return answer
         else:
             _drop(core, "an answer to something else", message)
     stream.extend(passing)
     return None
+
+
+async def _decided(stream: Stream, deciding: Coroutine[Any, Any, T]) -> T:
+    stream.undecided += 1
+    try:
+        return await deciding
+    finally:
+        stream.undecided -= 1
+        # The time that this took was not the upstream's.
+        stream.heard()
 
 
 async def finished(

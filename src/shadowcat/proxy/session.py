@@ -311,7 +311,9 @@ class Session:
                 continue
             if stream in abandoned:
                 entry.fail(Fault(FaultKind.DEADLINE, reason="nobody_read_the_stream", sent=True))
-            elif now - stream.heard_at >= core.shared.limits.call_s and not stream.log.must_wait:
+            elif stream.undecided or stream.log.must_wait:
+                continue
+            elif now - stream.heard_at >= core.shared.limits.call_s:
                 entry.fail(Fault(FaultKind.DEADLINE, reason="no_progress", sent=True))
         for asked in core.correlator.overdue(now - core.shared.limits.server_request_s):
             self._answering.give_up(asked)

@@ -48,6 +48,7 @@ class Stream:
         "is_in_store",
         "log",
         "request_id",
+        "undecided",
         "unread_since",
     )
 
@@ -68,6 +69,8 @@ class Stream:
         self.log = log
         self.heard_at = home.now()
         """When the upstream last said something on it."""
+        self.undecided = 0
+        """How much of that waits for interceptors; the upstream is not listened to meanwhile."""
         self.unread_since: float | None = self.heard_at
         self._old_at = self.heard_at
         self._old_seq = 0
