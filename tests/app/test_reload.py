@@ -165,3 +165,14 @@ async def test_faults_are_others_where_there_were_some(running: Running) -> None
     running.change("")
     assert "changed faults\n" in await running.says("read again")
     assert "fixture" in await answer_of(running)
+
+
+async def test_faults_that_are_made_on_purpose_are_told_at_the_start(
+    server: McpServer, tmp_path: Path
+) -> None:
+    file = tmp_path / "shadowcat.toml"
+    file.write_text(
+        f"upstreams.main.url = '{server.url}'\n[faults]\nseed = 7\ndrop_chance = 0.5\ncut_after = 3\n"
+    )
+    async with program("reverse", "--config", str(file)) as proxy:
+        assert (await proxy.says("on purpose")).endswith(": drop_chance 0.5, cut_after 3\n")

@@ -204,7 +204,7 @@ async def test_arguments_are_repeated_in_the_headers_that_their_tool_wants(
                 "nowhere": {},
             }[listed]
         )
-    assert ("1 calls went without the Mcp-Param-* headers" in caplog.text) is (listed == "nowhere")
+    assert ("1 call went without the Mcp-Param-* headers" in caplog.text) is (listed == "nowhere")
 
 
 CALLED = b'"kind":"request","method":"tools/call"'

@@ -134,7 +134,10 @@ def test_show_of_one_session_and_method(tmp_path: Path) -> None:
     assert [line.split(" -")[-1] for line in shown] != []
     assert len(shown) == 2
     assert len(list(show_tape(str(tmp_path), method="tools/call"))) == 4
-    assert len(list(show_tape(str(tmp_path), session="nobody"))) == 1
+    [_, told] = show_tape(str(tmp_path), method="tools/cal")
+    assert told == "# none of 5 messages; the methods on it: notifications/message, tools/call, tools/list"
+    [_, told] = show_tape(str(tmp_path), session="nobody")
+    assert told.startswith("# none of 5 messages")
 
 
 def test_a_long_message_is_shortened_unless_asked(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from shadowcat.clock import SystemClock
 from shadowcat.core.ports import TapSink, Upstream
 from shadowcat.core.targets import TargetRules
 from shadowcat.http.tls import ClientTls
+from shadowcat.plugins.faults import FaultOptions
 from shadowcat.plugins.message_log import message_log
 from shadowcat.plugins.recording.recorder import Recorder
 from shadowcat.stores.sole_user import sole_user
@@ -204,6 +205,8 @@ async def _serve(
             announce(f"serving {served} (Ctrl-C stops it)")
             if admin is not None:
                 announce(f"admin page on {admin.url}/")
+            if made := _made_on_purpose(settings.faults):
+                log.warning("faults are made on purpose, as the configuration says: %s", made)
             if is_forward:
                 if not is_loopback(listen.host):
                     log.warning("anyone who reaches this port can reach the targets of --allow-target")
@@ -220,3 +223,12 @@ async def _serve(
             await proxy.drain()
 
         await until_stopped(stop, serving, reload_of(again, settings, proxy, plugins))
+
+
+def _made_on_purpose(faults: FaultOptions | None) -> str:
+    """Those that do something: a file of tests that went into production is noticed by them."""
+    if faults is None:
+        return ""
+    usual = FaultOptions(seed=faults.seed, delay_s=faults.delay_s)
+    names = (name for name in FaultOptions.__struct_fields__ if getattr(faults, name) != getattr(usual, name))
+    return ", ".join(f"{name} {getattr(faults, name):g}" for name in names)

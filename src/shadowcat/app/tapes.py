@@ -67,6 +67,11 @@ def show_tape(
         line = head_line(one) if isinstance(one, Head) else timeline.line(one)
         if line is not None:
             yield line
+    if timeline.passed_over and not timeline.shown:
+        methods = ", ".join(sorted(timeline.methods)) or "none"
+        yield on_one_line(
+            f"# none of {counted(timeline.passed_over, 'message')}; the methods on it: {methods}"
+        )
 
 
 def _read(place: str) -> Iterator[Frame | Head]:

@@ -40,6 +40,10 @@ class ToolHeaders:
                 self._known[tool.name] = repeated_in(bytes(tool.schema))
         return page.next_cursor
 
+    @property
+    def has_any(self) -> bool:
+        return bool(self._known)
+
     def knows(self, call: Message) -> bool:
         return _name_of(call) in self._known
 

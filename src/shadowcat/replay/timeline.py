@@ -20,6 +20,7 @@ from shadowcat.wire.tape import SUFFIX, Frame, Head, Tape, TapeError
 from shadowcat.wire.text import on_one_line, printable
 
 _MAX_REMEMBERED = 20_000
+_MAX_METHODS = 30
 _LOOK_S = 0.2
 _READ_BYTES = 256 * 1024
 _SHOWN_CHARS = 160
@@ -34,6 +35,10 @@ class Timeline:
         self._whole = whole
         self._asked: OrderedDict[int, _Asked] = OrderedDict()
         """The last requests, by their seq."""
+        self.shown = 0
+        self.passed_over = 0
+        self.methods: set[str] = set()
+        """Some of those that requests had."""
 
     def line(self, frame: Frame) -> str | None:
         """None for one that is not asked for."""
@@ -44,7 +49,11 @@ class Timeline:
             if len(self._asked) > _MAX_REMEMBERED:
                 self._asked.popitem(last=False)
         if not frame.session.startswith(self._session) or not self._is_wanted(frame, asked):
+            self.passed_over += 1
+            if frame.method and len(self.methods) < _MAX_METHODS:
+                self.methods.add(frame.method)
             return None
+        self.shown += 1
         arrow = "->" if frame.direction == tape.TO_SERVER else "<-"
         parts = [f"{frame.seq:>6} {frame.ms / 1_000:>+11.3f}s {frame.session or '-':<12} {arrow}"]
         parts.append(_what(frame, message, asked))

@@ -26,6 +26,7 @@ from shadowcat.wire import jsonrpc, tape
 from shadowcat.wire.jsonrpc import Kind, Message, RequestId
 from shadowcat.wire.mcp import Method
 from shadowcat.wire.tape import Frame
+from shadowcat.wire.text import counted
 
 log = logging.getLogger("shadowcat.replay")
 
@@ -272,15 +273,15 @@ class StatelessWalk(Walk):
                 if step.kind == "result":
                     self._tools.learn(self._recording.frame(step).parsed())
         self._unknown = 0
-        """Calls of tools that no list has named."""
+        """Calls before any list of tools."""
 
     async def run(self) -> None:
         await super().run()
         if self._unknown and not self._is_command:
             log.warning(
-                "%d calls went without the Mcp-Param-* headers that some tools ask for: "
+                "%s went without the Mcp-Param-* headers that some tools ask for: "
                 "neither the tape nor the server has said which those are",
-                self._unknown,
+                counted(self._unknown, "call"),
             )
 
     async def _ask(self, live: Live) -> None:
@@ -288,7 +289,7 @@ class StatelessWalk(Walk):
         repeated: Forwarded = ()
         if request.method == Method.TOOLS_CALL:
             repeated = tuple(self._tools.headers_of(request))
-            self._unknown += not self._tools.knows(request)
+            self._unknown += not self._tools.has_any
         ask = partial(self._upstream.exchange, request, repeated_of(request) + repeated)
         self._tasks.spawn(live.ask(ask), "ask")
 
