@@ -11,12 +11,12 @@ import pytest
 from shadowcat import ReverseProxy
 from shadowcat.app import machinery
 from shadowcat.core.ledger import Held, Refusal, SessionChange, StoredSession
-from shadowcat.proxy import aside, registry
+from shadowcat.proxy import aside, reader, registry
 from shadowcat.proxy.writer import Durability
 from shadowcat.stores.memory import MemoryStore
 from tests.rig.cases import refused
 from tests.rig.client import Client, client_of
-from tests.rig.server import Call
+from tests.rig.server import Call, Handler
 from tests.rig.stand import Stand, stand
 from tests.rig.wait import happens, soon, until
 
@@ -383,3 +383,27 @@ async def test_strict_nothing_leaves_that_is_not_stored(strict_rig: Stand, store
     store.gate.set()
     assert (await two)["method"] == "notifications/two"
     assert standalone.stored_to >= 2
+
+
+async def progressing(call: Call) -> None:
+    stream = await call.stream()
+    await stream.notify("notifications/vendor")
+    await stream.send({"jsonrpc": "2.0", "id": call.id, "result": {}})
+
+
+@pytest.mark.parametrize("handler", [None, progressing])
+async def test_strict_a_call_that_the_store_lets_say_nothing_has_an_outcome(
+    strict_rig: Stand, store: FailingStore, monkeypatch: pytest.MonkeyPatch, handler: Handler | None
+) -> None:
+    """A stream that ends without any id leaves both official clients waiting for as long as they ever wait."""
+    monkeypatch.setattr(reader, "HELD_BACK_S", 0.1)
+    rig = strict_rig
+    await rig.client.initialize()
+    assert await rig.writer.flush(5.0)
+    if handler is not None:
+        rig.server.handlers["tools/call"] = handler
+    store.gate.clear()
+    error = (await rig.client.call(id=7))["error"]
+    assert (error["code"], error["data"]["reason"]) == (-31004, "store_unavailable")
+    store.gate.set()
+    assert "result" in await rig.client.call(id=8)

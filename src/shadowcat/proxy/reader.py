@@ -37,16 +37,22 @@ class Readable(Protocol):
         """What is held back is waited for."""
         ...
 
+    def unknown_outcome(self) -> Piece | None:
+        """What ends it for a client that cannot come back; None where that one waits for nothing in particular."""
+        ...
+
     def detach(self, reader: Reader) -> None: ...
 
 
 class Reader:
     """Iterate it for its events, piece by piece."""
 
-    __slots__ = ("_patience_s", "_stream", "farewell", "replayed_to", "unprimed")
+    __slots__ = ("_has_id", "_patience_s", "_stream", "farewell", "replayed_to", "unprimed")
 
-    def __init__(self, stream: Readable, replayed_to: int) -> None:
+    def __init__(self, stream: Readable, after: int | None, replayed_to: int) -> None:
         self._stream = stream
+        self._has_id = after is not None
+        """The client, to come back by."""
         self.unprimed = stream.primed
         self.farewell: Piece | None = None
         """What is said at last to a client that is to come back."""
@@ -66,7 +72,11 @@ class Reader:
                     continue
                 if await self._let_go():
                     continue
+                if not self._has_id:
+                    # Both official clients take a stream that ends without an id for a call that goes on.
+                    self.farewell = stream.unknown_outcome()
             elif piece is not None:
+                self._has_id = True
                 self._patience_s = HELD_BACK_S
                 return piece
             stream.detach(self)

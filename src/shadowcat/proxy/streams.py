@@ -14,8 +14,10 @@ from shadowcat.core.kept import KeptRequest, KeptStream
 from shadowcat.core.place import Place
 from shadowcat.core.stream import Logged, StreamLog, ids_of
 from shadowcat.core.withheld import NOT_STORED, Withheld
+from shadowcat.errors import Fault, FaultKind
 from shadowcat.proxy.home import Home
 from shadowcat.proxy.reader import Reader
+from shadowcat.wire import jsonrpc
 from shadowcat.wire.jsonrpc import Message, RequestId
 
 # The code of a byte: its search is a memchr.
@@ -351,7 +353,7 @@ class Stream:
         """Attaches a reader, in place of the one there was. Raises `Gap` when `after` cannot be honoured."""
         if after is not None:
             self.log.hand_out_again(after)
-        reader = Reader(self, replayed_to=self.log.last_seq if after is not None else 0)
+        reader = Reader(self, after, replayed_to=self.log.last_seq if after is not None else 0)
         self._reader = reader
         self.unread_since = None
         self._old_at, self._old_seq = self._home.now(), 0
@@ -429,6 +431,14 @@ class Stream:
     def hurry(self) -> None:
         """What is held back is waited for."""
         self._home.keeper.hurry()
+
+    def unknown_outcome(self) -> Piece | None:
+        if self.request_id is None:
+            return None
+        told = "The session store does not answer; the outcome is unknown"
+        fault = Fault(FaultKind.OUTCOME_UNKNOWN, told, reason="store_unavailable", sent=True)
+        error = jsonrpc.error(self.request_id, fault.error())
+        return Piece(self._prefix, self.log.handed_out + 1, (error.raw,))
 
     def wake_reader(self) -> None:
         """What was held back may be let go of now."""
