@@ -114,3 +114,13 @@ def test_files_of_tls_that_are_not_there() -> None:
     )
     assert run.exit_code == 2
     assert "upstream_tls: /no/such/file cannot be read" in run.output
+
+
+async def test_each_message_is_a_line_at_level_debug() -> None:
+    async with mcp_server() as server, editor(*bridging(server.url, "--log-level", "debug")) as client:
+        await client.initialize()
+        await client.call(1, "t")
+        _, _, err = await client.end()
+    [asked, answered] = [said for said in err.splitlines() if b" exchange 1 on upstream " in said]
+    assert b", to server: <request 'tools/call' id=1 " in asked
+    assert b", to client: <result '' id=1 " in answered

@@ -188,3 +188,13 @@ async def test_a_client_that_stops_reading_for_good_ends_it() -> None:
     async with soon():
         assert await process.wait() == 0
     process.stdin.close()
+
+
+async def test_each_message_is_a_line_at_level_debug() -> None:
+    async with forwarded(ours=("--log-level", "debug")) as client:
+        await client.initialize()
+        await client.call(1, "pid")
+        _, _, err = await client.end()
+    [asked, answered] = [said for said in err.splitlines() if b" exchange 1 on upstream " in said]
+    assert b", to server: <request 'tools/call' id=1 " in asked
+    assert b", to client: <result '' id=1 " in answered

@@ -30,6 +30,7 @@ from shadowcat.downstream.stdio_front import StdioFront
 from shadowcat.http.client import Client
 from shadowcat.http.limits import ClientLimits, Timeouts
 from shadowcat.http.tls import ClientTls
+from shadowcat.plugins.message_log import message_log
 from shadowcat.proxy.pipeline import Pipeline
 from shadowcat.proxy.shared import SessionLimits
 from shadowcat.proxy.upstreams import Upstreams
@@ -136,7 +137,7 @@ async def _serve(settings: BridgeSettings, plugins: Plugins, taps: Sequence[TapS
     bridge = StdioBridge(
         {name: server.url for name, server in settings.upstreams.items()},
         interceptors=plugins.interceptors,
-        taps=taps,
+        taps=(*taps, *message_log(settings.log.level)),
         session_limits=settings.sessions,
         call_timeouts=replace(CALL, head_s=call_s, gap_s=call_s),
         client_tls=None if settings.upstream_tls == ClientTls() else settings.upstream_tls.context(),

@@ -56,7 +56,12 @@ def _stand_in(
     from shadowcat.app.logs import LogOptions
     from shadowcat.app.stdio import serve_stdio
 
-    return serve_stdio(command, already, log or LogOptions(level="warning"), taps, plugins)
+    options = log or LogOptions(level="warning")
+    if options.level == "debug":
+        from shadowcat.plugins.message_log import message_log
+
+        taps = (*taps, *message_log(options.level))
+    return serve_stdio(command, already, options, taps, plugins)
 
 
 def open_what_is_closed() -> None:
