@@ -1,4 +1,4 @@
-"""Faults: what went wrong, on whose side, whether bytes may have left, and how each is told to a client.
+"""Faults: what went wrong, on whose side, whether bytes may have left, and how a client is told.
 
 Every part raises `Fault` for what a peer or an operator must hear about. `describe` is the one place where a
 kind of fault becomes an HTTP status and a JSON-RPC error, so no two parts can tell the same fault differently.

@@ -1,4 +1,4 @@
-"""A value that is used and never shown, and what may be shown of a URL."""
+"""A value that is used but never shown, and the part of a URL that may be shown."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Looking after a running proxy: health, numbers, sessions and what happens, on a listener of its own."""
+"""The admin listener: health, metrics, sessions and events of a running proxy, on a port of its own."""

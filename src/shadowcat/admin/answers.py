@@ -1,4 +1,4 @@
-"""Answers that no browser keeps, guesses the type of, or shows in a frame."""
+"""Answers that no browser caches, sniffs, or shows in a frame."""
 
 from __future__ import annotations
 

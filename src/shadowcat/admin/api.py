@@ -1,4 +1,4 @@
-"""What is asked of a proxy by those who look after it, and the answers."""
+"""The API's operations: what an operator can ask of a proxy, and the answers."""
 
 from __future__ import annotations
 

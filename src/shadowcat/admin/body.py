@@ -1,4 +1,4 @@
-"""Bodies of requests: JSON that says so, which no form can, of a length known beforehand."""
+"""Request bodies: declared as JSON, which no HTML form can do, and of a length known beforehand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happened lately and what happens, for those who watch: each within a bound, and told what it missed."""
+"""Events, recent and live, for viewers: each viewer has a bound, and is told what it missed."""
 
 from __future__ import annotations
 

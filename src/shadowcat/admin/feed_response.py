@@ -1,4 +1,4 @@
-"""A feed as a response: goes on until the viewer goes, or the listener closes."""
+"""A feed as a response that goes on until the viewer leaves or the listener closes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may ask: checked before anything is routed, so that nothing can be added behind it that is not.
+"""Who may ask. Checked before routing, so that no route added later can bypass the check.
 
 A page somewhere else must not reach the listener through the browser of somebody who can: not by a name that it had
 point here (Host), nor by a script or a form (Origin, Sec-Fetch-Site). A browser that says neither of the latter two

@@ -1,4 +1,4 @@
-"""How sessions are called here. Their ids open them to whoever has them, so no more is shown than tells them apart."""
+"""Short names for sessions. Anyone who has a full id can use the session, so it is never shown."""
 
 from __future__ import annotations
 

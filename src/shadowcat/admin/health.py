@@ -1,4 +1,4 @@
-"""Whether the proxy can do its work, and if not, why: in words that name nothing of what is behind it."""
+"""Whether the proxy can do its work and, if not, why, in words that reveal nothing behind it."""
 
 from __future__ import annotations
 

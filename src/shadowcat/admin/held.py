@@ -1,4 +1,4 @@
-"""Messages that wait for a person: listed, looked at, let go as they are or changed, or dropped."""
+"""Messages held for a person: list them, look at them, release them as they are or edited, drop them."""
 
 from __future__ import annotations
 

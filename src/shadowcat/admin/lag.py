@@ -1,4 +1,4 @@
-"""How late the event loop is: whatever holds it up holds up everybody."""
+"""How late the event loop is. Whatever holds it up holds up everybody."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The admin listener: a server of its own in the same event loop, which carries nothing of the clients'."""
+"""The admin listener: a server of its own in the same event loop, separate from client traffic."""
 
 from __future__ import annotations
 

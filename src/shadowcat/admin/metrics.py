@@ -1,4 +1,4 @@
-"""`/metrics`: the numbers, read when somebody asks. Where things happen a plain number is bumped, and nothing else."""
+"""`/metrics`: read when somebody asks. The code that does the work only bumps plain numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The numbers that are told, one row each: name, type, labels, meaning, and where it is read.
+"""The metrics, one row each: name, type, labels, meaning, and where it is read.
 
 docs/reference/metrics.md has the same rows, which a test compares. Labels are names of upstreams, kinds of faults,
 statuses and states: their number is known beforehand. Nothing that a peer chose is ever one.

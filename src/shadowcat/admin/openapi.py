@@ -1,4 +1,4 @@
-"""The OpenAPI document of the admin listener, made of its operations."""
+"""The admin listener's OpenAPI document, generated from its operations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be asked, as data: the routes and the OpenAPI document are both made of it, and cannot differ."""
+"""The operations as data. Routes and the OpenAPI document are both made from it, so they cannot differ."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the admin listener can be told."""
+"""The options of the admin listener."""
 
 from __future__ import annotations
 

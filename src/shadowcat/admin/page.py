@@ -1,4 +1,4 @@
-"""The page for people: one file, which asks the API for what it shows."""
+"""The web page: one file, which asks the API for what it shows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Long lists, a page at a time. A cursor is the place after which the next page begins."""
+"""Long lists, one page at a time. A cursor marks where the next page begins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is shown of sessions, streams, upstreams and happenings.
+"""What the API shows of sessions, streams, upstreams and events.
 
 No message, no header, and no id that opens anything: see `handles`. What peers chose themselves (names of clients,
 methods, ids of requests) is cut to a length, and inert for who reads it: it cannot end a line or turn it around.

@@ -1,4 +1,4 @@
-"""What the admin listener has to know of a proxy; `ReverseProxy` is one."""
+"""What the admin listener needs to know about a proxy; `ReverseProxy` implements it."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Where the parts are put together: the only ones that know them all."""
+"""Puts the parts together; no other part knows them all."""

@@ -1,4 +1,4 @@
-"""`forward stdio --upstream`: us in place of a command, with servers behind that speak HTTP.
+"""`forward stdio --upstream`: stands in for a command, with HTTP servers behind it.
 
 The session is ours, as in front of any server: its streams are resumed, and it is opened again where the server has
 lost it, while the one client on our stdin hears nothing of that.

@@ -1,4 +1,4 @@
-"""What `forward stdio --upstream` is run from: what `forward stdio` is, and what only a server that speaks HTTP needs.
+"""The settings of `forward stdio --upstream`: those of `forward stdio`, and those an HTTP server needs.
 
 Apart from `stdio_settings`, because before a command nothing of HTTP is loaded.
 """

@@ -1,4 +1,4 @@
-"""`shadowcat demo`: a server that comes along, alone or with the reverse proxy in front of it."""
+"""`shadowcat demo`: the bundled server, alone or with the reverse proxy in front of it."""
 
 from __future__ import annotations
 

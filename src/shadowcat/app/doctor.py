@@ -1,4 +1,4 @@
-"""`shadowcat doctor`: a run over a server within a deadline, from the first question to the findings."""
+"""`shadowcat doctor`: examines a server within a deadline, from the first question to the findings."""
 
 from __future__ import annotations
 

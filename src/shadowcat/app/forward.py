@@ -1,4 +1,4 @@
-"""The forward proxy: clients name the servers, and what they name is judged."""
+"""The forward proxy: clients name the servers, and each name is checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sockets that the service manager holds and hands to us, as systemd does: `LISTEN_FDS` of them, from 3 on.
+"""Sockets that the service manager holds and passes on, as systemd does: `LISTEN_FDS` of them, from 3 on.
 
 They stay with it when we end: who connects meanwhile waits for the process after us, and is not refused.
 """

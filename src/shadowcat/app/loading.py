@@ -1,6 +1,6 @@
-"""The settings that a command is run from, with what single ones cannot know of each other.
+"""Loads a command's settings, and checks what no single setting can know about the others.
 
-That is what cannot work together, and what can never take effect.
+Those are settings that exclude each other, and settings that can never take effect.
 """
 
 from __future__ import annotations

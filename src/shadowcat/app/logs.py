@@ -1,4 +1,4 @@
-"""How the log is written: a line for each record, whatever is in it.
+"""How the log is written: one line per record, whatever is in it.
 
 What a template calls `session %s` or `upstream %s` is a field of that name in the JSON form.
 """

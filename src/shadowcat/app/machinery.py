@@ -1,4 +1,4 @@
-"""All of a proxy but its front: upstreams, sessions, and what messages pass, whichever way clients come."""
+"""All of a proxy but its front: upstreams, sessions, interceptors and taps, for every client transport."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a program that serves does about its memory: when it looks for garbage, and what it keeps of what is free."""
+"""Memory of a long-running process: when to collect garbage, and how much free memory to keep."""
 
 from __future__ import annotations
 

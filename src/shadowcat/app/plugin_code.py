@@ -1,4 +1,4 @@
-"""A plugin as code: the class that is meant, in a module or a file, loaded afresh each time, with its options."""
+"""A plugin's code: finds the class in a module or file, loads it afresh each time, passes its options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which plugin is to be used, and with what: apart from what loads them, as a command that has none must start fast."""
+"""Which plugins to use, with which options. Apart from the loader, so that commands without any start fast."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Interceptors by name: found, given their options, and put in the place of older ones when their files change.
+"""Interceptors by name: found, given their options, and replaced when their files change.
 
 What is loaded anew is loaded whole, or what was there stays; a line in the log says which. Messages under way are
 judged to the end by the interceptor that they began with.

@@ -1,4 +1,4 @@
-"""What every command needs of its process: an event loop, a log, and an end when it is told to."""
+"""What every command needs from its process: an event loop, a log, and an orderly end when told to stop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recording, where it is asked for: begun before the traffic, ended after it."""
+"""Recording, if requested: starts before the traffic and ends after it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SIGHUP: the settings are read again. What can change under way does, and the log says what cannot."""
+"""SIGHUP: reads the settings again. What can change does, and the log says what needs a restart."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tapes played: as the server, over HTTP or our stdin and stdout; as the client, against a server."""
+"""Plays tapes: as the server, over HTTP or our stdin and stdout; as the client, against a server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one configuration tree: what `reverse` and `forward http` are run from.
+"""The one configuration tree, from which `reverse` and `forward http` run.
 
 A section is a struct beside the code that it steers, and a line here. docs/internals/configuration.md tells how to add
 one.

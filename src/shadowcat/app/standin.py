@@ -1,4 +1,4 @@
-"""What an editor starts in place of a command: that begins at once, and what we need is loaded while it does."""
+"""Started by an editor in place of a command: starts the command first, and loads our modules meanwhile."""
 
 from __future__ import annotations
 

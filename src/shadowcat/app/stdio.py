@@ -1,4 +1,4 @@
-"""`forward stdio`: us in place of a command; what its client sends passes, and so do its end and its exit code."""
+"""`forward stdio`: stands in for a command. Messages pass through, and so do its end and its exit code."""
 
 from __future__ import annotations
 

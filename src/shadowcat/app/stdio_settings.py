@@ -1,4 +1,4 @@
-"""What `forward stdio` is run from: the sections of the configuration tree that apply to it, and no others.
+"""The settings of `forward stdio`: those sections of the configuration tree that apply to it.
 
 Apart from `settings`, because that loads the HTTP side with all its parts.
 """

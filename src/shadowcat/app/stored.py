@@ -1,4 +1,4 @@
-"""What a person asks of a store: which sessions it has, what is in one, and that one be ended."""
+"""What a person asks of a store: list its sessions, show one, end one."""
 
 from __future__ import annotations
 

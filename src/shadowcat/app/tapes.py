@@ -1,4 +1,4 @@
-"""Tapes looked at: listed, shown, checked, compared, exported; line by line, as a tape may be larger than memory."""
+"""Looks at tapes: lists, shows, checks, compares, exports. Line by line, as a tape may be larger than memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tracing, where it is asked for: only then is anything of OpenTelemetry loaded."""
+"""Tracing, if requested: OpenTelemetry is loaded only then."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server as it stands in the configuration: a URL, or a command."""
+"""A server as the configuration names it: a URL, or a command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line. Each command imports what it runs when it runs: a stdio proxy starts with every IDE window."""
+"""The command line. Each command imports its code only when it runs: a stdio proxy starts with every IDE window."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`shadowcat config`: what the settings are, before anything is started with them."""
+"""`shadowcat config`: check and show settings before anything is started with them."""
 
 from __future__ import annotations
 

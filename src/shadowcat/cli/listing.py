@@ -1,4 +1,4 @@
-"""A group of commands, each listed with the whole first sentence that it says of itself; click cuts it short."""
+"""A group that lists each command with its whole first sentence; click would cut it short."""
 
 from __future__ import annotations
 

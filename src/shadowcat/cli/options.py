@@ -1,4 +1,4 @@
-"""Flags of settings: what each is called on a command line. All else about it stands where the setting does."""
+"""The flags of settings: what each is called on the command line. Everything else stands with the setting."""
 
 from __future__ import annotations
 

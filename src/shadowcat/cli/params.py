@@ -1,4 +1,4 @@
-"""Types of command line values, with the error a person can act on."""
+"""Types of command line values, with errors that a person can act on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is printed by a program that goes on when nobody reads it any more: a terminal was closed, a pipe has enough."""
+"""Prints for programs that go on when nobody reads any more: the terminal was closed, the pipe has enough."""
 
 from __future__ import annotations
 

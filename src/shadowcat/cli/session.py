@@ -1,4 +1,4 @@
-"""`shadowcat session`: what a store has, whether the proxy runs or not."""
+"""`shadowcat session`: looks into a store, whether the proxy runs or not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may be written in place of a command, and the one command that is understood without click.
+"""Shortcuts in place of a command, and the one command line that is parsed without click.
 
 Loading click takes longer than all the rest of what `forward stdio` loads before it can start its command.
 """

@@ -1,4 +1,4 @@
-"""Which settings differ between two states of a tree."""
+"""Which settings differ between two versions of a tree."""
 
 from __future__ import annotations
 

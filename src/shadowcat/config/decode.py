@@ -1,4 +1,4 @@
-"""What was given, made into what the tree asks for; everything that is wrong with it is found, not only the first."""
+"""Decodes what was given into the tree's types. Finds every mistake, not only the first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The settings of a tree, one after the other."""
+"""Lists the settings of a tree one by one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was given: values with where each comes from, in a tree of tables, of which the later ones win."""
+"""The values that were given, each with its source, in a tree of tables in which later values win."""
 
 from __future__ import annotations
 

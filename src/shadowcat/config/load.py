@@ -1,4 +1,4 @@
-"""All sources together: the file, then the environment, then flags; the later ones win."""
+"""Merges all sources: the file, then the environment, then flags; later ones win."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with what was given: all of it, a line each."""
+"""The mistakes in what was given: all of them, one per line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The JSON Schema of a file, for editors that know of such."""
+"""The JSON Schema of a settings file, for editors that support it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings as a file that says the same, and where each comes from. What is secret is not told."""
+"""Prints the settings as a file with the same meaning, and where each comes from. Secrets are left out."""
 
 from __future__ import annotations
 

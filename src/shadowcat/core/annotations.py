@@ -1,4 +1,4 @@
-"""Arguments that a tool wants repeated in `Mcp-Param-*` headers, and whether a call's headers do (PROTOCOL 2.6)."""
+"""Arguments that a tool wants repeated in `Mcp-Param-*` headers, and whether a call repeats them (PROTOCOL 2.6)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A circuit for restarts: when something that keeps failing may be started again."""
+"""A circuit breaker for restarts: when something that keeps failing may be started again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which interceptors see which message: worked out once, so that asking costs a look into a table."""
+"""Which interceptors see which message: worked out once, so that asking is a table lookup."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tools that a client over HTTP must not offer, because what they want repeated in headers cannot be (PROTOCOL 2.6)."""
+"""Tools that an HTTP client must not offer, because headers cannot carry what they want repeated (PROTOCOL 2.6)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What interceptors are written against: the phases a message can be in, and the class with a hook for each.
+"""The interface for interceptors: the phases a message can be in, and a class with a hook for each.
 
 An interceptor sees one message at a time, wherever it travels: in a JSON body, in a batch, as one event of a stream,
 on a line of stdio. It says what becomes of it, and the parts around it see to the rest: ids, headers, who is answered.

@@ -1,4 +1,4 @@
-"""One message on its way past the interceptors: what each verdict makes of it.
+"""One message passing the interceptors, and what each verdict makes of it.
 
 Nothing is waited for here. A hook that has to be is handed to who can wait, and its verdict brought back: so there is
 one way of judging, for those that have a task and for those that have none.

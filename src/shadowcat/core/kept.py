@@ -1,4 +1,4 @@
-"""A session and its streams as the bytes that a store is given, and back.
+"""A session and its streams, to and from the bytes that a store keeps.
 
 Each carries the number of its format: what a newer version wrote is not guessed at.
 """

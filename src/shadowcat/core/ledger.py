@@ -1,4 +1,4 @@
-"""What a store keeps of a session, and the changes of it that are written: bytes it need not understand, numbered.
+"""A session as a store keeps it, and numbered changes to it. To the store, all of it is opaque bytes.
 
 A change says what the store has to hold afterwards, not what happened: whoever wrote nothing for a while, because the
 store was away or slow, writes the difference once and leaves out what has come and gone meanwhile.

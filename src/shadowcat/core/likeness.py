@@ -1,4 +1,4 @@
-"""When two messages are the same, though they are from different days: what is volatile counts for nothing.
+"""When two messages from different days are the same: whatever is volatile does not count.
 
 Loose: `_meta`, points in time, and what stands at the pointers to ignore are left out. Strict: only what cannot be the
 same is, which is ids and progress tokens.

@@ -1,4 +1,4 @@
-"""How secrets look, in a message's bytes and in a text: keys of known forms, `password=…`, either of them in base64.
+"""What secrets look like in messages and texts: keys of known forms, `password=…`, either of them in base64.
 
 No pattern may take the square of a text's length. Each begins where no word goes on, so that a run of a million
 letters is not gone through a million times; one that may fail at the end of such a run does not begin inside it either.

@@ -1,4 +1,4 @@
-"""Many requests over one connection: ids, progress tokens and subscription ids that cannot be mixed up.
+"""Many requests over one connection, with ids, progress tokens and subscription ids that cannot be mixed up.
 
 On a connection that several parties share, each request gets an id that is used once, and where the client asked for
 progress that id is its token too. What comes back gets the client's own values again, types included.

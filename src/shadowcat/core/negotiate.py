@@ -1,4 +1,4 @@
-"""Which era a message on the one endpoint belongs to, and what it must carry for that.
+"""Which era a message to the one endpoint belongs to, and what that era requires of it.
 
 Two facts decide: the `MCP-Protocol-Version` header (H) and the version inside `params._meta` (B). Silence never
 falls back: whoever names a modern version must carry the whole modern envelope.

@@ -1,4 +1,4 @@
-"""Names with `*` in them, which stands for any text; and which of two such patterns says more."""
+"""Names with `*` for any text, and which of two such patterns is more specific."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The seal by which one node knows that a request was let in by another, and is as that one passed it on."""
+"""The seal that proves to a node that another node admitted a request and passed it on unchanged."""
 
 from __future__ import annotations
 

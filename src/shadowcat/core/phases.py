@@ -1,4 +1,4 @@
-"""In which phases a method can be met: so that a rule or a plugin that waits in vain is found before it does."""
+"""In which phases a method can occur, so that a rule or plugin that could never apply is found early."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where an upstream can be asked to go on in a stream, and what of that a log has already."""
+"""From where an upstream can be asked to continue a stream, and what of that the log already has."""
 
 from __future__ import annotations
 

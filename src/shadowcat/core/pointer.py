@@ -1,4 +1,4 @@
-"""JSON pointers (RFC 6901) into messages: to look at a value, to set one, to remove one.
+"""JSON pointers (RFC 6901) into messages: look at a value, set one, remove one.
 
 An edit works on the text. Every value that it does not name stays the bytes it was: a number keeps its digits, a
 string its escapes. Objects with two members of one name are refused, because nobody can tell which one is meant.

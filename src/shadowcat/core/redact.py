@@ -1,4 +1,4 @@
-"""What must not be written down: secrets, found by the name they go under and by how they look.
+"""Secrets that must not be written down, recognised by their keys and by how they look.
 
 A message is edited as text, so that all that is not secret stays as it was, byte for byte. Looked at are `params`,
 `result` and `error`: values whose key says that they are secret, and strings that hold one, as plain text, as JSON

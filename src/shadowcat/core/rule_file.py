@@ -1,4 +1,4 @@
-"""Rules as they are written: TOML, read whole or refused with one line that says where and why."""
+"""Parses rules: TOML, read whole or refused with one line that says where and why."""
 
 from __future__ import annotations
 

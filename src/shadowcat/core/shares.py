@@ -1,4 +1,4 @@
-"""How many of something each client has: so that one of them cannot take all that there is."""
+"""How many of something each client has, so that no client can take them all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an upstream has counted, as whoever looks after it reads it."""
+"""An upstream's counters, as operators read them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a forward proxy goes for its clients: what they name is judged as it is written, and again where it leads.
+"""Which servers a forward proxy's clients may reach: a name is judged as written, and again where it leads.
 
 A name is somebody's to point at any address, and at another one the next moment. So a name is never allowed because
 of the address that it has, and an address that an allowed name leads to is judged in the connection that was made.

@@ -1,4 +1,4 @@
-"""What of a stored stream no client is given yet, because the store does not have it.
+"""Events of a stored stream that no client gets yet, because the store does not have them.
 
 An event that the upstream would not give once more under the same number must be in the store before it, or anything
 after it, is handed out: a crash would undo what a client has seen.

@@ -1,4 +1,4 @@
-"""What clients send, in the shapes that the demo server reads it in."""
+"""Requests of clients, in the shapes in which the demo server reads them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A call of a tool as the tool sees it: the same in both eras, whose ways to ask the client differ."""
+"""A tool call as the tool sees it: the same in both eras, although they ask the client in different ways."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one resource that changes, and the wait for its next change."""
+"""The one resource that changes, and how to wait for its next change."""
 
 from __future__ import annotations
 

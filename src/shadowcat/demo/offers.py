@@ -1,4 +1,4 @@
-"""What the demo server offers beside its tools: who it is, its resources and its prompts."""
+"""What the demo server offers besides tools: who it is, its resources and its prompts."""
 
 from __future__ import annotations
 

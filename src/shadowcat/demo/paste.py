@@ -1,4 +1,4 @@
-"""What a person can paste to try an endpoint: a request, the Inspector, an editor's configuration."""
+"""Lines to paste to try an endpoint: a request, the Inspector, an editor's configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A stream of the demo server's: the steps of a call or of a subscription, read one by one, ended by whoever reads."""
+"""A stream of the demo server: the steps of a call or a subscription, read one by one, ended by its reader."""
 
 from __future__ import annotations
 

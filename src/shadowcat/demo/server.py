@@ -1,4 +1,4 @@
-"""The demo server as the machinery takes servers: an `Upstream`, so that the endpoint before it is not written twice.
+"""The demo server as an `Upstream`, so that the endpoint in front of it is the proxy's own.
 
 Nothing of a session is kept but what its client can bring back: a counting call names all that it needs in its
 cursor, so that a server which was killed goes on where it was.

@@ -1,4 +1,4 @@
-"""The tools: each a struct of its arguments, and the messages that a call of it gives, the last of them the result."""
+"""The tools: each a struct of its arguments, and the messages a call gives, the last of which is the result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What became of the numbers that a client was to see, in a line."""
+"""Sums up in one line what became of the numbers that a client should see."""
 
 from __future__ import annotations
 

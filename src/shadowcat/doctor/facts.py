@@ -1,4 +1,4 @@
-"""What was seen of a server. None stands for what was not asked, or not answered."""
+"""What was seen of a server. `None` stands for what was not asked, or not answered."""
 
 from __future__ import annotations
 

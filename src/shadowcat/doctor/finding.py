@@ -1,4 +1,4 @@
-"""One thing that was found: how bad it is, what was seen, what it means for users, what to do."""
+"""One finding: how bad it is, what was seen, what it means for users, what to do."""
 
 from __future__ import annotations
 

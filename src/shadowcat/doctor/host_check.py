@@ -1,4 +1,4 @@
-"""One request under another name than the one connected to, which the HTTP client would never send."""
+"""A request with another Host than the one connected to, which the HTTP client would never send."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Asks an HTTP endpoint what a client would run into. Nothing is changed there: a session is opened and ended again."""
+"""Asks an HTTP endpoint what clients would. Changes nothing: it ends the session that it opens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is judged alike of servers that speak HTTP and of those that speak stdio."""
+"""What is judged alike for HTTP and stdio servers."""
 
 from __future__ import annotations
 

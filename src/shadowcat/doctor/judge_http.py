@@ -1,4 +1,4 @@
-"""From what was seen of an HTTP endpoint to what that means. Pure: each rule says its part, or nothing."""
+"""Turns facts about an HTTP endpoint into findings. Pure: each rule contributes its part, or nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From what was seen of a command to what that means. Pure."""
+"""Turns facts about a command into findings. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was seen of an endpoint's event streams: whether they pass at once, and whether they can be resumed."""
+"""Judges an endpoint's event streams: whether events arrive at once, and whether they can be resumed."""
 
 from __future__ import annotations
 

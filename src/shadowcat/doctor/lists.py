@@ -1,4 +1,4 @@
-"""What is wrong with a list of tools, resources or prompts: what clients refuse, or never come to the end of."""
+"""What is wrong with a list of tools, resources or prompts: clients refuse it, or never reach its end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading what a server sent, of which nothing is certain: what has another shape reads as empty."""
+"""Reads what a server sent without trusting its shape: whatever has another shape reads as empty."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Says what is waited for, where that takes so long that a person wonders."""
+"""Says what doctor is waiting for, once that takes so long that a person wonders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a port speaks TLS, or plain HTTP, whatever the URL said: what is sent to the wrong one is seldom answered."""
+"""Whether a port speaks TLS or plain HTTP, whatever the URL says: the wrong one seldom gets an answer."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""Starts a command, asks it what a client would, and closes its stdin: once as a client of each era, because some
-servers end at the first request that they do not know.
+"""Starts a command, asks it what a client would, and closes its stdin.
+
+Once as a client of each era, because some servers end at the first request that they do not know.
 """
 
 from __future__ import annotations

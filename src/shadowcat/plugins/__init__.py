@@ -1,1 +1,1 @@
-"""What can be hung on the pipeline, each in a file or package of its own."""
+"""Interceptors, taps and wrappers to add to a proxy, each in a file or package of its own."""

@@ -1,4 +1,4 @@
-"""A server that misbehaves on purpose: an upstream around another one, which loses, delays and breaks what passes.
+"""A server that misbehaves on purpose: wraps an upstream, and loses, delays and breaks what passes.
 
 It stands where the proxy meets the server, because that is where most of this can happen: an interceptor sees messages
 and no connections. What is chosen depends on the seed and on the order of the requests, and on nothing else: each

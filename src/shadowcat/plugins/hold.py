@@ -1,4 +1,4 @@
-"""Messages that wait for a person, who looks at each and releases, edits or drops it.
+"""Holds messages for a person, who looks at each and releases, edits or drops it.
 
 An interceptor that awaits `HoldDesk.hold` pauses the message for as long. What is on the other side of the desk, such
 as the admin listener, calls the rest.

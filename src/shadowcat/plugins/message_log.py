@@ -1,4 +1,4 @@
-"""A line in the log for each message that passes, at level debug: what it is, never what is in it."""
+"""Logs a line for each message, at level debug: what it is, never what is in it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Masks secrets in what passes, on the way to one side: `plugins.record` does so only in what it writes.
+"""Masks secrets in passing messages, on the way to one side; recording masks only what it writes.
 
 For keeping the keys that a tool prints from a model, or those that a user types from a server.
 """

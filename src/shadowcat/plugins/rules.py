@@ -1,4 +1,4 @@
-"""Does what the rules of a file say; `core.rules` decides which one applies."""
+"""Applies the rules of a file; `core.rules` decides which one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A span for each request of a client's, by OpenTelemetry: from when it comes until it is answered.
+"""An OpenTelemetry span for each client request, from its arrival until it is answered.
 
 The client's trace goes on: `traceparent` is taken from `_meta` of the request, and that of the span put there instead.
 Only the API is used. Who wants to see spans brings an SDK; without one the client's trace passes through unchanged.

@@ -1,4 +1,4 @@
-"""Answers of the client's to what the server asked: accepted once the server has them, and not before.
+"""The client's answers to the server's questions, accepted only once the server has them.
 
 An answer is a promise kept by nobody else. The client's program has it no more once it was accepted, and the server
 waits for it: so it is given again while the server cannot be reached, and where it was not given the question stays

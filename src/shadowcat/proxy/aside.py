@@ -1,4 +1,4 @@
-"""Sessions that the store refuses while it takes others: after some attempts set aside, and offered again later.
+"""Sessions that the store refuses while it takes others: set aside after some attempts, and retried later.
 
 A store that chokes on one must not cost the others theirs. But a full one refuses what is large and takes what is
 small, and may have room again: nothing is given up for good.

@@ -1,4 +1,4 @@
-"""A request of the client's, asked upstream until its answer has begun: whole, as a stream, or refused."""
+"""Asks a client's request upstream until its answer has begun: whole, as a stream, or as a refusal."""
 
 from __future__ import annotations
 

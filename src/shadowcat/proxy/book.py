@@ -1,4 +1,4 @@
-"""The streams of one session: numbered, found again by event id, and let go of in time."""
+"""The streams of one session: numbered, found by event id, and dropped in time."""
 
 from __future__ import annotations
 

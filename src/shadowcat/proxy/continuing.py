@@ -1,4 +1,4 @@
-"""A session that an earlier process left: the rest of its streams is asked for, or given up in so many words."""
+"""A session left by an earlier process: the rest of its streams is asked for, or explicitly given up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What runs for modern requests comes to an end: with an error where the server gives no answer, or no time is left."""
+"""Ends what runs for modern requests, with an error if the server gives no answer or no time is left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an upstream says in a session: followed to its end, and put on the stream it belongs to."""
+"""What an upstream says in a session: read to its end, and put on the stream it belongs to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What interceptors make of the messages on a connection that carries one client to one server."""
+"""Applies interceptors to a connection between one client and one server."""
 
 from __future__ import annotations
 

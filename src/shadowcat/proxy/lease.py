@@ -1,4 +1,4 @@
-"""A node's word that it lives, renewed while it does: without it, others may take over what it owns."""
+"""A node's proof of life, renewed while it runs. Without it, others may take over its sessions."""
 
 from __future__ import annotations
 

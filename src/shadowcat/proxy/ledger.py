@@ -1,4 +1,4 @@
-"""What of one session the store does not have yet: noted as it happens, collected when the writer asks."""
+"""What the store does not have yet of one session: noted as it happens, collected when the writer asks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The upstream's standalone stream: followed from the client's first GET until the client has been away for a while.
+"""Follows the upstream's standalone stream from the client's first GET until the client has been away a while.
 
 A server drops what it has to ask while nobody follows it. So it is opened at once where the session goes on: on another
 upstream session, or in another process.

@@ -1,4 +1,4 @@
-"""What happens, told to whoever listens: nobody, most of the time."""
+"""Reports events to listeners, of which there are usually none."""
 
 from __future__ import annotations
 

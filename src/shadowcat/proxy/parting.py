@@ -1,4 +1,4 @@
-"""How a session comes to its end in this process: it is over, or goes on in another one.
+"""How a session leaves this process: because it is over, or to go on in another one.
 
 Whichever it is, who waits for a call is told what became of it before the streams are closed.
 """

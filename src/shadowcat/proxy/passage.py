@@ -1,4 +1,4 @@
-"""One client and one server, line by line: as they are, or as interceptors want them.
+"""One client and one server, line by line, unchanged or as interceptors want the lines.
 
 Without interceptors a line is only glanced at, so that it is known who waits for what when the server ends; it goes
 on as the bytes it was. Nothing but messages reaches the client: what else a server prints is dropped.

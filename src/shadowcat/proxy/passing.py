@@ -1,4 +1,4 @@
-"""What only passes: handed on to a stream in the frame of the read that brought it, with no task to wake for it."""
+"""Puts messages that only pass on their stream within the read that brought them, without waking a task."""
 
 from __future__ import annotations
 

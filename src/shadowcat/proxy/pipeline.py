@@ -1,4 +1,4 @@
-"""What every message passes: the interceptors, in order, and the taps that are told what became of it.
+"""What every message passes: the interceptors, in order, and the taps, which hear what became of it.
 
 Whoever has a message looks first for the steps that want it. Where there are none, there is nothing to wait for and no
 `Context` to make. Where all hooks judge at once there is nothing to wait for either: see `begin`.

@@ -1,4 +1,4 @@
-"""What one client connection reads of a stream."""
+"""Reads a stream for one client connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An upstream that forgot the session is asked to open it again, once for all who wait.
+"""Reopens a session that its upstream forgot, once for all who wait.
 
 Nothing is invented: what the upstream may have begun is not sent again, a server that came back as less than it was
 ends the client's session, and what may have changed meanwhile is told to the client.

@@ -1,4 +1,4 @@
-"""A modern client's `subscriptions/listen`: open for as long as it likes, ended in form when the proxy goes."""
+"""A modern client's `subscriptions/listen`: open as long as it likes, closed properly when the proxy stops."""
 
 from __future__ import annotations
 

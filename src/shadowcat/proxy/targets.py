@@ -1,4 +1,4 @@
-"""The servers that clients of a forward proxy have named: each an upstream for as long as it is in use."""
+"""The servers that a forward proxy's clients have named: each an upstream for as long as it is in use."""
 
 from __future__ import annotations
 

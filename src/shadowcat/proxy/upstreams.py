@@ -1,4 +1,4 @@
-"""The upstreams of a proxy: what is known of them, and which of them is asked."""
+"""The upstreams of a proxy: what is known about them, and which one is asked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One direction of a connection whose two ends are both here: lines are handed on in the order they came."""
+"""One direction of a connection with both ends in this process: lines are handed on in order."""
 
 from __future__ import annotations
 

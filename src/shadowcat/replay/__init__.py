@@ -1,1 +1,1 @@
-"""Tapes, read: looked at, compared, played as the server or as the client."""
+"""Reads tapes: shows them, compares them, plays them as the server or as the client."""

@@ -1,4 +1,4 @@
-"""The client of a tape, played to a live server: what differs from what the server said then is told.
+"""Plays a tape's client to a live server, and reports what the server says differently.
 
 The tape is walked through in order. What the client said is sent; at what the server said, the same is waited for. So
 whatever the client had heard before it said something on the tape, it has heard again when it says it.

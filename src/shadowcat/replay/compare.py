@@ -1,4 +1,4 @@
-"""Two tapes side by side: what was said in one and not in the other, and what was said differently."""
+"""Compares two tapes: what only one of them has, and what differs."""
 
 from __future__ import annotations
 

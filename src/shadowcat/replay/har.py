@@ -1,4 +1,4 @@
-"""Calls with their answers as an HTTP archive, for the tools that read those.
+"""Exports calls and their answers as an HTTP archive, for tools that read those.
 
 An archive knows requests and responses, and a tape knows messages: each call is written as the POST that it is in
 Streamable HTTP. Headers that were not recorded are not made up, and what has no answer is left out.

@@ -1,4 +1,4 @@
-"""What a server asks and tells of its own accord, until the tape comes to it."""
+"""What a server asks and says of its own accord, kept until the tape gets there."""
 
 from __future__ import annotations
 

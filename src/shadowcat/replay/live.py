@@ -1,4 +1,4 @@
-"""One request that is asked again, and what the server says to it this time.
+"""One request asked again, and what the server says to it this time.
 
 What belongs to a request by its token or id is compared with what belonged to it then. All else that comes on its
 stream is the session's: a server that has one pipe for everything says such things between any two others.

@@ -1,4 +1,4 @@
-"""What a replay can be told."""
+"""The options of a replay."""
 
 from __future__ import annotations
 

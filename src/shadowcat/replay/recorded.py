@@ -1,4 +1,4 @@
-"""A recording by its sessions and exchanges. Messages stay in the files: what is held is where they are."""
+"""A recording by sessions and exchanges. It holds places only; the messages stay in the files."""
 
 from __future__ import annotations
 

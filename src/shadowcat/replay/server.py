@@ -1,4 +1,4 @@
-"""A tape as an upstream: the proxy serves it as it would the server that was recorded."""
+"""A tape as an upstream: the proxy serves it like the server that was recorded."""
 
 from __future__ import annotations
 

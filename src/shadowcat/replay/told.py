@@ -1,4 +1,4 @@
-"""How differences are told: by the method and what it is about, a pointer, and both values."""
+"""Describes differences: the method and its subject, a pointer, and both values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A tape as what was said and what was said to it, one item after another, with a bound on what is held."""
+"""A tape as a dialogue: each thing said with its replies, one after another, with a bound on what is held."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a client is told that asks for something the tape does not have."""
+"""The answer to a client that asks for something the tape does not have."""
 
 from __future__ import annotations
 

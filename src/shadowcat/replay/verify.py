@@ -1,4 +1,4 @@
-"""Whether a tape is whole and holds what it says."""
+"""Checks that a tape is complete, in order, and free of secrets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One recorded session walked through, its client played."""
+"""Walks through one recorded session, playing its client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sessions kept in this process and gone with it: the port in plain Python, which other stores are held to."""
+"""Sessions in this process, gone with it: the port in plain Python, which other stores are compared with."""
 
 from __future__ import annotations
 

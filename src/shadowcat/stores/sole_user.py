@@ -1,4 +1,4 @@
-"""Whether a proxy is the only one that keeps its sessions in a file: while it lives it holds a lock beside it."""
+"""Whether a proxy is the only one that uses a session file: while it runs, it locks a file next to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sessions kept in a file, by a thread that is never waited for by the event loop."""
+"""Sessions in a file, handled by a thread that never blocks the event loop."""
 
 from __future__ import annotations
 

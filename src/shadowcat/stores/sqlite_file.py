@@ -1,4 +1,4 @@
-"""The file of an SQLite store: how it is found good, made, brought up to date, and set aside when it is broken."""
+"""The file of an SQLite store: checks it, creates it, updates it, and sets it aside when it is broken."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the port asks of a store, in SQL: a transaction for each call, on a connection that one thread uses."""
+"""The store's port in SQL: one transaction per call, on a connection that one thread uses."""
 
 from __future__ import annotations
 

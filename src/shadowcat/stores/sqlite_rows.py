@@ -1,4 +1,4 @@
-"""Events that came together, as rows: one for many of them, since to bind and step a row costs more than its bytes.
+"""Events that came together share a row, since binding and stepping a row costs more than its bytes.
 
 A row of one event is that event as it is. One of more is their lines; an event with a line end in it has its own row.
 """

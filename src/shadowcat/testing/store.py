@@ -1,4 +1,4 @@
-"""What every session store has to do, as tests: for the stores that come with the library, and for yours."""
+"""The tests every session store must pass: those that come with the library, and yours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is under way on a conduit: the sessions that use it, their requests, and the server's."""
+"""What is in progress on a conduit: its sessions, their requests, and the server's."""
 
 from __future__ import annotations
 

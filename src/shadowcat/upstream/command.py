@@ -1,4 +1,4 @@
-"""A command to run: its words and its surroundings. No shell reads it."""
+"""A command to run: its words and its environment. No shell is involved."""
 
 from __future__ import annotations
 

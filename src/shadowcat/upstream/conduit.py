@@ -1,4 +1,4 @@
-"""What leads to a server and back, shared by many requests: each hears what is its own, and nobody holds up the rest.
+"""A channel to a server, shared by many requests: each hears its own messages, and none holds up the rest.
 
 On it nothing says which request a message of the server's belongs to, but for an answer, progress, and what
 names a subscription. The rest is given to the one request that runs, or else to the one party there is; what could be

@@ -1,4 +1,4 @@
-"""What a modern server does where it speaks HTTP itself, done for one that speaks stdio: statuses, header checks."""
+"""What a modern HTTP server does itself, done for one that speaks stdio: statuses, header checks."""
 
 from __future__ import annotations
 

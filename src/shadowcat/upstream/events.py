@@ -1,4 +1,4 @@
-"""Messages out of a server's event streams; a stream of a legacy session is resumed when its connection breaks.
+"""Messages from a server's event streams; a legacy session's stream is resumed when its connection breaks.
 
 The client's side knows nothing of this: a partial event is discarded, a repeated one dropped, a server that closes
 politely and asks to be polled is polled. Who reads the stream ends it when it has what it waits for.

@@ -1,4 +1,4 @@
-"""A call's answer that comes as an event stream and is all there is on it: what most servers make of a quick call.
+"""A call's answer on an event stream with nothing else on it: how most servers answer a quick call.
 
 Nobody has to follow such a stream. The official SDKs' servers answer every call so unless they are told otherwise: the
 head at once, the answer when the tool has run, and then the end.

@@ -1,4 +1,4 @@
-"""Calls that nobody waits for any more, and that the server may still be at.
+"""Calls that nobody waits for any more, but that the server may still be working on.
 
 What it asks or says because of one of them, without naming it, must not be taken for another session's: who calls a
 tool and cancels at once could have it put a question of his choice to somebody else.

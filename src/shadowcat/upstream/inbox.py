@@ -1,4 +1,4 @@
-"""Where messages wait for one reader, within a bound, on a channel that must go on for the others."""
+"""Messages that wait for one reader, within a bound, on a channel that must go on for the others."""
 
 from __future__ import annotations
 

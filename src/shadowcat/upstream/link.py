@@ -1,4 +1,4 @@
-"""One legacy session over a conduit: what `core.ports.Link` asks for, of a child and of an event stream alike."""
+"""One legacy session over a conduit, to a child process or an event stream: implements `core.ports.Link`."""
 
 from __future__ import annotations
 

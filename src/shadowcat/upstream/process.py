@@ -1,4 +1,4 @@
-"""A child process that speaks in lines: started without a shell, read always, written with back-pressure, reaped.
+"""A child process that speaks in lines: started without a shell, always read, written with back-pressure, reaped.
 
 Plain pipes rather than the event loop's own subprocesses: those give the child sockets, and a script that writes to
 /dev/stderr fails on one.

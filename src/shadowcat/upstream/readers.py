@@ -1,4 +1,4 @@
-"""Those who read what a server says on a conduit: it waits for one that is behind, and not for ever."""
+"""Those who read what a server says on a conduit. It waits for a slow reader, but not for ever."""
 
 from __future__ import annotations
 

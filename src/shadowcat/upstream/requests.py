@@ -1,4 +1,4 @@
-"""Requests to one server: redirects are followed where they stay with it, and bodies end in time."""
+"""Requests to one server: redirects are followed only within it, and bodies end in time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The headers of modern requests, for clients that send none: a server that speaks HTTP wants to be told twice."""
+"""The headers of modern requests, for clients that send none: an HTTP server wants them to repeat the body."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Starting a child: no shell, pipes to it, a group of its own, and an end when its parent ends.
+"""Starts a child: no shell, pipes, a process group of its own, and an end when its parent ends.
 
 Apart from the rest of what a process is, and without the event loop: whoever stands in for the command itself starts
 it before loading anything else.

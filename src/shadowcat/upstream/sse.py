@@ -1,4 +1,4 @@
-"""HTTP+SSE, the transport of 2024-11-05, towards a server: each session is a stream of events and a URL to post to."""
+"""HTTP+SSE, the transport of 2024-11-05, towards a server: a session is an event stream and a URL to post to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A conduit of the 2024-11-05 transport: one event stream from the server, and a URL that messages are posted to."""
+"""A conduit over the 2024-11-05 transport: one event stream from the server, and a URL to post messages to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Starting children of one command: not too many at once, and not again and again what does not work."""
+"""Starts children of one command: not too many at once, and not again and again if it fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a child says on stderr: read always, into the log or handed on, its end kept for who asks why it failed.
+"""A child's stderr: always read, logged or handed on, its last lines kept to explain a failure.
 
 Servers print what they were configured with; secrets are cut out of what goes into the log.
 """

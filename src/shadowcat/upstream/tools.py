@@ -1,4 +1,4 @@
-"""What the tools of a modern server want repeated in headers, asked for where a call is the first to need it."""
+"""Which arguments a modern server's tools want repeated in headers, asked for when a call first needs to know."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Notifications that differ in nothing but their params, as a server writes them that reports on its work.
+"""Notifications that differ only in their params, such as a server's progress reports.
 
 What stands before the params, and the brace behind them, was judged with the first. What is left to be judged, of all
 of them together, is that in each one object stands between: less than half of the work of parsing them one by one.

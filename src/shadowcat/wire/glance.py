@@ -1,4 +1,4 @@
-"""A look at a line that passes as it is: what kind of message it holds and under which id, and nothing else.
+"""A glance at a line that passes unchanged: which kind of message it holds, under which id, and nothing else.
 
 `jsonrpc.parse` judges a message; this tells who waits for what. The line stays what it was.
 """

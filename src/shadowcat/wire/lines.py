@@ -1,4 +1,4 @@
-"""stdio framing: one message per line, bounded, linear however a line is cut."""
+"""Framing on stdio: one message per line, bounded, in linear time however a line is cut."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tapes: what passed the proxy, as lines of JSON. The first says what the file is, each other one is a message.
+"""Tapes: messages that passed the proxy, as lines of JSON. The first line describes the file.
 
 A message stands on its line as it came, byte for byte, unless something in it was redacted. A tape may be read while
 it is written, and after its writer was killed: then its last line may be torn, and all before it are whole.

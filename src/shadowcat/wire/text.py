@@ -1,4 +1,4 @@
-"""Text for a line that a person reads. What a peer wrote cannot end it, colour it, or turn it around."""
+"""Text for a line that a person reads. Nothing a peer wrote can end it, colour it, or turn it around."""
 
 from __future__ import annotations
 

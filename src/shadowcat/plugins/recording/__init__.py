@@ -1,1 +1,1 @@
-"""Recording: what passes, written down as tapes, without holding up anything that passes."""
+"""Recording: writes messages to tapes without holding any of them up."""

@@ -1,4 +1,4 @@
-"""What passes between the proxy and the process that writes: plain values, each in a frame of bytes."""
+"""What the proxy and the writing process send each other: plain values, each in a frame of bytes."""
 
 from __future__ import annotations
 

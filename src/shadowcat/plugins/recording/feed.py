@@ -1,7 +1,7 @@
-"""From what exchanges tell, to the process that writes: a thread that hands over what has gathered.
+"""A thread that hands what exchanges report to the writing process, in batches.
 
-It is bytes already, so the thread only waits for the pipe. One that looked for secrets and made lines itself would hold
-Python's lock while it does, and took four tenths of a call's CPU time.
+The batches are bytes already, so the thread only waits for the pipe. A thread that looked for secrets and made lines
+itself would hold Python's lock meanwhile, and took four tenths of a call's CPU time.
 """
 
 from __future__ import annotations

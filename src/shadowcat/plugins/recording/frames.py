@@ -1,4 +1,4 @@
-"""What happened, as the lines of a tape. Secrets are cut out here, before anything is written."""
+"""Turns entries into the lines of a tape. Secrets are cut out here, before anything is written."""
 
 from __future__ import annotations
 

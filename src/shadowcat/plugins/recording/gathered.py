@@ -1,4 +1,4 @@
-"""What exchanges have told and nobody has taken yet: encoded as it is told, at the end of a buffer.
+"""Entries that wait to be handed over, encoded at once and appended to a buffer.
 
 Nothing is left of a message but its bytes, so nothing has to be held, counted or encoded a second time. Exchanges tell
 in one thread and another one takes, without a lock: what both get into is done in one call into C, which holds

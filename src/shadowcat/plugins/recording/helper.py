@@ -1,4 +1,4 @@
-"""The process that writes, as the recorder has it: started, handed batches, and ended."""
+"""The recorder's side of the writing process: starts it, hands it batches, and ends it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which answer belongs to which request, by their place on the tape: ids come again, and differ on the two sides."""
+"""Which answer belongs to which request, by place on the tape: ids are reused, and differ on the two sides."""
 
 from __future__ import annotations
 

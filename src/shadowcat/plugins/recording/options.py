@@ -1,4 +1,4 @@
-"""What a recording can be told."""
+"""The options of a recording."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files of a recording: lines appended to one after another, each ended when it is large or old.
+"""The files of a recording, written one after another, each closed when it is large or old.
 
 A file is locked as long as it is written, so that whoever makes room in the directory leaves it alone, whichever
 process has it; the lock goes with the process.

@@ -1,4 +1,4 @@
-"""A tap that writes tapes. The exchange encodes a small entry into a buffer; another process does all else."""
+"""A tap that writes tapes. An exchange only encodes a small entry; another process does the rest."""
 
 from __future__ import annotations
 

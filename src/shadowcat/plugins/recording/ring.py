@@ -1,4 +1,4 @@
-"""What passed lately, held in memory until something goes wrong: then it is what led to that."""
+"""The latest messages, held in memory until something goes wrong: they show what led to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The process that writes a recording: what it is handed it looks through for secrets, makes lines of, and appends.
+"""The writing process: looks through what it is handed for secrets, makes lines, and appends them.
 
 It is a process, and not a thread of the proxy, because all of that would be done under the lock that the proxy's calls
 need. It ends with its input: when the proxy is gone, however that came, what it was handed is on the tape.

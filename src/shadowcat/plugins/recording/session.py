@@ -1,6 +1,6 @@
-"""What is told of the calls of one session that pass as they are.
+"""Records the calls of one session that pass unchanged.
 
-`Recorder.saw` would tell the same, in twice as many steps: here all is known beforehand that a call does not decide.
+`Recorder.saw` would record the same in twice as many steps. Here, all that a call does not decide is known beforehand.
 """
 
 from __future__ import annotations

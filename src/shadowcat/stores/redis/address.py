@@ -1,4 +1,4 @@
-"""Where a Redis is, read from its URL: `redis://`, `rediss://` (TLS) or `redis+unix://`.
+"""Where Redis is, parsed from its URL: `redis://`, `rediss://` (TLS) or `redis+unix://`.
 
 The URL may hold a password, so nothing that is said of an address repeats it; `where` is what may be said.
 """

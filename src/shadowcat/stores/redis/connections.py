@@ -1,4 +1,4 @@
-"""Connections to one Redis: few, waited for in turn, and each used to the end of what was asked on it.
+"""Connections to one Redis: few, shared in turn, each used until its replies have been read.
 
 redis-py's connections are used, its pools and clients are not: a pool raises when it is full, and replies have gone
 to the wrong caller when a command was cancelled between its two halves. Here a command belongs to a task of its own,

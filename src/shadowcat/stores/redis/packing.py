@@ -1,4 +1,4 @@
-"""Changes and sessions as they travel: the numbers apart, and all bytes in one string that is cut by their sizes.
+"""Changes and sessions on the wire: numbers apart, and all bytes in one string that is cut by their sizes.
 
 One string costs a client in Python a fraction of what a thousand arguments or replies would. (The MessagePack that
 Redis's Lua reads knows no type for bytes, or the numbers would need no string beside them.)

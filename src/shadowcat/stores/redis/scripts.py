@@ -1,4 +1,4 @@
-"""What Redis does at one stroke, in Lua: each script is whole or not at all.
+"""What Redis does atomically, in Lua: each script runs whole or not at all.
 
 A session is a hash: fence, node, record, last, touched, turn, and each stream by its number as "first next bytes
 head". The events of a stream are a list beside it, because they are numbered without gaps and let go of at the left.

@@ -1,4 +1,4 @@
-"""The store's port on Redis: each change is one script, a batch of them is sent at once and read at once.
+"""The store's port on Redis: each change is one script, and a batch of them is sent and read in one go.
 
 Time is the nodes' own and not Redis's, whose clock may be set: a clock is kept in Redis that every node moves on by
 what its monotonic clock says has passed since it first looked. Redis's own expiry clears away what nobody comes for
