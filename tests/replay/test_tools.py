@@ -125,6 +125,18 @@ def test_what_can_be_read_in_two_ways_is_shown_as_it_is(tmp_path: Path) -> None:
     assert shown.endswith('{"_meta":1,"_meta":{"isError":1}}')
 
 
+def test_a_request_that_can_be_read_in_two_ways_hides_no_other(tmp_path: Path) -> None:
+    with recording(tmp_path) as traffic:
+        params = b'{"name":"t","arguments":{"a":1,"a":2}}'
+        traffic.ask(jsonrpc.parse(b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":%b}' % params))
+        talk(traffic, "after it")
+    _, shown, *others = show_tape(str(tmp_path))
+    assert shown.endswith(f"tools/call id=1 {params.decode()}")
+    assert len(others) == 3
+    [_, told] = show_tape(str(tmp_path), session="nobody")
+    assert told.startswith("# none of 4 messages")
+
+
 def test_show_of_one_session_and_method(tmp_path: Path) -> None:
     with recording(tmp_path) as traffic:
         talk(traffic, "a")

@@ -90,7 +90,10 @@ def _what(frame: Frame, message: Message, asked: _Asked) -> str:
 
 
 def _name_in(message: Message) -> str:
-    name = message.params().get(NAMED_BY.get(message.method, ""), "") if message.raw_params else ""
+    try:
+        name = message.params().get(NAMED_BY.get(message.method, ""))
+    except Fault:
+        return ""
     return name if isinstance(name, str) else ""
 
 
