@@ -14,6 +14,7 @@ from shadowcat.http.memo import HeadMemo
 from shadowcat.http.message import Request
 from shadowcat.http.reader import RequestReader
 
+LEARNED = b"hello"
 HEAD = b"POST /mcp HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\nX-Kind: b\r\n\r\n"
 
 
@@ -21,7 +22,7 @@ def message(body: bytes, length: int | None = None) -> bytes:
     return HEAD % (len(body) if length is None else length) + body
 
 
-def learned(body: bytes = b"hello") -> HeadMemo[str]:
+def learned(body: bytes = LEARNED) -> HeadMemo[str]:
     memo: HeadMemo[str] = HeadMemo()
     memo.learn(message(body), "it")
     return memo
@@ -35,12 +36,13 @@ def test_nothing_is_recalled_before_something_was_learned() -> None:
 
 @pytest.mark.parametrize("body", [b"", b"x", b"hello", b"\r\n\r\n", b"a" * 5_000])
 def test_the_same_head_with_any_body_is_recalled(body: bytes) -> None:
-    assert learned().recall(message(body)) == ("it", b"%d" % len(body) if len(body) != 5 else b"", body)
+    digits = b"" if body == LEARNED else b"%d" % len(body)
+    assert learned().recall(message(body)) == ("it", digits, body)
 
 
 def test_it_goes_on_from_the_length_it_had_last() -> None:
     memo = learned()
-    last = 5
+    last = len(LEARNED)
     for length in (5, 5, 1_000, 7, 1_000, 1_000, 0, 5):
         body = b"b" * length
         digits = b"" if length == last else b"%d" % length
@@ -90,7 +92,7 @@ def test_what_is_not_exactly_one_message_with_a_length_is_not_kept(data: bytes) 
 Outcome = tuple[str, bytes, bytes, list[tuple[bytes, bytes]]] | int
 
 
-def outcomes(pieces: list[bytes]) -> list[Outcome]:
+def outcomes(pieces: list[bytes], body_bytes: int = 64) -> list[Outcome]:
     found: list[Outcome] = []
 
     def deliver(item: Request | Refusal, keep_alive: bool) -> None:
@@ -99,7 +101,7 @@ def outcomes(pieces: list[bytes]) -> list[Outcome]:
         else:
             found.append((item.method, item.target, item.body, sorted(item.headers)))
 
-    reader = RequestReader(ServerLimits(body_bytes=64), deliver, lambda: None)
+    reader = RequestReader(ServerLimits(body_bytes=body_bytes), deliver, lambda: None)
     for piece in pieces:
         reader.feed(piece)
     return found
@@ -133,3 +135,29 @@ def test_a_reader_that_remembers_reads_what_one_without_memory_reads(
     sent = sent + [shuffle.choice(sent) for _ in range(3)]
     stream = b"".join(sent)
     assert outcomes(sent) == outcomes([stream[i : i + 1] for i in range(len(stream))])
+
+
+LARGE = [16 * 1024, 40_000, 64 * 1024 + 1, 100_000]
+
+
+@pytest.mark.parametrize("size", LARGE)
+def test_the_head_of_a_large_message_is_recalled_too(size: int) -> None:
+    found: list[Request] = []
+
+    def deliver(item: Request | Refusal, keep_alive: bool) -> None:
+        assert isinstance(item, Request)
+        found.append(item)
+
+    reader = RequestReader(ServerLimits(), deliver, lambda: None)
+    for body in (LEARNED, b"x" * size, b"y" * size):
+        reader.feed(message(body))
+    assert [request.body for request in found] == [LEARNED, b"x" * size, b"y" * size]
+    assert found[0].headers.notes is found[1].headers.notes is found[2].headers.notes is not None
+
+
+@pytest.mark.parametrize("size", [*LARGE, 100_001])
+def test_a_recalled_message_has_the_bounds_of_any_other(size: int) -> None:
+    sent = [message(LEARNED), message(b"x" * size), message(b"y" * size)]
+    stream = b"".join(sent)
+    cut = [stream[at : at + 1_000] for at in range(0, len(stream), 1_000)]
+    assert outcomes(sent, 100_000) == outcomes(cut, 100_000)
