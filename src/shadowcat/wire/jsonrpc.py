@@ -289,7 +289,7 @@ def _classified(envelope: _Envelope, raw: bytes) -> Message:
     elif id is None:
         raise _invalid("id must be a string or an integer")
     else:
-        length += _LENGTH_OF_ID + len(str(id)) if id.__class__ is int else _LENGTH_OF_STR_ID + len(id)  # type: ignore[arg-type]
+        length += _LENGTH_OF_STR_ID + len(id) if type(id) is str else _LENGTH_OF_ID + len(str(id))
         message = Message(REQUEST, id, method, raw, raw_params)
     if len(raw) != length:
         _refuse_second_members(raw)
@@ -304,7 +304,7 @@ def _response(envelope: _Envelope, raw: bytes) -> Message:
         raise _invalid("a result without an id")
     raw_result = bytes(result)
     length = _LENGTH_OF_RESULT + len(raw_result)
-    length += _LENGTH_OF_ID + len(str(id)) if id.__class__ is int else _LENGTH_OF_STR_ID + len(id)  # type: ignore[arg-type]
+    length += _LENGTH_OF_STR_ID + len(id) if type(id) is str else _LENGTH_OF_ID + len(str(id))
     if len(raw) != length:
         _refuse_second_members(raw)
     return Message(RESULT, id, "", raw, b"", raw_result)
@@ -318,7 +318,7 @@ def _error(envelope: _Envelope, raw: bytes) -> Message:
     raw_error = bytes(error)
     if raw_error[0] != _BRACE:
         raise _invalid("error must be an object")
-    # A message like this is seldom, so that nothing is won by measuring it.
+    # Too rare for its length to be worth measuring first.
     _refuse_second_members(raw)
     return Message(ERROR, None if id is UNSET else id, "", raw, raw_error=raw_error)
 
