@@ -61,7 +61,7 @@ def other_cores() -> set[int]:
 @contextmanager
 def on_cores(allowed: set[int]) -> Iterator[None]:
     """This process on the given cores for a while."""
-    cores()
+    cores()  # are remembered, before there are fewer
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, allowed)
     try:

@@ -19,8 +19,8 @@ class Bodies:
         self._for_large = limit - limit // _SMALL_SHARE
         self.held = 0
 
-    def takes(self, size: int, of_body: int) -> bool:
-        """Whether there was room for it. `of_body`: how large the body is with it."""
+    def try_take(self, size: int, of_body: int) -> bool:
+        """False, and nothing is taken, where there is no room. `of_body`: how large the body is with it."""
         held = self.held + size
         if held > (self._limit if of_body <= _SMALL_BYTES else self._for_large):
             return False
@@ -29,7 +29,7 @@ class Bodies:
 
     def take(self, size: int, of_body: int) -> None:
         """Raises `Refusal`."""
-        if not self.takes(size, of_body):
+        if not self.try_take(size, of_body):
             raise Refusal(503, "too much is being sent by all clients together")
 
     def give_back(self, size: int) -> None:

@@ -52,8 +52,8 @@ class WriteGate:
 class Sweeper:
     """Calls `sweep` with the loop's time every `interval_s`.
 
-    One timer for all connections instead of one or more each: setting a deadline is then an attribute, which is
-    what keeps timers off the request path. Deadlines are late by one interval at most.
+    One timer for all connections instead of one or more each: since when something is waited for is then all that the
+    request path has to note. Deadlines are late by one interval at most.
     """
 
     def __init__(self, sweep: Callable[[float], None], interval_s: float) -> None:

@@ -143,6 +143,7 @@ class OutgoingConnection(asyncio.Protocol):
         now = self._heard_at = self.loop.time()
         self._timeouts = timeouts
         self._total_deadline = now + timeouts.total_s if timeouts.total_s else _FOREVER
+        # A response that was recalled has left nothing behind.
         if self._fed or not self._in_head:
             self._reset_head()
         self._is_heard_out = False

@@ -132,7 +132,7 @@ class RequestReader:
             headers = headers.with_length(digits)
             self._memo.keep((method, target, headers))
         size = len(body)
-        if size > self._limits.body_bytes or not self._bodies.takes(size, size):
+        if size > self._limits.body_bytes or not self._bodies.try_take(size, size):
             return False
         self._deliver(Request(method, target, headers, body), True)
         return True
