@@ -893,6 +893,27 @@ async def test_drain_ends_what_does_not_end() -> None:
     assert slow.ended == 0
 
 
+async def test_what_waits_behind_a_stream_that_ends_with_the_server_is_not_begun() -> None:
+    may_end = asyncio.Event()
+    begun: list[bytes] = []
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"x"
+        await may_end.wait()
+
+    async def handle(request: Request) -> Response:
+        begun.append(request.target)
+        return Response(200, [], body())
+
+    async with serving(handle) as server, wire_to(server) as wire:
+        await wire.send(get("/1") + get("/2"))
+        await until(lambda: begun == [b"/1"])
+        await wire.reader.readuntil(b"x\r\n")
+        may_end.set()
+        await server.aclose()
+    assert begun == [b"/1"]
+
+
 async def test_a_stream_begun_before_the_drain_says_that_it_is_the_last() -> None:
     slow = Slow()
 

@@ -384,6 +384,8 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         self._closing = True
+        # What runs may end before the loss of the connection is told: the next one would be begun for nobody.
+        self._drop_queued()
         self._sender.flush()
         self._transport.abort()
 
