@@ -182,7 +182,7 @@ class StreamLog:
         "replaced_from",
     )
 
-    def __init__(self, budget: Budget, first_seq: int = 1, held: Iterable[Logged] = ()) -> None:
+    def __init__(self, budget: Budget, first_seq: int = 1, held: Iterable[Logged] | None = None) -> None:
         """`held` are events of an earlier process, numbered from `first_seq` on."""
         self._budget = budget
         self._events: list[bytes] = []
@@ -192,7 +192,7 @@ class StreamLog:
         """The number of the oldest event that is held, or of the next one where none is."""
         self._held = 0
         self.last_seq = first_seq - 1
-        if held:
+        if held is not None:
             self._restore(held)
         self._handed_out = self.last_seq
         self._ahead = 0

@@ -55,7 +55,7 @@ class Reader:
         """The client, to come back by."""
         self.unprimed = stream.primed
         self.farewell: Piece | None = None
-        """What is said at last to a client that is to come back."""
+        """What is said at last: an id to come back by, or the error of a client that has none."""
         self.replayed_to = replayed_to
         self._patience_s = HELD_BACK_S
 
