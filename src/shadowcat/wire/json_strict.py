@@ -20,9 +20,10 @@ import msgspec
 MAX_DEPTH = 64
 
 # One pass keeps what the checks look at: brackets (both kinds as braces), quotes, digits (all as 0), the e of
-# exponents, and line ends. What may stand inside a number is dropped, and so is what most of a text is made of; the
-# rest become spaces, which keep "size 100" from looking like an exponent and [0.1,0.2] like one long number. No more
-# is dropped than pays: for each byte that is, a pass over a short text takes as long as for one of the text.
+# exponents, and line ends. What may stand inside a number is dropped, but for a minus: an exponent behind one makes no
+# number too large. So is what most of a text is made of. The rest become spaces, which keep "size 100" from looking
+# like an exponent and [0.1,0.2] like one long number. No more is dropped than pays: to prepare for one byte that is
+# takes as long as to pass one of the text.
 _DROP = b"abcdfghijklmnopqrstuvwxyz_:.+"
 _FOLD = bytes(
     {
