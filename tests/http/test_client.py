@@ -200,6 +200,22 @@ async def test_an_answer_without_body(status: int) -> None:
         assert server.statistics().connections == 1
 
 
+@pytest.mark.parametrize("status", [204, 304])
+async def test_an_answer_that_has_no_body_gets_none_from_its_length(status: int) -> None:
+    """RFC 9112 6.3: whatever it says of one. What follows it is nobody's."""
+    head = b"HTTP/1.1 %d -\r\ncontent-length: %d\r\n\r\n"
+
+    async def play(wire: Wire) -> None:
+        for body in (b"", b"hi"):
+            await wire.head_of_request()
+            await wire.send(head % (status, len(body)) + body)
+        assert await wire.rest() == b""
+
+    async with scripted(play) as script, using() as client:
+        for _ in range(2):
+            assert await read(client, script.origin) == b""
+
+
 async def test_white_space_around_values_is_not_part_of_them() -> None:
     head = b"HTTP/1.1 200 OK\r\nx: \t y z \t\r\nempty:\r\ncontent-length: 0\r\n\r\n"
     async with scripted(saying(head)) as script, using() as client:

@@ -16,6 +16,7 @@ import httptools
 
 from shadowcat.errors import Fault, FaultKind, without_frames
 from shadowcat.http.flow import WriteGate, has_arrived, notice_vanished
+from shadowcat.http.framing import WITHOUT_BODY
 from shadowcat.http.incoming import ClientResponse
 from shadowcat.http.limits import ClientLimits, Timeouts
 from shadowcat.http.memo import HeadMemo
@@ -209,7 +210,8 @@ class OutgoingConnection(asyncio.Protocol):
                 self._fail(Fault(FaultKind.UPSTREAM_INVALID, reason="head_too_large", sent=True))
             return False
         if self._response is not response:
-            if starts and not self._closed:
+            # Of one without a body the length says nothing: the next one would be given what follows it.
+            if starts and not self._closed and response.status not in WITHOUT_BODY:
                 self._memo.learn(data, (response.status, response.headers))
             return True
         if not self._paused:
