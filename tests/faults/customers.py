@@ -41,6 +41,17 @@ async def answer(client: Caller, question: Any) -> None:
     await insist(give)
 
 
+async def resumed(client: Caller, tally: Tally) -> Hearing:
+    """The rest of a stream, once the proxy can serve it."""
+
+    async def resume() -> Hearing:
+        hearing = await client.listen(tally.last_id)
+        await _opened(hearing)
+        return hearing
+
+    return await insist(resume)
+
+
 async def _opened(hearing: Hearing, status: int = 200) -> None:
     """Raises `Broken` where the proxy cannot serve it for the time being."""
     if not hearing.status:

@@ -21,7 +21,7 @@ import pytest
 
 from tests.faults.caller import Broken, Caller, Tally, callers, seeded
 from tests.faults.child import NumbersChild
-from tests.faults.customers import UNAVAILABLE, Customer, insist
+from tests.faults.customers import UNAVAILABLE, Customer, insist, resumed
 from tests.faults.numbers import CallPlan
 from tests.faults.restarts import Restarting, kept_proxy_before
 from tests.faults.wire import Wire, wire_to
@@ -193,7 +193,7 @@ class Stage:
             if tally.last_id is None:
                 return
         if not tally.is_complete:
-            await client.gather(await insist(lambda: client.listen(tally.last_id)), tally)
+            await client.gather(await resumed(client, tally), tally)
         assert tally.response.get("result") or tally.response["error"]["code"] in LOST
 
     async def _come_and_go(self, number: int, is_over: asyncio.Event) -> None:
