@@ -10,10 +10,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from shadowcat import Admin, Context, ForwardProxy, Interceptor, ReverseProxy, Verdict
-from shadowcat.admin.numbers import NUMBERS
+from shadowcat.admin.numbers import HISTOGRAMS, NUMBERS
+from shadowcat.clock import ManualClock
 from shadowcat.core.breaker import RestartPolicy
 from shadowcat.core.exchange import Answer, Forwarded
 from shadowcat.core.ports import Link
@@ -53,9 +55,12 @@ def documented() -> list[Row]:
 
 
 def test_the_page_has_the_numbers_and_no_others() -> None:
-    ours = [(number.name, number.type.value, number.labels, number.told) for number in NUMBERS]
+    ours = [
+        *((number.name, number.type.value, number.labels, number.told) for number in NUMBERS),
+        *((each.name, "histogram", each.labels, each.told) for each in HISTOGRAMS),
+    ]
     assert [row for row in documented() if row[0].startswith("shadowcat_")] == ours
-    assert len({number.name for number in NUMBERS}) == len(NUMBERS)
+    assert len({row[0] for row in ours}) == len(ours)
 
 
 async def test_what_is_told_is_on_the_page() -> None:
@@ -70,7 +75,7 @@ async def test_what_is_told_is_on_the_page() -> None:
             _, kind, labels, told = page[name]
             assert (family.type, family.documentation) == (kind, told)
             for sample in family.samples:
-                assert tuple(sample.labels) == tuple(sorted(labels))
+                assert {*sample.labels} - {"le"} == {*labels}
 
 
 async def test_the_form_that_is_asked_for() -> None:
@@ -128,6 +133,56 @@ async def test_sessions_and_calls() -> None:
             0.0,
             1.0,
         )
+
+
+SECONDS = "shadowcat_upstream_answer_seconds"
+
+
+async def test_how_long_answers_take_and_how_many_are_errors() -> None:
+    """Whichever way they come, in both eras."""
+    async with watched_stand() as (rig, operator):
+        clock = ManualClock()
+        rig.proxy.shared.clock = clock
+
+        @rig.server.on("tools/call")
+        async def call(call: Call) -> None:
+            clock.advance(call.params["arguments"]["seconds"])
+            match call.params["name"]:
+                case "json":
+                    await call.json(call.response({"content": [], "resultType": "complete"}))
+                case "error":
+                    await call.error(-32602, "no")
+                case _:
+                    stream = await call.stream()
+                    await stream.notify("notifications/message", {"level": "info", "data": 1})
+                    await stream.send(call.response({"content": [], "resultType": "complete"}))
+                    await stream.end()
+
+        def asked(name: str, seconds: float) -> dict[str, Any]:
+            return {"name": name, "arguments": {"seconds": seconds}}
+
+        await rig.client.initialize()
+        for name, seconds in (
+            ("json", 0.004),
+            ("json", 0.025),
+            ("stream", 0.2),
+            ("error", 2.0),
+            ("json", 1_000.0),
+        ):
+            await rig.client.call("tools/call", asked(name, seconds))
+        for name, seconds in (("json", 0.03), ("stream", 0.04), ("error", 0.05)):
+            await (await rig.client.ask("tools/call", asked(name, seconds))).body()
+        found = await operator.metrics()
+        by_step = {
+            re.findall('le="([^"]*)"', name)[0]: value
+            for name, value in found.items()
+            if name.startswith(f"{SECONDS}_bucket")
+        }
+        assert (by_step["0.005"], by_step["0.01"], by_step["0.025"], by_step["0.05"]) == (1.0, 1.0, 2.0, 5.0)
+        assert (by_step["0.25"], by_step["2.5"], by_step["300.0"], by_step["+Inf"]) == (6.0, 7.0, 7.0, 8.0)
+        assert found[f'{SECONDS}_count{{upstream="a"}}'] == 8.0
+        assert found[f'{SECONDS}_sum{{upstream="a"}}'] == pytest.approx(1_002.349)
+        assert found['shadowcat_upstream_error_answers_total{upstream="a"}'] == 2.0
 
 
 class Failing(Interceptor):

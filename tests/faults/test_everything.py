@@ -13,7 +13,7 @@ import random
 import statistics
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -192,8 +192,12 @@ class Stage:
         except (Broken, OSError, AssertionError):
             if tally.last_id is None:
                 return
-        if not tally.is_complete:
-            await client.gather(await resumed(client, tally), tally)
+        while not tally.is_complete:
+            # It may end before the answer: a proxy that stops sends its clients away, to come back for the rest.
+            hearing = await resumed(client, tally)
+            with suppress(Broken):
+                await client.follow(hearing, tally)
+            hearing.reset()
         assert tally.response.get("result") or tally.response["error"]["code"] in LOST
 
     async def _come_and_go(self, number: int, is_over: asyncio.Event) -> None:

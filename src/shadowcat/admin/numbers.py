@@ -17,7 +17,7 @@ from shadowcat.admin.lag import LoopLag
 from shadowcat.admin.watched import Recording, RecordNumbers, Watched
 from shadowcat.core.ports import Counting
 from shadowcat.core.session import State
-from shadowcat.core.statistics import UpstreamStatistics
+from shadowcat.core.statistics import Answers, UpstreamStatistics
 from shadowcat.proxy.shared import Phase
 from shadowcat.proxy.writer import StoreWriter
 
@@ -50,6 +50,15 @@ class Number(NamedTuple):
     labels: tuple[str, ...]
     told: str
     read: Callable[[Watching], Iterable[Sample]]
+
+
+class Histogram(NamedTuple):
+    """Numbers that say how often something took how long."""
+
+    name: str
+    labels: tuple[str, ...]
+    told: str
+    read: Callable[[Watching], Iterable[tuple[tuple[str, ...], Answers]]]
 
 
 def _one(type: Type, name: str, told: str, read: Callable[[Watching], float]) -> Number:
@@ -123,6 +132,20 @@ def _faults(watching: Watching) -> Iterable[Sample]:
     return _by_upstream(
         watching, (((upstream, kind.value), count) for (upstream, kind), count in faults.items())
     )
+
+
+def _answers(watching: Watching) -> Iterable[tuple[tuple[str, ...], Answers]]:
+    upstreams = watching.proxy.shared.upstreams
+    if not upstreams.are_named_by_clients:
+        return [((upstream.name,), upstreams.answers_of(upstream.name)) for upstream in upstreams]
+    together = Answers()
+    for upstream in upstreams:
+        together.add(upstreams.answers_of(upstream.name))
+    return [((ANY,), together)]
+
+
+def _error_answers(watching: Watching) -> Iterable[Sample]:
+    return ((labels, answers.errors) for labels, answers in _answers(watching))
 
 
 def _in_trouble(watching: Watching) -> Iterable[Sample]:
@@ -335,6 +358,13 @@ _UPSTREAMS = (
         _faults,
     ),
     Number(
+        "shadowcat_upstream_error_answers_total",
+        Type.COUNTER,
+        ("upstream",),
+        "answers from the server that were JSON-RPC errors",
+        _error_answers,
+    ),
+    Number(
         "shadowcat_upstream_connections",
         Type.GAUGE,
         ("upstream", "state"),
@@ -389,3 +419,11 @@ _UPSTREAMS = (
 )
 _OF_PROXY = (*_PROXY, *_HTTP, *_SESSIONS, *_CALLS, *_STREAMS)
 NUMBERS: tuple[Number, ...] = (*_OF_PROXY, *_STORE, *_RECORDING, *_UPSTREAMS)
+HISTOGRAMS = (
+    Histogram(
+        "shadowcat_upstream_answer_seconds",
+        ("upstream",),
+        "how long the server took to answer requests; for an event stream, until the answer on it",
+        _answers,
+    ),
+)

@@ -40,6 +40,8 @@ class InFlight(msgspec.Struct, Generic[S], eq=False):
     upstream_id: int
     method: str
     _token: RequestId | None = None
+    sent_at: float = 0.0
+    """As the clock counts; 0 for one that an earlier process sent."""
     unread: bytes = b""
     """Parameters in which a progress token may stand. Few servers tell any progress, so it is not looked for yet."""
     stream: S | None = None
@@ -107,7 +109,7 @@ class Correlator(Generic[S]):
 
     # Client requests.
 
-    def begin(self, request: Message) -> tuple[InFlight[S], Message]:
+    def begin(self, request: Message, now: float = 0.0) -> tuple[InFlight[S], Message]:
         """Notes a client request and returns it as the upstream gets it. Raises `Fault` for an id in flight."""
         client_id = request.id
         assert client_id is not None
@@ -117,7 +119,7 @@ class Correlator(Generic[S]):
         if len(in_flight) >= MAX_IN_FLIGHT:
             raise Fault(FaultKind.OVER_CAPACITY, reason="too_many_requests_in_flight")
         upstream_id = self.last_upstream_id = self.last_upstream_id + 1
-        entry: InFlight[S] = InFlight(client_id, upstream_id, request.method)
+        entry: InFlight[S] = InFlight(client_id, upstream_id, request.method, None, now)
         in_flight[client_id] = entry
         if _may_ask_for_progress(request.raw_params):
             entry.unread = request.raw_params

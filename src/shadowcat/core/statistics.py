@@ -2,7 +2,35 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 import msgspec
+
+STEPS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+"""How long answers take is counted up to each of these."""
+
+
+class Answers:
+    """What an upstream has answered."""
+
+    __slots__ = ("counts", "errors", "total_s")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(STEPS_S) + 1)
+        """By the step that each of them took, the last for longer ones."""
+        self.total_s = 0.0
+        self.errors = 0
+
+    def came(self, after_s: float, is_error: bool) -> None:
+        self.counts[bisect_left(STEPS_S, after_s)] += 1
+        self.total_s += after_s
+        if is_error:
+            self.errors += 1
+
+    def add(self, others: Answers) -> None:
+        self.counts = [one + other for one, other in zip(self.counts, others.counts, strict=True)]
+        self.total_s += others.total_s
+        self.errors += others.errors
 
 
 class UpstreamStatistics(msgspec.Struct, frozen=True, kw_only=True):

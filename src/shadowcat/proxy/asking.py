@@ -40,7 +40,7 @@ class Asking:
         core = self._core
         core.require_alive()
         core.require_store()
-        core.note_request()
+        core.note_request(core.shared.clock.monotonic())
         assert message.id is not None
         if message.method == Method.PING:
             return jsonrpc.result(message.id, {})
@@ -48,7 +48,7 @@ class Asking:
 
     async def judged(self, message: Message, judged: Message | Reply | Undecided) -> Message | Begun | None:
         """The same for one that interceptors have judged, or are about to."""
-        self._core.note_request()
+        self._core.note_request(self._core.shared.clock.monotonic())
         return await self._pass_on(message, judged)
 
     async def _pass_on(self, message: Message, judged: Message | Reply | Undecided) -> Message | Begun | None:
@@ -62,7 +62,7 @@ class Asking:
             return outcome.message.with_id(message.id)
         if outcome.method == Method.SUBSCRIBE and not core.record.has_room_to_subscribe:
             raise Fault(FaultKind.OVER_CAPACITY, reason="too_many_subscriptions")
-        entry, outgoing = core.correlator.begin(outcome)
+        entry, outgoing = core.correlator.begin(outcome, core.shared.clock.monotonic())
         return await self.conclude(outcome, entry, core.correlator.epoch, core.link.exchange(outgoing))
 
     async def _decided(self, message: Message, judged: Undecided) -> Message | Reply | None:

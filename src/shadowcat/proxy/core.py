@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 
 from shadowcat.core import kept
-from shadowcat.core.correlate import Correlator
+from shadowcat.core.correlate import Correlator, InFlight
 from shadowcat.core.exchange import TO_SERVER, Caller, Context, Direction, Reply
 from shadowcat.core.ledger import Refusal
 from shadowcat.core.ports import DirectLink, Link, SessionTap, TapSink
@@ -19,7 +19,7 @@ from shadowcat.proxy.news import What
 from shadowcat.proxy.pipeline import Undecided
 from shadowcat.proxy.shared import Shared
 from shadowcat.proxy.streams import Stream
-from shadowcat.wire.jsonrpc import Message
+from shadowcat.wire.jsonrpc import ERROR, Message
 from shadowcat.wire.mcp import PRIMING_VERSIONS, Era
 
 log = logging.getLogger("shadowcat.session")
@@ -29,6 +29,7 @@ _LEGACY = Era.LEGACY
 
 class SessionCore:
     __slots__ = (
+        "_answers",
         "_asking",
         "book",
         "caller",
@@ -59,8 +60,8 @@ class SessionCore:
         """`fence` is what the store gave who took the session over, or 0 for a new session; `last_upstream_id` as
         in `Correlator`."""
         self.record = record
-        self._use(link)
         self.shared = shared
+        self._use(record.upstream, link)
         self.state = State.OPEN
         self.caller = Caller(record.principal, record.route)
         self._asking: Context | None = None
@@ -98,9 +99,16 @@ class SessionCore:
         finally:
             self.visitors -= 1
 
-    def note_request(self) -> None:
-        self.last_used = self.shared.clock.monotonic()
+    def note_request(self, now: float) -> None:
+        self.last_used = now
         self.shared.counters.exchanges += 1
+
+    def note_answer(self, entry: InFlight[Stream], answer: Message) -> None:
+        """The upstream has answered a request."""
+        shared = self.shared
+        shared.upstreams.answered(self.record.upstream)
+        if entry.sent_at:
+            self._answers.came(shared.clock.monotonic() - entry.sent_at, answer.kind is ERROR)
 
     def touch(self) -> None:
         """Tells the store that the session is in use: its calls alone change nothing there."""
@@ -127,15 +135,16 @@ class SessionCore:
 
     def relink(self, upstream: str, link: Link) -> None:
         """The session goes on over another upstream session."""
-        self._use(link)
+        self._use(upstream, link)
         self.record.upstream = upstream
         self._asking = self.taps_of = None
         self.record.upstream_id = link.upstream_id
         self.shared.ids.bind(self.record.id, upstream, link.upstream_id)
         self.ledger.record_changed()
 
-    def _use(self, link: Link) -> None:
+    def _use(self, upstream: str, link: Link) -> None:
         self.link = link
+        self._answers = self.shared.upstreams.answers_of(upstream)
         self.direct = link if isinstance(link, DirectLink) else None
 
     @property

@@ -71,7 +71,7 @@ def ask(session: Waiting, message: Message, then: Then) -> Callable[[], object] 
     try:
         judged = core.judge(message, TO_SERVER)
     except Fault as fault:
-        core.note_request()
+        core.note_request(shared.clock.monotonic())
         return _left(partial(_raised, fault), then)
     # It was judged, once: whatever stops it from here on, nobody begins with it anew.
     if isinstance(judged, Undecided):
@@ -92,8 +92,9 @@ def _left(rest: Rest[Outcome], then: Then) -> Callable[[], object]:
 def _sent(session: Waiting, link: DirectLink, message: Message, then: Then) -> Callable[[], object] | None:
     core = session.core
     correlator = core.correlator
+    now = core.shared.clock.monotonic()
     try:
-        entry, outgoing = correlator.begin(message)
+        entry, outgoing = correlator.begin(message, now)
     except Fault:
         return None
     call = _Call(session, core, message, entry, correlator.epoch, then)
@@ -103,7 +104,7 @@ def _sent(session: Waiting, link: DirectLink, message: Message, then: Then) -> C
         return None
     call.give_up = give_up
     entry.interrupt = call.stopped
-    core.note_request()
+    core.note_request(now)
     return call.cancel
 
 
@@ -137,7 +138,7 @@ class _Call(msgspec.Struct, eq=False):
         core = self.core
         try:
             assert answer.whole is not None
-            core.shared.upstreams.answered(core.record.upstream)
+            core.note_answer(self.entry, answer.whole)
             response = answer.whole.with_id(self.entry.client_id)
             pipeline = core.shared.pipeline
             if pipeline.judges:

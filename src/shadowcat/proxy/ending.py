@@ -67,6 +67,7 @@ class EndingStream:
         running: Running,
         silent_s: float | None,
         on_failed: Callable[[Fault], object],
+        on_answered: Callable[[Message], object],
     ) -> None:
         """`silent_s`: how long no message may come. Comments are none, however many."""
         self._stream = stream
@@ -74,6 +75,7 @@ class EndingStream:
         self._running = running
         self._silent_s = silent_s
         self._on_failed = on_failed
+        self._on_answered = on_answered
         self._answered = False
 
     def __aiter__(self) -> EndingStream:
@@ -100,6 +102,7 @@ class EndingStream:
             answer = jsonrpc.answer_to(self._request.id, message)
             if answer is not None:
                 self._answered = True
+                self._on_answered(answer)
                 return [*passing, answer]
             if not message.is_response:
                 passing.append(message)

@@ -201,6 +201,7 @@ async def finished(
     core: SessionCore, request: Message, entry: InFlight[Stream], response: Message
 ) -> Message:
     """The response as the client gets it, with what it means for the session noted."""
+    core.note_answer(entry, response)
     response = response.with_id(entry.client_id)
     if request.method in REMEMBERED and response.kind is RESULT:
         _remember(core, request)

@@ -150,6 +150,7 @@ class Relay:
             return Answer(whole=judged.message.with_id(request.id))
         if judged is not request:
             forwarded = _renamed(request, judged, forwarded)
+        sent_at = self._shared.clock.monotonic()
         try:
             upstream, answer = await self._running.until(
                 self._shared.upstreams.first_reachable(
@@ -163,10 +164,15 @@ class Relay:
         except Fault as fault:
             self._failed(Era.MODERN, caller, request, fault)
             raise
-        if answer.stream is not None:
+        if answer.whole is not None:
+            self._timed(upstream.name, sent_at, answer.whole)
+        elif answer.stream is not None:
             silent_s = None if request.method == Method.LISTEN else self._shared.limits.call_s
             on_failed = partial(self._shared.upstreams.failed, upstream.name)
-            answer.stream = EndingStream(answer.stream, request, self._running, silent_s, on_failed)
+            on_answered = partial(self._timed, upstream.name, sent_at)
+            answer.stream = EndingStream(
+                answer.stream, request, self._running, silent_s, on_failed, on_answered
+            )
         if self._shared.pipeline:
             if answer.whole is not None:
                 answer.whole = await self._to_client(
@@ -175,6 +181,10 @@ class Relay:
             elif answer.stream is not None:
                 answer.stream = _JudgedStream(self, answer.stream, caller, upstream.name, request)
         return answer
+
+    def _timed(self, upstream: str, sent_at: float, answer: Message) -> None:
+        answers = self._shared.upstreams.answers_of(upstream)
+        answers.came(self._shared.clock.monotonic() - sent_at, answer.kind is Kind.ERROR)
 
     async def _subscribed(self, request: Message, stream: MessageStream) -> Subscription:
         if self._shared.phase is Phase.DRAINING:

@@ -14,6 +14,7 @@ from shadowcat.clock import Clock, SystemClock
 from shadowcat.core.balance import Doubts, RoundRobin
 from shadowcat.core.exchange import Caller
 from shadowcat.core.ports import Upstream
+from shadowcat.core.statistics import Answers
 from shadowcat.errors import Fault, FaultKind, Side
 from shadowcat.proxy.news import News, What
 
@@ -44,6 +45,7 @@ class Roster(ABC):
 
     def __init__(self, clock: Clock | None = None) -> None:
         self._trouble: dict[str, Trouble] = {}
+        self._answers: dict[str, Answers] = {}
         self._clock = clock or SystemClock()
         self.faults: Counter[tuple[str, FaultKind]] = Counter()
         """How often each went wrong, and how."""
@@ -95,9 +97,16 @@ class Roster(ABC):
             log.info("upstream %s: answers again", name)
             self.news.tell(What.UPSTREAM_ANSWERS, upstream=name)
 
+    def answers_of(self, name: str) -> Answers:
+        answers = self._answers.get(name)
+        if answers is None:
+            answers = self._answers[name] = Answers()
+        return answers
+
     def forget(self, name: str) -> None:
         """It is no longer one of them."""
         self._trouble.pop(name, None)
+        self._answers.pop(name, None)
         for key in [key for key in self.faults if key[0] == name]:
             del self.faults[key]
 
