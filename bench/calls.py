@@ -156,11 +156,9 @@ class Way:
         server, client = self._server[0], self._client
         for id in range(100_000_001, 100_000_001 + count):
             self._ask(_CALL % id)
-            if not server.written:
-                await _until(server.has_written)
+            await _until(server.has_written)
             self._answer(_CALLED)
-            if not client.written:
-                await _until(client.has_written)
+            await _until(client.has_written)
             assert client.take().startswith(b"HTTP/1.1 200")
 
     def wait_written(self) -> None:
@@ -189,9 +187,9 @@ class Way:
 
 async def _until(is_so: Callable[[], bool]) -> None:
     for _ in range(_TURNS):  # an event would have to be set by what is measured
+        await asyncio.sleep(0)
         if is_so():
             return
-        await asyncio.sleep(0)
     raise TimeoutError("what was waited for did not come")
 
 

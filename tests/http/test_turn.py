@@ -66,6 +66,46 @@ async def test_it_leaves_at_the_end_of_the_turn() -> None:
         assert not one.sender.held
 
 
+async def to_itself(one: Pair) -> None:
+    """It has as many turns of the loop to itself as it takes."""
+    for _ in range(8):
+        one.sender.write(b"-")
+        assert one.arrived() == b""
+        assert await one.arrives(1) == b"-"
+
+
+async def test_an_answer_that_had_nobody_to_leave_with_for_long_waits_for_nobody() -> None:
+    turn = Turn(may_hurry=True)
+    async with pair(turn) as one, pair(turn) as two:
+        await to_itself(one)
+        one.sender.write(b"1")
+        assert not one.sender.held
+        two.sender.write(b"a")
+        one.sender.write(b"2")
+        assert (one.sender.held, two.sender.held) == (b"2", b"a")
+        assert await one.arrives(2) + await two.arrives(1) == b"12a"
+        # Now there were two.
+        one.sender.write(b"3")
+        assert one.sender.held
+        assert await one.arrives(1) == b"3"
+
+
+async def test_an_answer_on_a_connection_that_broke_hurts_nobody() -> None:
+    turn = Turn(may_hurry=True)
+    async with pair(turn) as one:
+        await to_itself(one)
+        one.transport.abort()
+        one.sender.write(b"1")
+        assert not one.sender.held
+
+
+async def test_a_request_always_leaves_at_the_end_of_the_turn() -> None:
+    turn = Turn()
+    async with pair(turn) as one:
+        await to_itself(one)
+        await to_itself(one)
+
+
 async def test_the_order_is_that_of_the_calls() -> None:
     async with pair(Turn()) as one:
         one.sender.write(b"a")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from shadowcat.http.limits import Timeouts
-from shadowcat.proxy.upstreams import Upstreams
+from shadowcat.wire.jsonrpc import RESULT, Message, RequestId
 from tests.protocol.test_taps import Tap
 from tests.rig.cases import refused
 from tests.rig.client import Reply
@@ -249,9 +249,13 @@ async def test_an_id_that_is_in_flight_is_refused(session: Stand, released: asyn
 async def test_what_breaks_in_its_callback_is_a_500_and_no_silence(
     session: Stand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def breaks(*_: object) -> None:
-        raise RuntimeError("on purpose")
+    with_id = Message.with_id
 
-    monkeypatch.setattr(Upstreams, "answered", breaks)
+    def breaks(message: Message, id: RequestId | None) -> Message:
+        if message.kind is RESULT:
+            raise RuntimeError("on purpose")
+        return with_id(message, id)
+
+    monkeypatch.setattr(Message, "with_id", breaks)
     assert (await session.client.begin("tools/call", CALL, 1)).status == 500
     await _is_over(session)

@@ -58,7 +58,7 @@ class Serving:
     tell: Callable[[Refusal], Response] = in_plain_text
     """What a refused client reads."""
     connections: set[Served] = field(default_factory=set[Served])
-    turn: Turn = field(default_factory=Turn)
+    turn: Turn = field(default_factory=lambda: Turn(may_hurry=True))
     draining: bool = False
     """Each connection ends with what it asks for next or runs now."""
     closed: bool = False

@@ -132,13 +132,15 @@ class _Call(msgspec.Struct, eq=False):
             arrival.add_done_callback(partial(self._stored, told))
         else:
             self.then(told)
+        # Once it is on its way: the client need not wait for this.
+        if outcome.whole is not None:
+            self.core.note_answer(entry, outcome.whole)
 
     def _told(self, answer: Answer) -> Message | Piece | Reader | Rest[Outcome]:
         """A reader where the store is waited for."""
         core = self.core
         try:
             assert answer.whole is not None
-            core.note_answer(self.entry, answer.whole)
             response = answer.whole.with_id(self.entry.client_id)
             pipeline = core.shared.pipeline
             if pipeline.judges:
