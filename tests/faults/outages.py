@@ -48,13 +48,18 @@ async def out_of_memory(redis: RedisServer) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def out_of_disk(path: Path, proxy: Child) -> AsyncIterator[None]:
-    """No file of the process may be longer than the store's are by now."""
+    """No file of the process may be longer than the store's are by now, and somebody reads what the -wal file holds:
+    it could be written from its beginning otherwise."""
     pid = proxy.process.pid
     before = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-    longest = max(found.stat().st_size for found in path.parent.iterdir())
-    resource.prlimit(pid, resource.RLIMIT_FSIZE, (longest, before[1]))
-    yield
-    resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
+    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM clock").fetchall()
+        longest = max(found.stat().st_size for found in path.parent.iterdir())
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (longest, before[1]))
+        yield
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
+        reader.execute("ROLLBACK")
 
 
 @asynccontextmanager

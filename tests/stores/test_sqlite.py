@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
@@ -141,6 +142,18 @@ async def test_a_file_keeps_the_length_of_its_pages(path: Path) -> None:
             assert db.execute("PRAGMA page_size").fetchone() == (page_bytes,)
             (pages,) = db.execute("PRAGMA wal_autocheckpoint").fetchone()
             assert pages * page_bytes == sqlite_file.CHECKPOINT_BYTES
+
+
+@pytest.mark.parametrize(("room", "longest"), [(8_000_000, 2_000_000), (0, 2**20), (10**12, 24 * 2**20)])
+async def test_the_wal_file_leaves_room_for_what_it_holds(
+    path: Path, monkeypatch: pytest.MonkeyPatch, room: int, longest: int
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**12, 0, room))  # type: ignore[attr-defined]
+    with closing(sqlite_file.open_file(path)) as db:
+        (pages,) = db.execute("PRAGMA wal_autocheckpoint").fetchone()
+        assert pages == longest // sqlite_file.PAGE_BYTES
+        (limit,) = db.execute("PRAGMA journal_size_limit").fetchone()
+        assert limit == min(sqlite_file.WAL_BYTES, 2 * longest)
 
 
 async def test_a_step_that_fails_leaves_the_file_as_it_was(path: Path) -> None:

@@ -435,11 +435,15 @@ async def test_calls_that_wait_behind_one_may_be_given_up(store: SqliteStore, pa
 # Its disk is full.
 
 
+def longest_file(path: Path) -> Path:
+    return max(path.parent.iterdir(), key=lambda found: found.stat().st_size)
+
+
 @contextmanager
 def no_room(path: Path) -> Iterator[None]:
     """For files longer than the store's are by now. Python ignores the signal that goes with it."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    longest = max(found.stat().st_size for found in path.parent.iterdir())
+    longest = longest_file(path).stat().st_size
     resource.setrlimit(resource.RLIMIT_FSIZE, (longest + 4_096, before[1]))
     try:
         yield
@@ -450,9 +454,8 @@ def no_room(path: Path) -> Iterator[None]:
 async def test_a_full_disk_costs_only_what_was_not_written(store: SqliteStore, path: Path) -> None:
     await store.write([opening("a", b"1"), opening("b", *MANY[:5_000])])
     more = SessionChange("a", 1, record=b"later", streams=[StreamChange(1, b"newer", 1, 2, MANY[:5_000])])
-    for _ in range(3):
-        with no_room(path), pytest.raises(OSError, match=r"I/O|full"):
-            await store.write([LATER, more])
+    with no_room(path), pytest.raises(OSError, match=r"I/O|full"):
+        await store.write([LATER, more])
     found = await store.read("a")
     assert found == StoredSession("a", 1, b"record", 1, [StoredStream(1, b"head", 1, (b"1",))])
     assert not await store.write([more])
@@ -462,6 +465,18 @@ async def test_a_full_disk_costs_only_what_was_not_written(store: SqliteStore, p
     await store.aclose()
     with closing(sqlite3.connect(path)) as db:
         assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+async def test_what_fills_the_disk_by_itself_is_emptied(store: SqliteStore, path: Path) -> None:
+    """Everything is written to the -wal file first, also what deletes."""
+    for _ in range(20):
+        await store.write([opening("a", *MANY[:1_000])])
+    assert longest_file(path).name == "sessions.db-wal"
+    with no_room(path):
+        with pytest.raises(OSError, match=r"I/O|full"):
+            await store.write([opening("b", *MANY[:1_000])])
+        assert not await store.write([opening("b", *MANY[:100])])
+        assert await store.remove("a")
 
 
 async def test_a_disk_that_is_full_from_the_start_leaves_nothing_half_made(path: Path) -> None:

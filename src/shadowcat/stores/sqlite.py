@@ -109,6 +109,8 @@ class SqliteFile:
                 self._set_aside(error)
                 return work(self._opened())
         except sqlite3.Error as error:
+            if self._ledger is not None and sqlite_file.lacks_room(error):
+                self._ledger.make_room()
             raise OSError(f"{self.path}: {error}") from error
 
     def close(self) -> None:

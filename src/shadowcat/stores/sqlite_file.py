@@ -5,9 +5,10 @@ from __future__ import annotations
 import codecs
 import logging
 import os
+import shutil
 import sqlite3
 from collections.abc import Generator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -28,6 +29,7 @@ CACHE_BYTES = 8 * 1024 * 1024
 CHECKPOINT_BYTES = 24 * 1024 * 1024
 """So long the -wal file grows before its pages go to their places: most have changed again by then, and the disk is
 waited for the less often."""
+MIN_CHECKPOINT_BYTES = 1024 * 1024
 WAL_BYTES = 32 * 1024 * 1024
 """What the -wal file is cut down to after a transaction that was longer. A usual one ends before that: to grow again
 what was cut costs more than to write over it."""
@@ -82,6 +84,7 @@ _LOOKED_AT_BYTES = 1024
 """Of a file that may be somebody else's."""
 _MAGIC = b"SQLite format 3\0"
 _CORRUPT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
 
 
 def check(path: Path) -> None:
@@ -154,11 +157,12 @@ def _open(path: Path) -> sqlite3.Connection:
         # last ones; no transaction is ever torn. With FULL each commit would wait for the disk. Some systems have
         # SQLite write zeros over all that is deleted: of a fast stream that is all of it, and takes as long as to
         # write it. With FAST they are written where a page is written anyway.
+        checkpoint_bytes = _checkpoint_bytes(path)
         for setting in (
             "journal_mode = WAL",
             "synchronous = NORMAL",
-            f"journal_size_limit = {WAL_BYTES}",
-            f"wal_autocheckpoint = {CHECKPOINT_BYTES // page_bytes(db)}",
+            f"journal_size_limit = {min(WAL_BYTES, 2 * checkpoint_bytes)}",
+            f"wal_autocheckpoint = {checkpoint_bytes // page_bytes(db)}",
             f"cache_size = {-CACHE_BYTES // 1024}",
             "secure_delete = FAST",
         ):
@@ -167,6 +171,20 @@ def _open(path: Path) -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+def _checkpoint_bytes(path: Path) -> int:
+    """A quarter of the room there is, at most. Pages leave the -wal file for places that need as much room again; one
+    that had filled the disk could never be emptied, and everything is written to it first, also what deletes."""
+    room = shutil.disk_usage(path.parent).free
+    return max(MIN_CHECKPOINT_BYTES, min(CHECKPOINT_BYTES, room // 4))
+
+
+def make_room(db: sqlite3.Connection) -> None:
+    """Has the -wal file written from its beginning again, if that can be done: what it holds may have its place
+    already. Waits for nobody."""
+    with suppress(sqlite3.Error):
+        db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
 
 def page_bytes(db: sqlite3.Connection) -> int:
@@ -204,6 +222,11 @@ def transaction(db: sqlite3.Connection, begin: str = "BEGIN IMMEDIATE") -> Gener
 def is_corrupt(error: sqlite3.Error) -> bool:
     """Extended codes have the plain one in their low byte."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in _CORRUPT
+
+
+def lacks_room(error: sqlite3.Error) -> bool:
+    """What a limit of the system's forbids is told as an error of the disk."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _NO_ROOM
 
 
 def broken(what: str) -> sqlite3.DatabaseError:

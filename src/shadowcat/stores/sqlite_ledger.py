@@ -11,7 +11,7 @@ from typing import NamedTuple
 from shadowcat.clock import Clock
 from shadowcat.core.ledger import Refusal, SessionChange, SessionSummary, StoredSession, StreamChange
 from shadowcat.stores.memory import ENDED_S, MAX_ENDED
-from shadowcat.stores.sqlite_file import page_bytes, transaction
+from shadowcat.stores.sqlite_file import make_room, page_bytes, transaction
 from shadowcat.stores.sqlite_streams import Place, SqliteStreams, StreamRow
 
 FREED_BYTES = 4 * 1024 * 1024
@@ -73,6 +73,10 @@ class SqliteLedger:
 
     def close(self) -> None:
         self._db.close()
+
+    def make_room(self) -> None:
+        """For the next try."""
+        make_room(self._db)
 
     def write(self, changes: Sequence[SessionChange]) -> Mapping[str, Refusal]:
         refused: dict[str, Refusal] = {}
