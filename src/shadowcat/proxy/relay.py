@@ -22,6 +22,7 @@ from shadowcat.core.exchange import (
 from shadowcat.core.negotiate import routing_of
 from shadowcat.core.ports import ClientSession, Link
 from shadowcat.core.session import SessionRecord, promise_of
+from shadowcat.core.statistics import Answers
 from shadowcat.errors import Fault, FaultKind, Side, proxy_stops
 from shadowcat.proxy.ending import PROXY_STOPPED, EndingStream, Running
 from shadowcat.proxy.pipeline import Undecided
@@ -164,15 +165,14 @@ class Relay:
         except Fault as fault:
             self._failed(Era.MODERN, caller, request, fault)
             raise
+        # Looked up while it is known: one that a client has named may be forgotten before its stream ends.
+        timed = partial(self._timed, self._shared.upstreams.answers_of(upstream.name), sent_at)
         if answer.whole is not None:
-            self._timed(upstream.name, sent_at, answer.whole)
+            timed(answer.whole)
         elif answer.stream is not None:
             silent_s = None if request.method == Method.LISTEN else self._shared.limits.call_s
             on_failed = partial(self._shared.upstreams.failed, upstream.name)
-            on_answered = partial(self._timed, upstream.name, sent_at)
-            answer.stream = EndingStream(
-                answer.stream, request, self._running, silent_s, on_failed, on_answered
-            )
+            answer.stream = EndingStream(answer.stream, request, self._running, silent_s, on_failed, timed)
         if self._shared.pipeline:
             if answer.whole is not None:
                 answer.whole = await self._to_client(
@@ -182,8 +182,7 @@ class Relay:
                 answer.stream = _JudgedStream(self, answer.stream, caller, upstream.name, request)
         return answer
 
-    def _timed(self, upstream: str, sent_at: float, answer: Message) -> None:
-        answers = self._shared.upstreams.answers_of(upstream)
+    def _timed(self, answers: Answers, sent_at: float, answer: Message) -> None:
         answers.came(self._shared.clock.monotonic() - sent_at, answer.kind is Kind.ERROR)
 
     async def _subscribed(self, request: Message, stream: MessageStream) -> Subscription:
