@@ -423,7 +423,8 @@ HISTOGRAMS = (
     Histogram(
         "shadowcat_upstream_answer_seconds",
         ("upstream",),
-        "how long the server took to answer requests; for an event stream, until the answer on it",
+        "how long the server took to answer requests; for an event stream, until the answer on it; "
+        "subscriptions are not counted",
         _answers,
     ),
 )

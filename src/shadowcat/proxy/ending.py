@@ -67,7 +67,7 @@ class EndingStream:
         running: Running,
         silent_s: float | None,
         on_failed: Callable[[Fault], object],
-        on_answered: Callable[[Message], object],
+        on_answered: Callable[[Message], object] | None,
     ) -> None:
         """`silent_s`: how long no message may come. Comments are none, however many."""
         self._stream = stream
@@ -102,7 +102,8 @@ class EndingStream:
             answer = jsonrpc.answer_to(self._request.id, message)
             if answer is not None:
                 self._answered = True
-                self._on_answered(answer)
+                if self._on_answered is not None:
+                    self._on_answered(answer)
                 return [*passing, answer]
             if not message.is_response:
                 passing.append(message)

@@ -170,9 +170,12 @@ class Relay:
         if answer.whole is not None:
             timed(answer.whole)
         elif answer.stream is not None:
-            silent_s = None if request.method == Method.LISTEN else self._shared.limits.call_s
+            is_call = request.method != Method.LISTEN
+            silent_s = self._shared.limits.call_s if is_call else None
             on_failed = partial(self._shared.upstreams.failed, upstream.name)
-            answer.stream = EndingStream(answer.stream, request, self._running, silent_s, on_failed, timed)
+            answer.stream = EndingStream(
+                answer.stream, request, self._running, silent_s, on_failed, timed if is_call else None
+            )
         if self._shared.pipeline:
             if answer.whole is not None:
                 answer.whole = await self._to_client(
